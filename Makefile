@@ -1,0 +1,40 @@
+# make demo | test | check: each builds .venv first, once.
+PYTHON ?= python3
+BIN := .venv/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check install -qq -c constraints.txt
+export PATH := $(CURDIR)/$(BIN):$(PATH)
+
+.PHONY: demo test check clean
+
+demo: $(BIN)/.installed
+	@vrtspike demo
+
+test: $(BIN)/.installed-dev
+	@echo "Tests without Ray ..."
+	@pytest
+	@echo "Tests with a local Ray ..."
+	@pytest -m "ray and not slow"
+
+check: $(BIN)/.installed-dev
+	@ruff format --check .
+	@ruff check .
+	@mypy --strict
+
+clean:
+	rm -rf .venv data/demo data/debug runs/demo runs/debug
+
+$(BIN)/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+	  echo "vrtspike needs Python 3.11 or newer, got: $$($(PYTHON) --version 2>&1)." \
+	       "Fix: make PYTHON=python3.12 $(MAKECMDGOALS)" >&2; exit 2; }
+	@$(PYTHON) -m venv .venv
+
+$(BIN)/.installed: pyproject.toml constraints.txt | $(BIN)/python
+	@echo "Installing vrtspike into .venv (torch and Ray are large: some minutes) ..."
+	@$(PIP) -e .
+	@touch $@
+
+$(BIN)/.installed-dev: pyproject.toml constraints.txt | $(BIN)/python
+	@echo "Installing vrtspike and its test tools into .venv ..."
+	@$(PIP) -e '.[dev]'
+	@touch $@ $(BIN)/.installed

@@ -1,0 +1,19 @@
+"""Evaluate trained runs: the job behind `vrtspike evaluate`, for `ray job submit`.
+
+    ray job submit --working-dir . --entrypoint-num-gpus 1 -- python ray_jobs/evaluate.py \\
+        --config configs/demo.yaml --fused runs/demo/fused --baseline runs/demo/baseline
+
+Runs where the job starts, on a GPU if that gives it one (leave the option out without GPUs).
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from vrtspike.cli import app
+
+if __name__ == "__main__":
+    app(["evaluate", *sys.argv[1:]])

@@ -1,0 +1,18 @@
+"""Shard a dataset with Ray Data: the job behind `vrtspike prepare`, for `ray job submit`.
+
+    ray job submit --working-dir . -- python ray_jobs/prepare.py --config configs/demo.yaml
+
+Continues where it was stopped; shards that are there and verify are not written again.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from vrtspike.cli import app
+
+if __name__ == "__main__":
+    app(["prepare", *sys.argv[1:]])

@@ -1,0 +1,54 @@
+"""The clock of frames and steps, and finding out that it is wrong."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from vrtspike.data.alignment import ShiftFit, Timeline, fit_shift
+from vrtspike.errors import ConfigError
+
+
+@pytest.mark.parametrize("exposure", [(0, 0), (5, 3), (-1, 4), (0, 65)])
+def test_exposures_that_leave_the_frame_are_refused(exposure: tuple[int, int]) -> None:
+    with pytest.raises(ConfigError, match="exposure"):
+        Timeline(64, exposure, 2)
+
+
+def test_targets_outside_the_exposure_are_refused() -> None:
+    with pytest.raises(ConfigError, match="target"):
+        Timeline(64, (0, 56), 57)
+
+
+def test_only_a_centred_target_survives_a_reversal() -> None:
+    assert Timeline(64, (0, 56), 28).reversible
+    assert not Timeline(88, (0, 88), 40).reversible, "Spk-GoPro's target is not the middle"
+
+
+@pytest.mark.parametrize("offset", [-7, 0, 4])
+@pytest.mark.parametrize("gain", [1.0, 0.3])
+def test_a_planted_shift_is_found_whatever_the_brightness(offset: int, gain: float) -> None:
+    rng = np.random.default_rng(0)
+    picture = np.kron(rng.random((1, 20)), np.ones((30, 5)))
+    light = np.stack([picture[:, s // 2 : s // 2 + 40] for s in range(100)])
+    charge = rng.random((1, 30, 40)) + np.cumsum(light / 2, axis=0)
+    spikes = np.diff(np.floor(charge), axis=0, prepend=0) > 0
+    gray = gain * light[40 + offset : 60 + offset].mean(axis=0)
+    fit = fit_shift(spikes, gray, window=(40, 60), threshold=2.0, reach=16)
+    assert abs(fit.best - offset) <= 1
+    assert (fit.gain > 0.1) == (offset != 0)
+
+
+def test_only_shifts_within_the_stream_are_tried() -> None:
+    spikes = np.random.default_rng(0).random((20, 4, 4)) < 0.5
+    fit = fit_shift(spikes, np.eye(4), window=(2, 17), threshold=2.0, reach=10)
+    assert fit.shifts == (-2, -1, 0, 1, 2, 3)
+    with pytest.raises(ConfigError, match="leaves"):
+        fit_shift(spikes, np.eye(4), window=(2, 21), threshold=2.0, reach=10)
+
+
+def test_fits_combine_over_their_common_shifts() -> None:
+    both = ShiftFit.over([ShiftFit((-1, 0, 1), (3.0, 1.0, 4.0)), ShiftFit((0, 1), (7.0, 0.0))])
+    assert both.shifts == (0, 1)
+    assert both.errors == pytest.approx((5.0, 8.0**0.5))
+    assert both.best == 1

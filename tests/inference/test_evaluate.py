@@ -1,0 +1,164 @@
+"""An evaluation scores every frame with every method, and its means are those of its parts."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from skimage.metrics import peak_signal_noise_ratio
+from torch import Tensor, nn
+
+from vrtspike.data.dataset import open_dataset, read_frames
+from vrtspike.errors import CheckpointError, DataFormatError
+from vrtspike.inference import Restorer, Results, evaluate
+from vrtspike.inference.evaluate import evenly, model_inputs
+from vrtspike.inference.results import PSNR_CAP, FrameScore, Score
+from vrtspike.inference.run_folder import load_run
+from vrtspike.settings import EvaluationSettings
+
+SETTINGS = EvaluationSettings(tfp_steps=16, sdm_steps=24, tile_frames=4, overlap_frames=1)
+
+
+class Brighten(nn.Module):
+    """Add a constant to the blurred frames; refuse voxels that were not asked for."""
+
+    def __init__(self, bins: int | None) -> None:
+        super().__init__()
+        self.offset = nn.Parameter(torch.tensor(20 / 255))
+        self.bins = bins
+
+    def forward(self, blurred: Tensor, voxels: Tensor | None = None) -> Tensor:
+        assert (voxels is None) == (self.bins is None)
+        assert voxels is None or voxels.shape[:3] == (*blurred.shape[:2], self.bins)
+        return blurred + self.offset
+
+
+@pytest.fixture(scope="module")
+def folder(
+    tmp_path_factory: pytest.TempPathFactory, moving_photograph: Callable[..., Path]
+) -> Path:
+    return moving_photograph(tmp_path_factory.mktemp("data"), {"long": 6, "short": 2})
+
+
+@pytest.fixture(scope="module")
+def results(folder: Path) -> Results:
+    models = {"baseline": Restorer(Brighten(None)), "fused": Restorer(Brighten(4), bins=4)}
+    return evaluate(folder, "held_out", models, SETTINGS)
+
+
+def test_every_method_scores_every_frame(results: Results) -> None:
+    assert results.methods == ["blurred", "tfp", "tfi", "sdm", "baseline", "fused"]
+    assert results.sequences == ["long", "short"]
+    assert len(results.frames) == 6 * (6 + 2)
+    assert results.over_frames("fused") == results.over_frames("baseline")
+
+
+def test_scores_are_those_of_the_frames(results: Results, folder: Path) -> None:
+    for clip in open_dataset(folder).clips("held_out"):
+        blurred, sharp = read_frames(clip, "blurred"), read_frames(clip, "sharp")
+        brighter = np.minimum(blurred, 235) + 20
+        for method, images in (("blurred", blurred), ("fused", brighter)):
+            found = [
+                row.score.psnr
+                for row in results.frames
+                if (row.sequence, row.method) == (clip.sequence, method)
+            ]
+            expected = [
+                peak_signal_noise_ratio(s, i, data_range=255)
+                for s, i in zip(sharp, images, strict=True)
+            ]
+            assert found == pytest.approx(expected, abs=1e-3)
+
+
+def test_both_means_are_stated_and_differ_as_they_should(results: Results) -> None:
+    long, short = (results.over_frames("tfp", sequence) for sequence in results.sequences)
+    assert results.over_frames("tfp").psnr == pytest.approx((6 * long.psnr + 2 * short.psnr) / 8)
+    assert results.over_clips("tfp").psnr == pytest.approx((long.psnr + short.psnr) / 2)
+
+
+def test_json_and_csv_hold_the_scores(results: Results, tmp_path: Path) -> None:
+    results.write_json(tmp_path / "results.json")
+    found = json.loads((tmp_path / "results.json").read_text())
+    assert set(found) == {"protocol", "held_out", "mean_over_clips", "sequences"}
+    assert found["held_out"]["sdm"] == {
+        "psnr": results.over_frames("sdm").psnr,
+        "ssim": results.over_frames("sdm").ssim,
+        "lpips": None,
+    }
+    assert found["protocol"]["frames"] == 8
+    results.write_csv(tmp_path / "results.csv")
+    rows = list(csv.DictReader((tmp_path / "results.csv").read_text().splitlines()))
+    assert len(rows) == len(results.frames)
+    assert float(rows[0]["psnr"]) == pytest.approx(results.frames[0].score.psnr, abs=1e-5)
+
+
+def test_panels_show_the_frame_that_is_hardest_without_a_model(results: Results) -> None:
+    assert [panel.sequence for panel in results.panels] == ["long", "short"]
+    for panel in results.panels:
+        assert set(panel.images) == {*results.methods, "sharp"}
+        of_blurred = {
+            row.frame: row.score.psnr
+            for row in results.frames
+            if (row.sequence, row.method) == (panel.sequence, "blurred")
+        }
+        assert panel.frame == min(of_blurred, key=of_blurred.__getitem__)
+        assert panel.scores["blurred"].psnr == of_blurred[panel.frame]
+
+
+def test_progress_counts_every_frame_of_every_model(folder: Path) -> None:
+    heard: list[tuple[int, int]] = []
+    evaluate(
+        folder,
+        "held_out",
+        {"fused": Restorer(Brighten(None))},
+        SETTINGS,
+        progress=lambda done, total: heard.append((done, total)),
+    )
+    assert heard[-1] == (16, 16)
+    assert [done for done, _ in heard] == sorted({done for done, _ in heard})
+
+
+def test_voxels_are_rates_over_the_exposure_alone(folder: Path) -> None:
+    clip = open_dataset(folder).clips("held_out")[0]
+    blurred, voxels = model_inputs(clip, 1, 4, Restorer(nn.Identity(), bins=4))
+    assert blurred.shape == (3, 3, 40, 48)
+    assert voxels is not None
+    assert voxels.shape == (3, 4, 40, 48)
+    gray = (blurred * torch.tensor([0.299, 0.587, 0.114])[:, None, None]).sum(1)
+    assert (voxels.mean(1) - gray).abs().max() <= clip.info.spike.threshold / 56 + 0.01
+
+
+def test_lpips_is_computed_on_request(shared: Path, folder: Path) -> None:
+    settings = SETTINGS.model_copy(update={"lpips": True})
+    found = evaluate(folder, "held_out", {}, settings, weights_dir=shared / "weights")
+    values = [row.score.lpips for row in found.frames]
+    assert all(value is not None and value > 0 for value in values)
+    assert found.protocol["lpips"] == "LPIPS 0.1, AlexNet"
+
+
+def test_equal_frames_count_a_finite_psnr() -> None:
+    rows = [FrameScore("s", "0", "blurred", Score(PSNR_CAP, 1.0))]
+    text = Results(split="test", protocol={}, frames=rows).as_dict()
+    assert json.loads(json.dumps(text, allow_nan=False))["test"]["blurred"]["psnr"] == PSNR_CAP
+
+
+def test_sequences_that_are_shown_are_spread_evenly() -> None:
+    assert evenly(3, 12) == [0, 1, 2]
+    assert evenly(100, 3) == [0, 50, 99] or evenly(100, 3) == [0, 49, 99]
+    assert len(set(evenly(13, 12))) == 12
+
+
+def test_bad_folders_are_refused_in_one_line(folder: Path, tmp_path: Path) -> None:
+    with pytest.raises(DataFormatError, match="no such dataset folder"):
+        evaluate(tmp_path / "none", "held_out", {}, SETTINGS)
+    with pytest.raises(DataFormatError, match=r"test.*held_out"):
+        evaluate(folder, "test", {}, SETTINGS)
+    with pytest.raises(CheckpointError, match="no such run folder"):
+        load_run(tmp_path / "none")
+    with pytest.raises(CheckpointError, match=r"config\.yaml"):
+        load_run(tmp_path)

@@ -1,0 +1,56 @@
+"""Starting, sharing and leaving Ray, without a word on the terminal."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+pytestmark = pytest.mark.ray
+
+PROGRAM = """
+import os, subprocess, sys
+from vrtspike.cluster import connect
+from vrtspike.errors import DataFormatError
+from vrtspike.outcome import find_refusal
+
+with connect() as address:
+    import ray
+
+    @ray.remote
+    def work():
+        print("chatter of a worker")
+        raise DataFormatError("wrong size", where="a.dat", got=1, expected=2)
+
+    with connect() as again:
+        assert again == address
+    assert ray.is_initialized()
+    try:
+        ray.get(work.remote())
+    except Exception as error:
+        assert str(find_refusal(error)) == "wrong size [a.dat]: got 1, expected 2"
+    if len(sys.argv) == 1:
+        child = [sys.executable, __file__, "child"]
+        subprocess.run(child, env={**os.environ, "RAY_ADDRESS": address}, check=True)
+assert not ray.is_initialized()
+"""
+
+
+def test_a_local_ray_is_quiet_shared_and_gone(tmp_path: Path) -> None:
+    program = tmp_path / "program.py"
+    program.write_text(PROGRAM)
+    environment = {k: v for k, v in os.environ.items() if not k.startswith("RAY_")}
+    environment["PYTHONPATH"] = str(Path(__file__).resolve().parents[2])
+    done = subprocess.run(
+        [sys.executable, program],
+        env=environment,
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == "" and done.stderr == ""

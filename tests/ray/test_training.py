@@ -1,0 +1,294 @@
+"""Training on Ray: the loss of one process, exact continuation, and errors before it starts."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from vrtspike.config import load_config
+from vrtspike.data.order import Share, micro_batch
+from vrtspike.data.samples import SampleReader
+from vrtspike.data.shards import read_manifest
+from vrtspike.errors import ConfigError, ResourceError
+from vrtspike.losses import LossTerms
+from vrtspike.model import build_model
+from vrtspike.settings import Config
+from vrtspike.training.checkpoint import checkpoint_steps
+from vrtspike.training.folder import RunFolder
+from vrtspike.training.journal import read_journal
+from vrtspike.training.optim import build_optimizer, learning_rate, set_learning_rate
+from vrtspike.training.preflight import check_data
+from vrtspike.training.step import VoxelScale, to_device
+from vrtspike.training.trainer import ensure_data, run_training
+
+pytestmark = [pytest.mark.ray, pytest.mark.timeout(300)]
+STEPS = 6
+
+
+@pytest.fixture(scope="module", autouse=True)
+def cluster() -> Iterator[None]:
+    """Run a local Ray of two CPUs for the tests of this file."""
+    import ray
+
+    ray.init(
+        num_cpus=2,
+        object_store_memory=300 * 2**20,
+        include_dashboard=False,
+        log_to_driver=False,
+        logging_level="ERROR",
+    )
+    yield
+    ray.shutdown()
+
+
+@pytest.fixture(scope="module")
+def make_config(
+    tmp_path_factory: pytest.TempPathFactory,
+    moving_photograph: Callable[..., Path],
+    repository: Path,
+) -> Callable[..., Config]:
+    """Return a function that makes a configuration of a small run."""
+    folder = tmp_path_factory.mktemp("training")
+    moving_photograph(folder / "source", {"a": 4, "b": 3}, split="train")
+    moving_photograph(folder / "source", {"c": 3}, split="val")
+
+    def make(name: str, **changes: Any) -> Config:
+        overrides = {
+            "run.name": name,
+            "run.root": folder / "runs",
+            "data.source": folder / "source",
+            "data.shards": folder / "shards",
+            "data.frames": 2,
+            "data.crop": 32,
+            "scenes": "null",
+            "model.drop_path": 0.2,
+            "model.blocks": 1,
+            "train.steps": STEPS,
+            "train.batch": 2,
+            "train.checkpoint_every": 2,
+            "train.validate_every": 4,
+            "train.log_every": 1,
+            "train.keep_checkpoints": 9,
+            "train.warmup_steps": 2,
+            "train.freeze_flow_steps": 1,
+        } | {key.replace("__", "."): value for key, value in changes.items()}
+        pairs = [f"{key}={value}" for key, value in overrides.items()]
+        return load_config(repository / "configs" / "debug.yaml", pairs)
+
+    return make
+
+
+@pytest.fixture(scope="module")
+def whole(make_config: Callable[..., Config]) -> Path:
+    """Return the folder of a run that nothing interrupted."""
+    return run_training(make_config("whole"))
+
+
+def losses(run: Path) -> list[float]:
+    records = [record for record in read_journal(run) if record["kind"] == "train"]
+    assert [record["step"] for record in records] == list(range(1, STEPS + 1))
+    return [record["loss"] for record in records]
+
+
+def shards_of(run: Path) -> dict[str, bytes]:
+    """Return the tensors of the last checkpoint, as the ranks wrote them."""
+    folder = run / "checkpoints" / f"step_{STEPS:08d}"
+    return {path.name: path.read_bytes() for path in folder.glob("*.distcp")}
+
+
+def assert_equal_runs(run: Path, whole: Path) -> None:
+    assert losses(run) == losses(whole)
+    assert shards_of(run) == shards_of(whole)
+    weights, expected = (load_file(r / "export" / "model.safetensors") for r in (run, whole))
+    assert weights.keys() == expected.keys()
+    assert all(torch.equal(weights[name], expected[name]) for name in expected)
+
+
+def after_step(run: Path, step: int, act: Callable[[], None]) -> threading.Thread:
+    """Do something once a run has noted a step."""
+
+    def wait() -> None:
+        deadline = time.monotonic() + 200
+        while time.monotonic() < deadline:
+            if any(r["kind"] == "train" and r["step"] >= step for r in read_journal(run)):
+                act()
+                return
+            time.sleep(0.02)
+
+    thread = threading.Thread(target=wait)
+    thread.start()
+    return thread
+
+
+def test_a_run_leaves_what_it_should(whole: Path, make_config: Callable[..., Config]) -> None:
+    assert checkpoint_steps(whole / "checkpoints") == [6, 4, 2]
+    assert load_config(whole / "config.yaml").run.name == "whole"
+    values = [r for r in read_journal(whole) if r["kind"] == "val"]
+    assert [value["step"] for value in values] == [4, 6]
+    assert {path.name for path in whole.iterdir()} == {
+        *("config.yaml", "metrics.jsonl", "tensorboard", "checkpoints", "export")
+    }
+    started = time.monotonic()
+    assert run_training(make_config("whole")) == whole
+    assert time.monotonic() - started < 5
+
+
+def test_two_workers_train_as_one_process_would(
+    make_config: Callable[..., Config], whole: Path
+) -> None:
+    # Dropped paths differ by rank, so this run has none.
+    config = make_config("no_drop", model__drop_path=0.0, train__validate_every=0)
+    run = run_training(config)
+    assert losses(run) == pytest.approx(reference_losses(config), rel=1e-4)
+
+
+def reference_losses(config: Config) -> list[float]:
+    """Train the same global batches in a plain loop."""
+    train = config.train
+    manifest = read_manifest(config.data.shards)
+    reader = SampleReader(
+        shards=str(config.data.shards),
+        split="train",
+        fingerprint=manifest.fingerprint,
+        crop=config.data.crop,
+        augment=True,
+        bins=config.model.spike.bins,
+        seed=config.run.seed,
+    )
+    torch.manual_seed(config.run.seed)
+    model = build_model(config.model)
+    optimizer = build_optimizer(
+        dict(model.named_parameters()),
+        kind=train.optimizer,
+        lr=train.lr,
+        flow_lr_scale=train.flow_lr_scale,
+        betas=train.betas,
+        weight_decay=train.weight_decay,
+    )
+    terms = LossTerms(**config.loss.model_dump())
+    samples = len(manifest.splits["train"].samples)
+    scale = VoxelScale((7,) * 8, 2.0, config.data.voxels)
+    found = []
+    for step in range(train.steps):
+        draws = micro_batch(config.run.seed, samples, Share(train.batch, 1, 1), step, 0)
+        blurred, sharp, voxels = to_device(reader.training(draws), torch.device("cpu"), scale)
+        optimizer.zero_grad()
+        loss, _ = terms(model(blurred, voxels), sharp)
+        loss.backward()
+        if step < train.freeze_flow_steps:
+            for parameter in optimizer.param_groups[1]["params"]:
+                parameter.grad = None
+        assert train.clip_norm is not None
+        torch.nn.utils.clip_grad_norm_(
+            [p for p in model.parameters() if p.grad is not None], train.clip_norm
+        )
+        rate = learning_rate(
+            step,
+            steps=train.steps,
+            lr=train.lr,
+            schedule=train.schedule,
+            warmup_steps=train.warmup_steps,
+            min_lr=train.min_lr,
+        )
+        set_learning_rate(optimizer, rate)
+        optimizer.step()
+        found.append(loss.item())
+    return found
+
+
+def test_stopped_and_continued_is_bit_equal(
+    make_config: Callable[..., Config], whole: Path
+) -> None:
+    config = make_config("stopped")
+    folder = RunFolder(config.run.root / "stopped")
+    thread = after_step(folder.path, 3, lambda: os.kill(os.getpid(), signal.SIGTERM))
+    with pytest.raises(SystemExit) as stop:
+        run_training(config)
+    thread.join()
+    assert stop.value.code == 128 + signal.SIGTERM
+    assert 3 <= checkpoint_steps(folder.checkpoints)[0] < STEPS
+    assert not folder.export.exists() and not folder.stop.exists()
+    assert_equal_runs(run_training(config), whole)
+
+
+def test_a_killed_worker_costs_no_step_and_changes_nothing(
+    make_config: Callable[..., Config], whole: Path
+) -> None:
+    config = make_config("killed")
+    folder = RunFolder(config.run.root / "killed")
+
+    def kill() -> None:
+        os.kill(training_processes()[0], signal.SIGKILL)
+
+    thread = after_step(folder.path, 3, kill)
+    run = run_training(config)
+    thread.join()
+    starts = [record["step"] for record in read_journal(run) if record["kind"] == "start"]
+    assert starts == [0, 2] or starts == [0, 4]
+    assert_equal_runs(run, whole)
+
+
+def training_processes() -> list[int]:
+    """Return the ids of the training workers that this process's own Ray has started."""
+    parents: dict[int, int] = {}
+    workers = []
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            stat = (folder / "stat").read_text()
+            title = (folder / "cmdline").read_bytes()
+        except OSError:
+            continue
+        parents[int(folder.name)] = int(stat.rsplit(")", 1)[1].split()[1])
+        if title.startswith(b"ray::") and b"RayTrainWorker" in title:
+            workers.append(int(folder.name))
+
+    def is_ours(pid: int) -> bool:
+        return pid == os.getpid() or (pid in parents and is_ours(parents[pid]))
+
+    return [pid for pid in workers if is_ours(pid)]
+
+
+@pytest.mark.slow
+def test_another_number_of_workers_goes_on_alike(
+    make_config: Callable[..., Config], whole: Path
+) -> None:
+    changes = {"model__drop_path": 0.0, "train__validate_every": 0}
+    config = make_config("fewer", **changes)
+    thread = after_step(config.run.root / "fewer", 2, lambda: os.kill(os.getpid(), signal.SIGTERM))
+    with pytest.raises(SystemExit):
+        run_training(config)
+    thread.join()
+    run = run_training(make_config("fewer", **changes, train__workers=1))
+    assert losses(run) == pytest.approx(reference_losses(config), rel=1e-4)
+
+
+@pytest.mark.slow
+def test_steps_that_stay_not_finite_end_the_run_with_the_samples(
+    make_config: Callable[..., Config],
+) -> None:
+    config = make_config(
+        "nan", train__lr="1.0e+30", train__clip_norm="null", train__max_bad_steps=1
+    )
+    with pytest.raises(ResourceError, match=r"not finite.*(a|b)/00000"):
+        run_training(config)
+
+
+def test_what_cannot_run_is_refused_in_seconds(make_config: Callable[..., Config]) -> None:
+    started = time.monotonic()
+    with pytest.raises(ResourceError, match="too few CPUs"):
+        run_training(make_config("refused", train__cpus_per_worker=1))
+    with pytest.raises(ConfigError, match="crop is larger"):
+        run_training(make_config("refused", data__crop=64))
+    config = make_config("refused")
+    check_data(config, ensure_data(config))
+    assert not (config.run.root / "refused").exists()
+    assert time.monotonic() - started < 30

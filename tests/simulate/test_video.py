@@ -1,0 +1,204 @@
+"""Recorded video: true sharp frames, shots kept apart, bounded memory, bad files refused."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from PIL import Image
+
+from vrtspike.data.dataset import open_dataset, read_frames, read_spikes
+from vrtspike.data.gray import luma
+from vrtspike.data.reconstruct import tfp
+from vrtspike.data.validate import validate
+from vrtspike.errors import ConfigError, DataFormatError
+from vrtspike.settings import CameraSettings, VideoSettings
+from vrtspike.simulate.photographs import load_photograph
+from vrtspike.simulate.scenes import Scene
+from vrtspike.simulate.video import (
+    InterpolatedVideo,
+    deal,
+    describe_video,
+    find_shots,
+    inspect_video,
+    iter_frames,
+    video_tasks,
+    write_video,
+)
+from vrtspike.simulate.writer import begin, finish
+
+SETTINGS = VideoSettings(frames=3, source_frames=4, splits={"train": 0.5, "test": 0.5})
+CAMERA = CameraSettings()
+
+
+def moving_frames(count: int, seed: int, name: str = "coffee.png") -> list[NDArray[np.uint8]]:
+    """Return frames of a scene that moves 2 pixels a frame."""
+    scene = Scene(
+        np.random.default_rng(seed),
+        load_photograph(name),
+        [load_photograph("brick.png")],
+        height=48,
+        width=64,
+        frames=count,
+        steps_per_frame=1,
+        exposure_steps=1,
+        motion=(2.0, 2.0),
+        objects=(1, 1),
+    )
+    return list(np.rint(scene.render(np.arange(count)) * 255).astype(np.uint8))
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a folder of 32 frames: a shot of 15 and one of 17."""
+    path = tmp_path_factory.mktemp("video")
+    for i, frame in enumerate([*moving_frames(15, 0), *moving_frames(17, 1, "chelsea.png")]):
+        Image.fromarray(frame).save(path / f"{i:04d}.png")
+    return path
+
+
+def record(source: Path, root: Path, settings: VideoSettings = SETTINGS) -> None:
+    """Record a video into a dataset folder."""
+    video = inspect_video(source)
+    begin(root, describe_video(video, settings, CAMERA))
+    write_video(video_tasks(video, settings), video, settings, CAMERA, root)
+    finish(root)
+
+
+@pytest.fixture(scope="module")
+def dataset(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return the dataset recorded from the folder."""
+    root = tmp_path_factory.mktemp("recorded") / "set"
+    record(folder, root)
+    return root
+
+
+def test_shots_are_found_and_sequences_stay_inside_them(folder: Path) -> None:
+    video = inspect_video(folder)
+    assert (video.frames, video.height, video.width) == (32, 48, 64)
+    assert video.shots == ((0, 15), (15, 32))
+    tasks = video_tasks(video, SETTINGS)
+    assert [(t.split, t.first) for t in tasks] == [("train", 0), ("test", 15)]
+
+
+def test_a_burst_of_motion_is_no_cut() -> None:
+    assert find_shots([5.0, 21.0, 22.0, 20.0, 5.0]) == ((0, 6),)
+    assert find_shots([5.0, 60.0, 5.0]) == ((0, 2), (2, 4))
+    assert find_shots([0, 20.0, 0, 22.0, 0, 21.0]) == ((0, 7),), "each frame shown twice"
+    assert find_shots([0.1, 3.0, 0.1]) == ((0, 4),), "a flicker of three levels"
+    assert find_shots([]) == ((0, 1),)
+
+
+def test_sharp_frames_are_frames_of_the_video(folder: Path, dataset: Path) -> None:
+    """Target step 28 of 64 lies 28 * 4 / 64 = 1.75 frames in, so frame 2 is the first target."""
+    frames = list(iter_frames(folder))
+    for split, first in (("train", 0), ("test", 15)):
+        clip = open_dataset(dataset).clips(split)[0]
+        expected = [frames[first + 2 + 4 * i] for i in range(3)]
+        np.testing.assert_array_equal(read_frames(clip, "sharp"), expected)
+
+
+def test_blur_and_spikes_agree_with_the_interpolated_light(folder: Path, dataset: Path) -> None:
+    frames = np.stack(list(iter_frames(folder))).astype(np.float64)
+    clip = open_dataset(dataset).clips("train")[0]
+    for i in range(3):
+        times = 2 + 4 * i + (np.arange(56) + 0.5 - 28) * 4 / 64
+        low = np.floor(times).astype(int)
+        share = (times - low)[:, None, None, None]
+        light = (frames[low] * (1 - share) + frames[low + 1] * share).mean(axis=0)
+        blurred = read_frames(clip, "blurred", i, i + 1)[0]
+        np.testing.assert_allclose(blurred, light, atol=0.51)
+        image = tfp(read_spikes(clip, i, i + 1)[0, :56], threshold=2.0)
+        assert np.abs(image - luma(light.astype(np.float32)) / 255).max() < 2 / 56 + 0.001
+
+
+def test_a_recorded_video_validates_and_says_what_it_is(folder: Path, dataset: Path) -> None:
+    assert validate(dataset) == []
+    source = open_dataset(dataset).info.source
+    assert "taken as 120 fps" in source, "1920 Hz * 4 / 64"
+    assert folder.name in source
+
+
+def test_recording_again_keeps_what_is_there(folder: Path, dataset: Path) -> None:
+    before = {p: p.stat().st_mtime_ns for p in dataset.rglob("*")}
+    record(folder, dataset)
+    assert {p: p.stat().st_mtime_ns for p in dataset.rglob("*")} == before
+    with pytest.raises(DataFormatError, match="another simulation"):
+        record(folder, dataset, SETTINGS.model_copy(update={"seed": 3}))
+
+
+def test_few_frames_are_in_memory_however_long_the_video(folder: Path) -> None:
+    light = InterpolatedVideo(folder)
+    most = 0
+    for first in range(0, 24, 4):
+        light.forget_before(first)
+        light.at(np.linspace(first + 0.1, first + 4.1, 9))
+        most = max(most, light.frames_in_memory)
+    assert most <= 4 + 2
+
+
+@pytest.mark.parametrize("weights", [{"a": 0.7, "b": 0.1, "c": 0.2}, {"a": 100.0, "b": 1, "c": 1}])
+def test_sequences_are_dealt_out_whole(weights: dict[str, float]) -> None:
+    for count in range(3, 40):
+        shares = deal(count, weights)
+        assert sum(shares.values()) == count
+        assert min(shares.values()) >= 1
+        assert shares["a"] == max(shares.values())
+
+
+def write_video_file(path: Path, frames: list[NDArray[np.uint8]]) -> None:
+    """Encode frames."""
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("mpeg4", rate=25)
+        stream.bit_rate = 8_000_000
+        stream.height, stream.width, stream.pix_fmt = *frames[0].shape[:2], "yuv420p"
+        for frame in frames:
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
+        container.mux(stream.encode())
+
+
+def test_a_video_file_is_recorded_as_a_folder_is(tmp_path: Path) -> None:
+    frames = [*moving_frames(16, 0), *moving_frames(14, 1, "chelsea.png")]
+    write_video_file(tmp_path / "a.mp4", frames)
+    video = inspect_video(tmp_path / "a.mp4")
+    assert (video.frames, video.fps, video.shots) == (30, 25.0, ((0, 16), (16, 30)))
+    decoded = list(iter_frames(tmp_path / "a.mp4", start=3))
+    assert len(decoded) == 27
+    assert np.abs(np.stack(decoded).astype(float) - np.stack(frames[3:])).mean() < 6
+    record(tmp_path / "a.mp4", tmp_path / "set")
+    assert validate(tmp_path / "set") == []
+
+
+def test_what_is_no_video_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "text.mp4").write_text("not a video")
+    (tmp_path / "empty.mp4").write_bytes(b"")
+    (tmp_path / "folder").mkdir()
+    for name, message in (
+        ("text.mp4", "cannot be decoded"),
+        ("empty.mp4", "cannot be decoded"),
+        ("folder", "holds no frame"),
+        ("none.mp4", "no such video"),
+    ):
+        with pytest.raises(DataFormatError, match=message):
+            inspect_video(tmp_path / name)
+
+
+def test_sizes_that_change_and_videos_too_short_are_refused(tmp_path: Path) -> None:
+    for i in range(5):
+        Image.new("RGB", (16, 16)).save(tmp_path / f"{i}.png")
+    with pytest.raises(ConfigError, match=r"too short.*got 5 frames in 1 shots = 0 sequences"):
+        video_tasks(inspect_video(tmp_path), SETTINGS)
+    Image.new("RGB", (16, 18)).save(tmp_path / "3.png")
+    with pytest.raises(DataFormatError, match=r"changes its size \[.*frame 3\]: got 18x16"):
+        inspect_video(tmp_path)
+
+
+def test_a_real_video_has_its_five_cuts(shared: Path) -> None:
+    video = inspect_video(shared / "data" / "bikes.mp4")
+    assert video.frames == 250
+    assert [first for first, _ in video.shots] == [0, 30, 76, 137, 187, 242]
+    tasks = video_tasks(video, VideoSettings())
+    assert [task.split for task in tasks] == ["train", "train", "val", "held_out"]

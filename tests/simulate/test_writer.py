@@ -1,0 +1,128 @@
+"""Simulated datasets: written whole, continued, never mixed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from vrtspike.data.dataset import open_dataset, read_frames, read_spikes
+from vrtspike.data.validate import validate
+from vrtspike.errors import ConfigError, DataFormatError
+from vrtspike.settings import CameraSettings, SceneSettings
+from vrtspike.simulate import recording
+from vrtspike.simulate.blur import ExposedFrame
+from vrtspike.simulate.recording import SceneTask, record_scene, scene_tasks, write_scenes
+from vrtspike.simulate.writer import write_sequence
+
+SCENES = SceneSettings(sequences={"train": 2, "val": 1}, frames=3, height=48, width=64)
+CAMERA = CameraSettings()
+
+
+def contents(root: Path) -> dict[str, bytes]:
+    """Return every file of a folder by its relative path."""
+    files = (path for path in root.rglob("*") if path.is_file())
+    return {str(path.relative_to(root)): path.read_bytes() for path in files}
+
+
+@pytest.fixture(scope="module")
+def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a dataset that was written in one go."""
+    root = tmp_path_factory.mktemp("scenes") / "new" / "set"
+    write_scenes(SCENES, CAMERA, root)
+    return root
+
+
+def test_what_is_written_is_what_was_recorded(written: Path) -> None:
+    dataset = open_dataset(written)
+    assert dataset.splits == ("train", "val")
+    assert dataset.info.exposure == (0, 56)
+    assert dataset.info.target_step == 28
+    assert dataset.info.spike.rate_hz == CAMERA.rate_hz
+    clip = dataset.clips("train")[1]
+    assert clip.sequence == "train_0001"
+    frames = list(record_scene(SceneTask("train", 1), SCENES, CAMERA))
+    for kind in ("blurred", "sharp"):
+        expected = [getattr(frame, kind) for frame in frames]
+        np.testing.assert_array_equal(read_frames(clip, kind), expected)  # type: ignore[arg-type]
+    np.testing.assert_array_equal(read_spikes(clip), [frame.spikes for frame in frames])
+
+
+def test_rendered_scenes_validate(written: Path) -> None:
+    assert validate(written) == []
+
+
+def test_sequence_names_are_unique_across_splits() -> None:
+    names = [task.sequence for task in scene_tasks(SceneSettings())]
+    assert len(names) == len(set(names)) == 32
+
+
+def test_an_interrupted_simulation_continues_to_the_same_bytes(
+    written: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = tmp_path / "set"
+
+    def fails_on_the_third(task: SceneTask, *rest: object) -> Iterator[ExposedFrame]:
+        for i, frame in enumerate(record_scene(task, SCENES, CAMERA)):
+            if task.split == "val" and i == 2:
+                raise KeyboardInterrupt
+            yield frame
+
+    monkeypatch.setattr(recording, "record_scene", fails_on_the_third)
+    with pytest.raises(KeyboardInterrupt):
+        write_scenes(SCENES, CAMERA, root)
+    assert sorted(p.name for p in (root / "train").iterdir()) == ["train_0000", "train_0001"]
+    assert not list((root / "val").iterdir()), "nothing half-written"
+    with pytest.raises(DataFormatError, match=r"no dataset\.yaml.*not finished"):
+        open_dataset(root)
+    stamp = (root / "train" / "train_0000").stat().st_mtime_ns
+    (root / "val" / ".val_0000.leftover").mkdir()
+    monkeypatch.undo()
+    calls: list[tuple[int, int]] = []
+    write_scenes(SCENES, CAMERA, root, lambda done, total: calls.append((done, total)))
+    assert calls == [(1, 3), (2, 3), (3, 3)]
+    assert (root / "train" / "train_0000").stat().st_mtime_ns == stamp, "not rendered again"
+    assert contents(root) == contents(written)
+
+
+def test_another_simulation_is_refused(written: Path) -> None:
+    before = contents(written)
+    for scenes, camera in (
+        (SCENES.model_copy(update={"seed": 1}), CAMERA),
+        (SCENES, CameraSettings(threshold=1.0)),
+        (SCENES, CameraSettings(noise=0.1)),
+    ):
+        with pytest.raises(DataFormatError, match="holds another simulation"):
+            write_scenes(scenes, camera, written)
+    assert contents(written) == before
+
+
+def test_folders_of_other_content_and_files_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "thesis.tex").write_text("all of it")
+    with pytest.raises(DataFormatError, match=r"something else.*thesis\.tex"):
+        write_scenes(SCENES, CAMERA, tmp_path)
+    with pytest.raises(DataFormatError, match="must be a folder"):
+        write_scenes(SCENES, CAMERA, tmp_path / "thesis.tex")
+
+
+def test_frames_that_do_not_divide_into_the_spike_grid_are_refused(tmp_path: Path) -> None:
+    scenes = SCENES.model_copy(update={"width": 66})
+    with pytest.raises(ConfigError, match="does not divide"):
+        write_scenes(scenes, CameraSettings(downscale=4), tmp_path / "set")
+    assert not (tmp_path / "set").exists()
+
+
+def test_two_writers_of_one_sequence_leave_one_whole(written: Path, tmp_path: Path) -> None:
+    info = open_dataset(written).info
+    frames = list(record_scene(SceneTask("train", 0), SCENES, CAMERA))
+
+    def while_another_finishes() -> Iterator[ExposedFrame]:
+        write_sequence(tmp_path, "train", "a", frames, info)
+        yield from frames
+
+    try:
+        write_sequence(tmp_path, "train", "a", while_another_finishes(), info)
+    finally:
+        assert len(list((tmp_path / "train" / "a" / "spike").iterdir())) == 3

@@ -1,0 +1,69 @@
+"""Where a run's files lie, on a machine and in a Ray job's copy of the working folder."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from vrtspike.cluster import OBJECT_STORE_LIMIT, object_store_bytes, resolve_path, resolve_paths
+from vrtspike.config import load_config
+from vrtspike.settings import Config
+
+JOB = {"RAY_JOB_CONFIG_JSON_ENV_VAR": "{}"}
+
+
+def copied(tmp_path: Path) -> Path:
+    """Make a folder that looks like Ray's copy of a working folder."""
+    folder = tmp_path / "runtime_resources/working_dir_files/_ray_pkg_1"
+    folder.mkdir(parents=True)
+    return folder
+
+
+def test_relative_paths_become_absolute_and_absolute_ones_stay(tmp_path: Path) -> None:
+    config = load_config(None, ["data.shards=/elsewhere/shards", "loss.weights_dir=../w"])
+    resolved = resolve_paths(config, folder=tmp_path, environment={})
+    assert resolved.run.root == tmp_path / "runs"
+    assert resolved.data.source == tmp_path / "data/scenes"
+    assert resolved.data.shards == Path("/elsewhere/shards")
+    assert resolved.loss.weights_dir == tmp_path / "../w"
+    assert resolved.train.init_weights is None
+
+
+def test_nothing_but_paths_changes(tmp_path: Path) -> None:
+    resolved = resolve_paths(Config(), folder=tmp_path, environment={})
+    assert resolved.model == Config().model and resolved.train == Config().train
+
+
+def test_a_job_in_a_copy_keeps_its_files_at_home(tmp_path: Path) -> None:
+    folder = copied(tmp_path)
+    (folder / "weights").mkdir()
+    config = load_config(None, ["loss.weights_dir=weights"])
+    resolved = resolve_paths(config, folder=folder, home=tmp_path, environment=JOB)
+    assert resolved.run.root == tmp_path / "vrtspike/runs"
+    assert resolved.data.shards == tmp_path / "vrtspike/data/shards"
+    assert resolved.loss.weights_dir == folder / "weights"
+
+
+def test_runs_leave_the_copy_even_when_a_folder_of_that_name_was_uploaded(tmp_path: Path) -> None:
+    folder = copied(tmp_path)
+    (folder / "runs").mkdir()
+    resolved = resolve_paths(Config(), folder=folder, home=tmp_path, environment=JOB)
+    assert resolved.run.root == tmp_path / "vrtspike/runs"
+
+
+def test_what_a_job_writes_leaves_the_copy_and_what_it_reads_may_be_in_it(tmp_path: Path) -> None:
+    folder = copied(tmp_path)
+    (folder / "run").mkdir()
+    place = {"folder": folder, "home": tmp_path, "environment": JOB}
+    assert resolve_path(Path("run"), **place) == folder / "run"
+    assert resolve_path(Path("run"), written=True, **place) == tmp_path / "vrtspike/run"
+    assert resolve_path(Path("absent"), **place) == tmp_path / "vrtspike/absent"
+    assert resolve_path(Path("/absent"), written=True, **place) == Path("/absent")
+
+
+def test_a_job_without_a_copy_stays_where_it_is(tmp_path: Path) -> None:
+    resolved = resolve_paths(Config(), folder=tmp_path, home=tmp_path / "home", environment=JOB)
+    assert resolved.run.root == tmp_path / "runs"
+
+
+def test_the_object_store_is_bounded() -> None:
+    assert 2**26 < object_store_bytes() <= OBJECT_STORE_LIMIT

@@ -1,0 +1,165 @@
+"""Configuration files: inheritance, overrides, and every way of getting one wrong."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import yaml
+from pydantic import ValidationError
+
+from vrtspike.config import dump_config, known_keys, load_config
+from vrtspike.errors import ConfigError
+from vrtspike.settings import Config
+
+
+def write(folder: Path, name: str, text: str) -> Path:
+    """Write a configuration file and return its path."""
+    path = folder / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+def refusal(path: Path, *overrides: str) -> str:
+    """Return the message with which a configuration is refused."""
+    with pytest.raises(ConfigError) as caught:
+        load_config(path, overrides)
+    message = str(caught.value)
+    assert "\n" not in message
+    return message
+
+
+def test_an_empty_file_gives_the_defaults(tmp_path: Path) -> None:
+    assert load_config(write(tmp_path, "c.yaml", "")) == Config()
+
+
+def test_dump_reads_back_equal(tmp_path: Path) -> None:
+    text = "train: {lr: 1e-3, clip_norm: 0.5}\nscenes: {frames: 4}\nloss: {weights_dir: w}\n"
+    config = load_config(write(tmp_path, "c.yaml", text))
+    again = load_config(write(tmp_path, "again.yaml", dump_config(config)))
+    assert again == config
+    assert config.train.lr == 1e-3
+
+
+def test_base_is_relative_to_the_file_and_merges_key_by_key(tmp_path: Path) -> None:
+    write(tmp_path, "model/small.yaml", "model: {channels: 32, heads: 2}\ntrain: {steps: 5}\n")
+    write(tmp_path, "middle.yaml", "base: model/small.yaml\nmodel: {heads: 4}\n")
+    path = write(tmp_path, "top.yaml", "base: middle.yaml\ntrain: {batch: 2}\n")
+    config = load_config(path)
+    assert (config.model.channels, config.model.heads) == (32, 4)
+    assert (config.train.steps, config.train.batch) == (5, 2)
+
+
+def test_overrides_win_over_files_and_are_read_as_yaml(tmp_path: Path) -> None:
+    path = write(tmp_path, "c.yaml", "train: {steps: 5, batch: 4}\n")
+    config = load_config(
+        path,
+        [
+            "train.steps=7",
+            "train.lr=2e-4",
+            "model.window=[2, 4, 4]",
+            "run.name=x",
+            "data.tile=null",
+            "scenes.sequences.train=3",
+            "train.gpu=false",
+        ],
+    )
+    assert (config.train.steps, config.train.batch, config.train.lr) == (7, 4, 2e-4)
+    assert config.model.window == (2, 4, 4)
+    assert config.run.name == "x" and config.data.tile is None and config.train.gpu is False
+    assert config.scenes is not None and config.scenes.sequences == {"train": 3}
+
+
+def test_a_configuration_cannot_be_changed(tmp_path: Path) -> None:
+    config = load_config(write(tmp_path, "c.yaml", ""))
+    with pytest.raises(ValidationError):
+        config.train.steps = 1  # type: ignore[misc]
+
+
+def test_unknown_key_in_a_file_names_file_key_and_nearest(tmp_path: Path) -> None:
+    path = write(tmp_path, "c.yaml", "train: {stepz: 5}\n")
+    message = refusal(path)
+    assert "train.stepz" in message and str(path) in message
+    assert "did you mean train.steps?" in message
+
+
+def test_unknown_key_in_a_base_names_the_base(tmp_path: Path) -> None:
+    write(tmp_path, "base.yaml", "modle: {channels: 5}\n")
+    message = refusal(write(tmp_path, "c.yaml", "base: base.yaml\n"))
+    assert "base.yaml" in message and "did you mean model?" in message
+
+
+@pytest.mark.parametrize(
+    ("override", "nearest"),
+    [
+        ("train.learning_rate=1", "train."),
+        ("channels=3", "model.channels"),
+        ("model.spike.bin=3", "model.spike.bins"),
+        ("train.steps.more=3", "train.steps"),
+        ("qqqqqq=1", ""),
+    ],
+)
+def test_unknown_override_names_the_nearest(tmp_path: Path, override: str, nearest: str) -> None:
+    message = refusal(write(tmp_path, "c.yaml", ""), override)
+    assert f"override {override}" in message and f"did you mean {nearest}" in message
+
+
+@pytest.mark.parametrize("override", ["train.steps", "=3", "train..steps=3", ""])
+def test_a_malformed_override_is_refused(tmp_path: Path, override: str) -> None:
+    assert "not key=value" in refusal(write(tmp_path, "c.yaml", ""), override)
+
+
+@pytest.mark.parametrize(
+    ("text", "parts"),
+    [
+        ("train: {steps: many}\n", ["train.steps", "got 'many'", "expected", "integer"]),
+        ("train: {steps: 0}\n", ["train.steps", "got 0", "greater than 0"]),
+        ("model: {fusion: magic}\n", ["model.fusion", "'magic'", "'temporal'"]),
+        ("train: 3\n", ["train", "got 3"]),
+        ("train: {batch: 3, workers: 2}\n", ["train.batch 3", "train.workers 2"]),
+        ("scenes: {exposure_steps: 99}\n", ["exposure_steps 99", "steps_per_frame 64", "scenes"]),
+    ],
+)
+def test_a_wrong_value_says_where_got_expected(tmp_path: Path, text: str, parts: list[str]) -> None:
+    path = write(tmp_path, "c.yaml", text)
+    message = refusal(path)
+    assert all(part in message for part in [str(path), *parts]), message
+
+
+def test_several_problems_are_counted(tmp_path: Path) -> None:
+    assert "1 more" in refusal(write(tmp_path, "c.yaml", "train: {steps: x, batch: y}\n"))
+
+
+def test_missing_folder_not_yaml_not_mapping_and_cycles(tmp_path: Path) -> None:
+    assert "no such configuration file" in refusal(tmp_path / "none.yaml")
+    assert "got a folder" in refusal(tmp_path)
+    assert "not YAML" in refusal(write(tmp_path, "bad.yaml", "train: {steps\n"))
+    assert "not YAML" in refusal(write_bytes(tmp_path / "binary.yaml", b"\xff\xfe\x00\x80"))
+    assert "not a mapping" in refusal(write(tmp_path, "list.yaml", "- 1\n"))
+    assert "the base of" in refusal(write(tmp_path, "lost.yaml", "base: none.yaml\n"))
+    assert "not the name of a file" in refusal(write(tmp_path, "number.yaml", "base: 3\n"))
+    write(tmp_path, "a.yaml", "base: b.yaml\n")
+    assert "each other's base" in refusal(write(tmp_path, "b.yaml", "base: a.yaml\n"))
+
+
+def write_bytes(path: Path, content: bytes) -> Path:
+    """Write a file that is not text."""
+    path.write_bytes(content)
+    return path
+
+
+def test_every_setting_is_documented() -> None:
+    sections: list[type] = [Config]
+    for section in sections:
+        for name, field in section.model_fields.items():
+            inner = field.annotation
+            if isinstance(inner, type) and hasattr(inner, "model_fields"):
+                sections.append(inner)
+            else:
+                assert field.description, f"{section.__name__}.{name} has no docstring"
+
+
+def test_known_keys_reach_into_optional_sections() -> None:
+    assert {"scenes", "scenes.frames", "model.spike.bins"} <= set(known_keys())
+    assert yaml.safe_load(dump_config(Config()))["scenes"] is None

@@ -1,0 +1,89 @@
+"""Exit statuses, and our own errors found inside those that Ray wraps around them."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from vrtspike.errors import DataFormatError
+from vrtspike.outcome import find_refusal, outcome_of_command
+
+
+class WrappedError(RuntimeError):
+    """An error that carries its cause as Ray's do."""
+
+    def __init__(self, cause: BaseException) -> None:
+        super().__init__(f"a long remote traceback of {cause}")
+        self.cause = cause
+
+
+class WrappedAlikeError(WrappedError, DataFormatError):
+    """An error that is also of its cause's class, as Ray's task errors are."""
+
+    def __init__(self, cause: BaseException) -> None:
+        DataFormatError.__init__(self, "a long remote traceback")
+        self.cause = cause
+
+
+def run(error: BaseException | None, *, status: int = 0, file: Path | None = None) -> int:
+    """Return the exit status of a command whose body raises, or sets a status."""
+    with (
+        pytest.raises(SystemExit) as caught,
+        outcome_of_command(file, debug=False, say_error=lines.append) as outcome,
+    ):
+        outcome.status = status
+        if error is not None:
+            raise error
+    return int(caught.value.code or 0)
+
+
+lines: list[str] = []
+
+
+@pytest.mark.parametrize(
+    "wrap", [lambda e: e, WrappedError, WrappedAlikeError, lambda e: WrappedError(WrappedError(e))]
+)
+def test_our_error_is_found_inside_others(wrap: type[WrappedError]) -> None:
+    error = DataFormatError("wrong size", got=1)
+    assert find_refusal(wrap(error)) is error
+
+
+def test_our_error_is_found_among_causes_and_worker_failures() -> None:
+    error = DataFormatError("wrong size")
+    try:
+        raise RuntimeError("outer") from error
+    except RuntimeError as outer:
+        assert find_refusal(outer) is error
+    failed = RuntimeError("workers failed")
+    failed.worker_failures = {1: WrappedError(error)}  # type: ignore[attr-defined]
+    assert find_refusal(failed) is error
+
+
+def test_other_errors_are_not_ours_even_in_a_circle() -> None:
+    first, second = RuntimeError("a"), RuntimeError("b")
+    first.__cause__, second.__cause__ = second, first
+    assert find_refusal(first) is None
+
+
+def test_statuses_and_what_the_file_says(tmp_path: Path) -> None:
+    file = tmp_path / "new/result.json"
+    assert run(DataFormatError("wrong size", got=1), file=file) == 2
+    assert json.loads(file.read_text())["what"] == "wrong size"
+    assert run(ValueError("several\nlines"), file=file) == 1
+    assert json.loads(file.read_text()) == {
+        "status": 1,
+        "error": "ValueError",
+        "what": "several lines",
+    }
+    assert "several lines" in lines[-1] and "--debug" in lines[-1]
+    assert run(KeyboardInterrupt()) == 130
+    assert run(None, status=1) == 1
+
+
+def test_success_goes_on(tmp_path: Path) -> None:
+    file = tmp_path / "result.json"
+    with outcome_of_command(file, debug=False, say_error=lines.append) as outcome:
+        outcome.facts = {"path": tmp_path}
+    assert json.loads(file.read_text()) == {"status": 0, "path": str(tmp_path)}

@@ -1,0 +1,160 @@
+"""What cannot work is refused with the numbers, before any worker starts."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from vrtspike.data.dataset import DatasetInfo
+from vrtspike.data.shards import Manifest, PrepareSettings, SampleRef, Shape, ShardFile, Split
+from vrtspike.errors import CheckpointError, ConfigError, DataFormatError, ResourceError
+from vrtspike.settings import Config
+from vrtspike.training import preflight
+from vrtspike.training.checkpoint import Saved
+from vrtspike.training.folder import RunFolder
+from vrtspike.training.preflight import check_data, check_model_and_loss, check_resume, data_cpus
+
+
+def config(**changes: Any) -> Config:
+    """Return a small configuration with dotted changes (`train__steps=3`)."""
+    tree: dict[str, Any] = {
+        "data": {"frames": 3, "crop": 32},
+        "model": {
+            "channels": 8,
+            "refine_channels": 8,
+            "blocks": 1,
+            "heads": 2,
+            "deformable_groups": 2,
+            "flow_channels": [8, 8, 8, 8],
+            "spike": {"bins": 8, "heads": 2},
+        },
+        "loss": {"vgg": 0.0},
+        "train": {"gpu": False, "workers": 2, "cpus_per_worker": 0.5},
+    }
+    for key, value in changes.items():
+        *sections, name = key.split("__")
+        inner = tree
+        for section in sections:
+            inner = inner.setdefault(section, {})
+        inner[name] = value
+    return Config.model_validate(tree)
+
+
+def manifest(**changes: Any) -> Manifest:
+    """Return the manifest of shards of 40x48 frames and spikes."""
+    info = {
+        "spike": {"height": 40, "width": 48, "rate_hz": 1000.0, "threshold": 2.0},
+        "frame": {"height": 40, "width": 48},
+        "steps_per_frame": 64,
+        "exposure": (0, 56),
+        "target_step": 28,
+        "source": "a test",
+    }
+    split = Split(
+        shape=Shape(t=3, h=40, w=48, s=64, hs=40, ws=48),
+        shards=(ShardFile(file="train/00000.parquet", rows=1, bytes=1, sha256="0"),),
+        samples=(SampleRef(id="a/000000", shard=0, row=0),),
+    )
+    made = PrepareSettings(frames=3, stride=1, tile=None, shard_samples=2, splits=("train", "val"))
+    values: dict[str, Any] = {
+        "version": 1,
+        "settings": made,
+        "inputs": "i",
+        "fingerprint": "f" * 64,
+        "info": DatasetInfo.model_validate(info | changes),
+        "splits": {"train": split, "val": split},
+        "refused": (),
+    }
+    return Manifest.model_validate(values)
+
+
+def test_two_half_workers_leave_a_cpu_for_data() -> None:
+    assert data_cpus(config(), {"CPU": 2.0}) == 0.5
+    assert data_cpus(config(), {"CPU": 100.0}) == 8.0
+    assert data_cpus(config(train__workers=1, train__batch=1), {"CPU": 2.0}) == 1.5
+
+
+@pytest.mark.parametrize(
+    ("cpus", "workers", "share", "fix"),
+    [(2, 2, 1.0, "cpus_per_worker=0.5"), (1, 1, 1.0, "2 CPUs or more"), (4, 8, 0.5, "=0.37")],
+)
+def test_too_few_cpus_are_refused_with_a_way_out(
+    cpus: int, workers: int, share: float, fix: str
+) -> None:
+    settings = config(train__workers=workers, train__cpus_per_worker=share)
+    with pytest.raises(ResourceError, match=fix) as error:
+        data_cpus(settings, {"CPU": float(cpus)})
+    assert f"got {cpus} CPUs" in str(error.value)
+    if "=0" in fix:
+        found = config(train__workers=workers, train__cpus_per_worker=float(fix.split("=")[1]))
+        assert data_cpus(found, {"CPU": float(cpus)}) > 0
+
+
+def test_too_few_gpus_are_refused() -> None:
+    with pytest.raises(ResourceError, match="got 1 GPUs, expected 2"):
+        data_cpus(config(train__gpu=True), {"CPU": 8.0, "GPU": 1.0})
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"data__frames": 4}, r"another data\.frames.*got 3, expected 4"),
+        ({"data__stride": 2}, r"another data\.stride"),
+        ({"data__tile": 32}, r"another data\.tile"),
+        ({"data__crop": 41}, r"got data\.crop 41, expected at most 40"),
+        ({"model__spike__bins": 57}, r"got model\.spike\.bins 57, expected at most 56"),
+    ],
+)
+def test_settings_that_the_shards_do_not_fit(changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        check_data(config(**changes), manifest())
+
+
+def test_a_missing_split_is_named() -> None:
+    with pytest.raises(DataFormatError, match="no split 'test'"):
+        check_data(config(data__val_split="test"), manifest())
+
+
+def test_spike_grids() -> None:
+    half = {"height": 20, "width": 24, "rate_hz": 1000.0, "threshold": 2.0}
+    check_data(config(), manifest(spike=half))
+    with pytest.raises(ConfigError, match="a multiple of 2"):
+        check_data(config(data__crop=33), manifest(spike=half))
+    odd = {"height": 30, "width": 48, "rate_hz": 1000.0, "threshold": 2.0}
+    with pytest.raises(ConfigError, match="whole number of times coarser"):
+        check_data(config(), manifest(spike=odd))
+    check_data(config(model__fusion="none", model__spike__bins=60), manifest(spike=odd))
+
+
+def test_model_and_loss_are_tried(tmp_path: Path) -> None:
+    check_model_and_loss(config())
+    with pytest.raises(ConfigError, match=r"model\.heads"):
+        check_model_and_loss(config(model__heads=3))
+    with pytest.raises(ConfigError, match="no loss term"):
+        check_model_and_loss(config(loss__charbonnier=0.0))
+    with pytest.raises(CheckpointError, match="no weights to start from"):
+        check_model_and_loss(config(train__init_weights=tmp_path / "none.safetensors"))
+
+
+def test_what_a_run_may_change_when_it_continues(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    facts = {"config": config().model_dump(mode="json"), "fingerprint": "f" * 64}
+    saved = Saved(tmp_path, 10, 2, facts)
+    monkeypatch.setattr(preflight, "newest", lambda folder, content: (saved, []))
+
+    def resume(found: Manifest | None = None, **changes: Any) -> int:
+        return check_resume(config(**changes), found or manifest(), RunFolder(tmp_path))
+
+    assert resume() == 10
+    assert resume(train__workers=1, train__log_every=3, run__max_failures=0) == 10
+    with pytest.raises(ConfigError, match=r"another train\.lr.*got 0\.1, expected 0\.0004"):
+        resume(train__lr=0.1)
+    with pytest.raises(ConfigError, match=r"another model\.spike\.bins"):
+        resume(model__spike__bins=7)
+    with pytest.raises(ConfigError, match="past its last step"):
+        resume(train__steps=9)
+    with pytest.raises(ConfigError, match="other training data"):
+        resume(manifest().model_copy(update={"fingerprint": "e" * 64}))

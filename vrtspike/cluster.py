@@ -1,0 +1,162 @@
+"""Start or join Ray quietly, and make a configuration's paths good on its machines.
+
+`connect()` joins the cluster that RAY_ADDRESS names (a Ray job has it set), or starts a local Ray
+whose object store is bounded, and shuts down what it started. Ray's own lines stay in its session
+folder (`/tmp/ray/session_*/logs`). Someone who wants another size of local Ray starts it with
+`ray start --head` and sets RAY_ADDRESS=auto.
+
+`resolve_path` makes paths absolute, because Ray's workers run in folders of their own. In a
+job that runs from an uploaded copy of the working folder, which Ray deletes later, what a run
+writes goes to `~/vrtspike`.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import socket
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+from pydantic import BaseModel
+
+from vrtspike.errors import ResourceError
+from vrtspike.settings import Config
+
+logger = logging.getLogger(__name__)
+
+OBJECT_STORE_SHARE = 0.15
+OBJECT_STORE_LIMIT = 2 * 2**30
+"""A local Ray's object store: this share of the memory, at most this many bytes."""
+
+QUIET = {
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+}
+"""Environment of the driver and, on a local Ray, of its workers; a user's own values stay."""
+
+
+@contextmanager
+def connect() -> Iterator[str]:
+    """Join RAY_ADDRESS or start a local Ray; give its address, and leave it afterwards.
+
+    Raises ResourceError when no cluster answers at RAY_ADDRESS, or it refuses the token.
+    """
+    for name, value in QUIET.items():
+        os.environ.setdefault(name, value)
+    address = os.environ.get("RAY_ADDRESS", "")
+    try:
+        _check_that_someone_listens(address)
+    except OSError as error:
+        raise _refusal(address, error) from error
+    import ray
+
+    if ray.is_initialized():
+        yield ray.get_runtime_context().gcs_address
+        return
+    try:
+        if address:
+            ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
+        else:
+            ray.init(
+                address="local",
+                include_dashboard=False,
+                object_store_memory=object_store_bytes(),
+                log_to_driver=False,
+                logging_level=logging.ERROR,
+            )
+    except (OSError, ValueError, RuntimeError, ray.exceptions.RayError) as error:
+        raise _refusal(address, error) from error
+    try:
+        yield ray.get_runtime_context().gcs_address
+    finally:
+        ray.shutdown()
+
+
+def _refusal(address: str, error: Exception) -> ResourceError:
+    return ResourceError(
+        "cannot join the Ray cluster" if address else "cannot start a local Ray",
+        where=f"RAY_ADDRESS={address}" if address else None,
+        got=" ".join(str(error).split())[:300],
+        fix="start it with `ray start --head`, give its token as RAY_AUTH_TOKEN with "
+        "RAY_AUTH_MODE=token, or unset RAY_ADDRESS for a Ray of your own"
+        if address
+        else None,
+    )
+
+
+def _check_that_someone_listens(address: str, seconds: float = 10.0) -> None:
+    """Raise OSError where no one answers at host:port; Ray itself would try for minutes."""
+    host, colon, port = address.removeprefix("ray://").rpartition(":")
+    if colon and port.isdigit():
+        socket.create_connection((host.strip("[]"), int(port)), timeout=seconds).close()
+
+
+def object_store_bytes() -> int:
+    """Return the size of a local Ray's object store."""
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    return min(int(memory * OBJECT_STORE_SHARE), OBJECT_STORE_LIMIT)
+
+
+def in_job(environment: Mapping[str, str] = os.environ) -> bool:
+    """Tell whether this process was started by `ray job submit`."""
+    return "RAY_JOB_CONFIG_JSON_ENV_VAR" in environment
+
+
+def in_uploaded_copy(folder: Path, environment: Mapping[str, str] = os.environ) -> bool:
+    """Tell whether this process is a Ray job in Ray's own copy of a working folder."""
+    return in_job(environment) and "working_dir_files" in folder.parts
+
+
+def resolve_path(
+    path: Path,
+    *,
+    written: bool = False,
+    folder: Path | None = None,
+    home: Path | None = None,
+    environment: Mapping[str, str] = os.environ,
+) -> Path:
+    """Return a path as an absolute one; `folder` is the current one by default.
+
+    In an uploaded copy, what is part of the copy is read from it; whatever is `written`, or is not
+    in the copy, lies in `<home>/vrtspike`.
+    """
+    folder = Path.cwd() if folder is None else folder
+    path = path.expanduser()
+    if in_uploaded_copy(folder, environment) and (written or not (folder / path).exists()):
+        folder = (Path.home() if home is None else home) / "vrtspike"
+    return folder / path
+
+
+def resolve_paths(
+    config: Config,
+    *,
+    folder: Path | None = None,
+    home: Path | None = None,
+    environment: Mapping[str, str] = os.environ,
+) -> Config:
+    """Return the configuration with every path resolved; the runs' folder is written."""
+    if in_uploaded_copy(Path.cwd() if folder is None else folder, environment):
+        kept = resolve_path(Path(), written=True, folder=folder, home=home, environment=environment)
+        logger.info("relative paths lie in %s: this job's working folder is a copy", kept)
+
+    def resolve(section: BaseModel, at: tuple[str, ...]) -> BaseModel:
+        changes: dict[str, object] = {}
+        for name in type(section).model_fields:
+            value, place = getattr(section, name), (*at, name)
+            if isinstance(value, BaseModel):
+                changes[name] = resolve(value, place)
+            elif isinstance(value, Path):
+                changes[name] = resolve_path(
+                    value,
+                    written=place == ("run", "root"),
+                    folder=folder,
+                    home=home,
+                    environment=environment,
+                )
+        return section.model_copy(update=changes)
+
+    resolved = resolve(config, ())
+    assert isinstance(resolved, Config)
+    return resolved

@@ -1,0 +1,117 @@
+"""How frames and spike steps share one clock, and how well a recording keeps to it.
+
+Convention, everywhere in vrtspike: time is counted in steps of the spike camera from the first
+step of a frame's own stretch of the stream. Step `s` integrates the light of `[s, s + 1)`, which a
+simulator samples at the instant `s + 0.5`. Intervals are half-open, `[s0, s1)`. The sharp frame
+shows the instant `target_step`, the border between step `target_step - 1` and step `target_step`:
+the middle of an exposure `[s0, s1)` is `target_step = (s0 + s1) / 2` exactly, and the window of
+`2 n` steps centred on the target is `[target_step - n, target_step + n)`.
+
+`steps_per_frame` steps lead from one frame's start to the next one's; what follows the exposure is
+dead time, in which the spike camera goes on firing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Bool, Float
+
+from vrtspike.errors import ConfigError
+
+
+@dataclass(frozen=True)
+class Timeline:
+    """Place the exposure and the target instant in the steps of one frame."""
+
+    steps_per_frame: int
+    exposure: tuple[int, int]
+    target_step: int
+
+    def __post_init__(self) -> None:
+        start, stop = self.exposure
+        if not 0 <= start < stop <= self.steps_per_frame:
+            raise ConfigError(
+                "the exposure is empty or leaves the steps of its frame",
+                got=f"[{start}, {stop})",
+                expected=f"0 <= start < stop <= {self.steps_per_frame} (steps_per_frame)",
+                fix="state the exposure as half-open steps counted from the frame's first step",
+            )
+        if not start <= self.target_step <= stop:
+            raise ConfigError(
+                "the target step lies outside the exposure",
+                got=self.target_step,
+                expected=f"{start} to {stop}",
+            )
+
+    @property
+    def exposure_steps(self) -> int:
+        """Return the number of steps over which a frame integrates."""
+        return self.exposure[1] - self.exposure[0]
+
+    @property
+    def reversible(self) -> bool:
+        """Tell whether the exposure reversed in time still has its target at the same step."""
+        return 2 * self.target_step == self.exposure[0] + self.exposure[1]
+
+
+@dataclass(frozen=True)
+class ShiftFit:
+    """Hold how well windows of a stream explain an image, by shift of the window in steps."""
+
+    shifts: tuple[int, ...]
+    errors: tuple[float, ...]
+
+    @property
+    def best(self) -> int:
+        """Return the shift of the least error."""
+        return self.shifts[int(np.argmin(self.errors))]
+
+    @property
+    def gain(self) -> float:
+        """Return how much smaller the least error is than that at shift 0, as a fraction."""
+        at_zero = self.errors[self.shifts.index(0)]
+        return 1.0 - min(self.errors) / at_zero if at_zero > 0 else 0.0
+
+    @classmethod
+    def over(cls, fits: Sequence[ShiftFit]) -> ShiftFit:
+        """Combine the fits of several frames, over the shifts that all of them tried."""
+        shifts = sorted(set.intersection(*(set(fit.shifts) for fit in fits)))
+        table = np.array([[fit.errors[fit.shifts.index(s)] for s in shifts] for fit in fits])
+        return cls(tuple(shifts), tuple(np.sqrt(np.mean(table**2, axis=0)).tolist()))
+
+
+def fit_shift(
+    spikes: Bool[np.ndarray, "s h w"],
+    gray: Float[np.ndarray, "h w"],
+    *,
+    window: tuple[int, int],
+    threshold: float,
+    reach: int,
+) -> ShiftFit:
+    """Compare an image with the mean of the spikes in `window`, shifted by up to `reach` steps.
+
+    Shifts that would leave the stream are not tried. Errors are root mean square differences after
+    the best gain and offset of brightness, so that an unknown threshold hides no shift.
+    """
+    start, stop = window
+    if start < 0 or stop > len(spikes):
+        raise ConfigError(
+            "the window leaves the stream", got=f"[{start}, {stop})", expected=f"0 to {len(spikes)}"
+        )
+    shifts = range(max(-reach, -start), min(reach, len(spikes) - stop) + 1)
+    first, last = start + shifts[0], stop + shifts[-1]
+    total = np.zeros((last - first + 1, *gray.shape), np.uint16 if last - first < 65536 else int)
+    np.cumsum(spikes[first:last], axis=0, out=total[1:])
+    target = gray.ravel() - gray.mean()
+    errors = []
+    for shift in shifts:
+        a, b = start + shift - first, stop + shift - first
+        mean = (total[b] - total[a]).ravel() * np.float32(threshold / (stop - start))
+        mean -= mean.mean()
+        power = float(mean @ mean)
+        gain = float(mean @ target) / power if power > 0 else 0.0
+        errors.append(float(np.sqrt(np.mean((target - gain * mean) ** 2))))
+    return ShiftFit(tuple(shifts), tuple(errors))

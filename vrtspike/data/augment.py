@@ -1,0 +1,100 @@
+"""One draw of crop and flips for a sample, applied alike to its frames and its spikes.
+
+In: frames `(t, h, w, 3)` and spikes `(t, s, hs, ws)`, both as stored. Out: the same kinds, cropped
+to a square of `size` frame pixels. The spike grid may be an integer factor `grid` coarser than the
+frame's; crops then start on it, so that both show the same rectangle. Order: crop, reversal in
+time, vertical flip, horizontal flip, transposition.
+
+A reversal in time turns round the order of the frames and of the steps inside each exposure. It
+needs the target in the middle of the exposure (`Timeline.reversible`), or the sharp frame would
+show another instant. The dead time's steps belong to no frame and stay where they are.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Shaped
+
+from vrtspike.errors import ConfigError
+
+
+@dataclass(frozen=True)
+class Augmentation:
+    """What was drawn for a sample, in frame pixels."""
+
+    top: int
+    left: int
+    size: int
+    flip_h: bool = False
+    flip_v: bool = False
+    transpose: bool = False
+    reverse_time: bool = False
+
+    def frames(self, frames: Shaped[np.ndarray, "t h w c"]) -> Shaped[np.ndarray, "t n n c"]:
+        """Apply the draw to frames."""
+        part = frames[:, self.top : self.top + self.size, self.left : self.left + self.size]
+        if self.reverse_time:
+            part = part[::-1]
+        return np.ascontiguousarray(self._turn(part, row_axis=1))
+
+    def spikes(
+        self, spikes: Shaped[np.ndarray, "t s hs ws"], *, exposure: tuple[int, int], grid: int = 1
+    ) -> Shaped[np.ndarray, "t s m m"]:
+        """Apply the draw to spikes, whose grid is `grid` times coarser than the frame's."""
+        if self.top % grid or self.left % grid or self.size % grid:
+            raise ConfigError(
+                "the crop does not lie on the spike grid",
+                got=f"{self.size}x{self.size} at ({self.top}, {self.left})",
+                expected=f"multiples of {grid}",
+            )
+        top, left, size = self.top // grid, self.left // grid, self.size // grid
+        part = spikes[:, :, top : top + size, left : left + size]
+        if self.reverse_time:
+            order = np.arange(spikes.shape[1])
+            order[slice(*exposure)] = order[slice(*exposure)][::-1].copy()
+            part = part[::-1, order]
+        return np.ascontiguousarray(self._turn(part, row_axis=2))
+
+    def _turn(self, part: Shaped[np.ndarray, "..."], row_axis: int) -> Shaped[np.ndarray, "..."]:
+        """Flip and transpose the two axes of pixels."""
+        if self.flip_v:
+            part = np.flip(part, row_axis)
+        if self.flip_h:
+            part = np.flip(part, row_axis + 1)
+        return part.swapaxes(row_axis, row_axis + 1) if self.transpose else part
+
+
+def draw_augmentation(
+    rng: np.random.Generator,
+    height: int,
+    width: int,
+    crop: int,
+    enabled: bool,
+    *,
+    grid: int = 1,
+    reversible: bool = True,
+) -> Augmentation:
+    """Draw a crop of a frame and, if `enabled`, flips; time is reversed only if `reversible`.
+
+    Every call takes the same number of draws from `rng`, whatever its arguments.
+    """
+    if crop > min(height, width):
+        raise ConfigError(
+            "the crop is larger than the frame",
+            got=crop,
+            expected=f"at most {min(height, width)}",
+            fix="lower data.crop",
+        )
+    if crop % grid:
+        raise ConfigError(
+            "the crop does not fit the spike grid", got=crop, expected=f"a multiple of {grid}"
+        )
+    where, coins = rng.random(2), rng.random(4) < 0.5
+    top, left = (
+        int(u * ((extent - crop) // grid + 1)) * grid
+        for u, extent in zip(where, (height, width), strict=True)
+    )
+    flip_h, flip_v, transpose, reverse = (bool(coin and enabled) for coin in coins)
+    return Augmentation(top, left, crop, flip_h, flip_v, transpose, reverse and reversible)

@@ -1,0 +1,48 @@
+"""Gray frames on the spike camera's grid: what its pixels see of an RGB frame.
+
+Gray is the BT.601 luma of the gamma-encoded RGB, in the units of the input. A coarser grid sees the
+mean over the area of its pixels.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from jaxtyping import Float, UInt8
+from PIL import Image
+
+from vrtspike.errors import ConfigError
+
+LUMA = np.array([0.299, 0.587, 0.114], np.float32)
+"""BT.601 weights of R, G and B."""
+
+
+def luma(rgb: Float[np.ndarray, "*n 3"]) -> Float[np.ndarray, "*n"]:
+    """Return the BT.601 luma of RGB in the last axis."""
+    return np.asarray(rgb @ LUMA)
+
+
+def box_reduce(gray: Float[np.ndarray, "n h w"], factor: int) -> Float[np.ndarray, "n hs ws"]:
+    """Average squares of `factor` pixels: the light that a pixel of a coarser grid collects."""
+    if factor == 1:
+        return gray
+    n, height, width = gray.shape
+    if height % factor or width % factor:
+        raise ConfigError(
+            "the frame does not divide into the spike grid",
+            got=f"{height}x{width} by camera.downscale {factor}",
+            expected=f"multiples of {factor}",
+            fix="change the size of the frames or camera.downscale",
+        )
+    squares = gray.reshape(n, height // factor, factor, width // factor, factor)
+    return np.asarray(squares.mean((2, 4)))
+
+
+def gray_on_grid(
+    rgb: UInt8[np.ndarray, "h w 3"], height: int, width: int
+) -> Float[np.ndarray, "hs ws"]:
+    """Return a frame's gray in [0, 1] on a grid of any size, area-averaged."""
+    gray = luma(rgb.astype(np.float32)) / np.float32(255)
+    if gray.shape == (height, width):
+        return gray
+    image = Image.fromarray(gray).resize((width, height), Image.Resampling.BOX)
+    return np.asarray(image, np.float32)

@@ -1,0 +1,61 @@
+"""The exceptions that vrtspike raises on purpose.
+
+    VrtSpikeError
+    ├── ConfigError       a setting is unknown, of the wrong type, or impossible with another
+    ├── DataFormatError   a file or folder is not what its geometry or layout says
+    ├── CheckpointError   saved state is damaged, missing, or does not fit the model
+    └── ResourceError     the machine or cluster cannot run what was asked for
+
+Each message is one line: what, where, got, expected, fix.
+"""
+
+from __future__ import annotations
+
+
+class VrtSpikeError(Exception):
+    """Hold the five parts of a message that a user can act on."""
+
+    def __init__(
+        self,
+        what: str,
+        *,
+        where: object = None,
+        got: object = None,
+        expected: object = None,
+        fix: str | None = None,
+    ) -> None:
+        self.what, self.where, self.got, self.expected, self.fix = what, where, got, expected, fix
+        super().__init__(what)
+
+    def __str__(self) -> str:
+        line = self.what
+        if self.where is not None:
+            line += f" [{self.where}]"
+        facts = [
+            f"{name} {value}"
+            for name, value in (("got", self.got), ("expected", self.expected))
+            if value is not None
+        ]
+        if facts:
+            line += ": " + ", ".join(facts)
+        return line + (f". Fix: {self.fix}" if self.fix else "")
+
+    def __reduce__(self) -> tuple[object, ...]:
+        """Keep every part when the error travels between processes."""
+        return (type(self), (self.what,), self.__dict__)
+
+
+class ConfigError(VrtSpikeError):
+    """Report a setting that is unknown, of the wrong type, or impossible with another."""
+
+
+class DataFormatError(VrtSpikeError):
+    """Report a file or folder that is not what its geometry or layout says."""
+
+
+class CheckpointError(VrtSpikeError):
+    """Report saved state that is damaged, missing, or does not fit the model."""
+
+
+class ResourceError(VrtSpikeError):
+    """Report a machine or cluster that cannot run what was asked for."""

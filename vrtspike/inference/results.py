@@ -1,0 +1,144 @@
+"""What an evaluation found: scores of every frame and method, their means, pictures to look at.
+
+    mean over frames   all frames of the split count the same (the figure that tables print)
+    mean over clips    every sequence counts the same, however long it is
+
+A frame that equals the sharp one has an infinite PSNR; it counts as `PSNR_CAP`.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import UInt8
+
+from vrtspike.errors import DataFormatError
+
+PSNR_CAP = 100.0
+METRICS = ("psnr", "ssim", "lpips")
+
+Image = UInt8[np.ndarray, "h w 3"]
+
+
+@dataclass(frozen=True)
+class Score:
+    """Distances of one restored frame, or a mean of them, from the sharp one."""
+
+    psnr: float
+    ssim: float
+    lpips: float | None = None
+
+    @staticmethod
+    def mean(scores: Iterable[Score]) -> Score:
+        """Return the mean of some scores."""
+        found = list(scores)
+        lpips = [score.lpips for score in found if score.lpips is not None]
+        return Score(
+            psnr=float(np.mean([score.psnr for score in found])),
+            ssim=float(np.mean([score.ssim for score in found])),
+            lpips=float(np.mean(lpips)) if lpips else None,
+        )
+
+    def as_dict(self) -> dict[str, float | None]:
+        """Return the numbers by name."""
+        return {"psnr": self.psnr, "ssim": self.ssim, "lpips": self.lpips}
+
+
+@dataclass(frozen=True)
+class FrameScore:
+    """The score of one method in one frame."""
+
+    sequence: str
+    frame: str
+    method: str
+    score: Score
+
+
+@dataclass(frozen=True, eq=False)
+class Panel:
+    """One frame as every method gives it, `sharp` among them."""
+
+    sequence: str
+    frame: str
+    images: dict[str, Image]
+    scores: dict[str, Score]
+
+
+@dataclass(frozen=True, eq=False)
+class Results:
+    """The scores of a split, and how they were made (`protocol`)."""
+
+    split: str
+    protocol: dict[str, Any]
+    frames: list[FrameScore]
+    panels: list[Panel] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        if not self.frames:
+            raise DataFormatError("no frame was evaluated", where=self.split)
+
+    @property
+    def methods(self) -> list[str]:
+        """List the methods, in the order in which they were evaluated."""
+        return list(dict.fromkeys(row.method for row in self.frames))
+
+    @property
+    def sequences(self) -> list[str]:
+        """List the sequences."""
+        return list(dict.fromkeys(row.sequence for row in self.frames))
+
+    def over_frames(self, method: str, sequence: str | None = None) -> Score:
+        """Return a method's mean over all frames (of a sequence)."""
+        return Score.mean(
+            row.score
+            for row in self.frames
+            if row.method == method and sequence in (None, row.sequence)
+        )
+
+    def over_clips(self, method: str) -> Score:
+        """Return a method's mean over sequences."""
+        return Score.mean(self.over_frames(method, sequence) for sequence in self.sequences)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return what results.json holds."""
+        return {
+            "protocol": self.protocol,
+            self.split: {name: self.over_frames(name).as_dict() for name in self.methods},
+            "mean_over_clips": {name: self.over_clips(name).as_dict() for name in self.methods},
+            "sequences": {
+                sequence: {
+                    name: self.over_frames(name, sequence).as_dict() for name in self.methods
+                }
+                for sequence in self.sequences
+            },
+        }
+
+    def write_json(self, path: Path) -> None:
+        """Write the means and the protocol."""
+        write_text(path, json.dumps(self.as_dict(), indent=2, allow_nan=False) + "\n")
+
+    def write_csv(self, path: Path) -> None:
+        """Write one line for each frame and method."""
+        text = io.StringIO()
+        rows = csv.writer(text, lineterminator="\n")
+        rows.writerow(["split", "sequence", "frame", "method", *METRICS])
+        for row in self.frames:
+            score = row.score.as_dict()
+            numbers = ["" if score[m] is None else f"{score[m]:.6f}" for m in METRICS]
+            rows.writerow([self.split, row.sequence, row.frame, row.method, *numbers])
+        write_text(path, text.getvalue())
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a file whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(path.name + ".partial")
+    partial.write_text(text, encoding="utf-8")
+    partial.replace(path)

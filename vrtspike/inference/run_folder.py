@@ -1,0 +1,69 @@
+"""Trained models, as a training run leaves them.
+
+In: a run folder with `config.yaml` and `export/model.safetensors`. Out: the model, in evaluation
+mode, with the configuration it was trained with; or a `Restorer`, which also knows how the model
+wants its spikes.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import torch
+from torch import nn
+
+from vrtspike.config import load_config
+from vrtspike.errors import CheckpointError
+from vrtspike.model import build_model
+from vrtspike.model.weights import load_weights
+from vrtspike.settings import Config
+
+CONFIG = Path("config.yaml")
+WEIGHTS = Path("export/model.safetensors")
+
+
+@dataclass(frozen=True, eq=False)
+class Restorer:
+    """A model, and how it wants its spikes: voxel bins (None: no spikes) and normalisation."""
+
+    model: nn.Module
+    bins: int | None = None
+    voxels: Literal["rate", "log1p"] = "rate"
+
+    @classmethod
+    def load(cls, run: Path, device: torch.device | str = "cpu") -> Restorer:
+        """Load the exported model of a run folder onto a device."""
+        model, config = load_run(run)
+        bins = None if config.model.fusion == "none" else config.model.spike.bins
+        return cls(model.to(device), bins, config.data.voxels)
+
+
+def load_run(run: Path) -> tuple[nn.Module, Config]:
+    """Build a run's model with its exported weights; return it with the run's configuration."""
+    if not run.is_dir():
+        raise CheckpointError(
+            "no such run folder",
+            where=run,
+            got="a file" if run.exists() else None,
+            fix="train first, or correct the path",
+        )
+    for name in (CONFIG, WEIGHTS):
+        if not (run / name).is_file():
+            raise CheckpointError(
+                f"the run has no {name}",
+                where=run,
+                expected=f"{CONFIG} and {WEIGHTS}, which training writes at its end",
+                fix="let the run finish: start the same training again and it continues",
+            )
+    config = load_config(run / CONFIG)
+    model = build_model(config.model)
+    report = load_weights(model, run / WEIGHTS)
+    if report.missing:
+        raise CheckpointError(
+            "the exported weights are not those of a whole model",
+            where=run / WEIGHTS,
+            got=f"{len(report.missing)} tensors missing, {report.missing[0]} first",
+        )
+    return model.eval(), config

@@ -1,0 +1,303 @@
+"""VRT, the video restoration transformer, for deblurring (Liang et al., 2022, arXiv 2201.12288).
+
+In: blurred RGB frames `(b, t, 3, h, w)` in [0, 1], t >= 2. Out: restored frames, same shape.
+
+    flows = SpyNet(all neighbouring frames, both directions, one call)
+    x0 = conv_first(frames, their neighbours warped by nearest-4)
+    stages 1-4: scales 1, 1/2, 1/4, 1/8; stages 5-7: back up with skips; stage 8 at full scale
+    restored = frames + conv_last(x0 + conv_after_body(norm(stage8)))
+
+Parameter names and shapes are the published ones. Inside, features are channels-last
+`(b, t, h, w, c)`. Sizes that windows and scales cannot divide are padded by replication and
+cropped again; the published implementation fails there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+import torch.nn.functional as F
+from einops import rearrange
+from einops.layers.torch import Rearrange
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from vrtspike.errors import DataFormatError
+from vrtspike.model.attention import BlockGroup, GatedMLP, Window
+from vrtspike.model.conv import VideoConv
+from vrtspike.model.deform import DeformableAlignment
+from vrtspike.model.spynet import SpyNet
+from vrtspike.model.warp import flow_warp, full_precision, nearest4_warp
+
+SCALES = (1, 2, 4, 8, 4, 2, 1)
+MAX_RESIDUE = 10.0
+UNIT = max(SCALES)
+Fuse = Callable[[int, Tensor], Tensor]
+DERIVED_BUFFERS = ("relative_position_index", "position_bias")
+
+
+def padding_to_unit(height: int, width: int) -> tuple[int, int]:
+    """Return how many rows and columns are missing to what the coarsest scale divides."""
+    return -height % UNIT, -width % UNIT
+
+
+class Stage(nn.Module):
+    """One scale of VRT: mutual attention, self attention, alignment of both neighbours, fusion."""
+
+    def __init__(
+        self,
+        channels: int,
+        reshape: str,
+        scale: int,
+        blocks: int,
+        mutual_blocks: int,
+        heads: int,
+        window: Window,
+        mlp_ratio: float,
+        drop_path: list[float],
+        deformable_groups: int,
+        *,
+        checkpoint_attention: bool,
+        checkpoint_mlp: bool,
+    ) -> None:
+        super().__init__()
+        layers: dict[str, list[nn.Module]] = {
+            "none": [nn.Identity(), nn.LayerNorm(channels)],
+            "down": [
+                Rearrange("b t (h i) (w j) c -> b t h w (j i c)", i=2, j=2),
+                nn.LayerNorm(4 * channels),
+                nn.Linear(4 * channels, channels),
+            ],
+            "up": [
+                Rearrange("b t h w (j i c) -> b t (h i) (w j) c", i=2, j=2),
+                nn.LayerNorm(channels // 4),
+                nn.Linear(channels // 4, channels),
+            ],
+        }
+        recompute = {"checkpoint_attention": checkpoint_attention, "checkpoint_mlp": checkpoint_mlp}
+        pair: Window = (2, *window[1:])
+        self.reshape = nn.Sequential(*layers[reshape])
+        self.residual_group1 = BlockGroup(
+            channels, pair, heads, mlp_ratio, drop_path[:mutual_blocks], mutual=True, **recompute
+        )
+        self.linear1 = nn.Linear(channels, channels)
+        self.residual_group2 = BlockGroup(
+            channels, window, heads, mlp_ratio, drop_path[: blocks - mutual_blocks], **recompute
+        )
+        self.linear2 = nn.Linear(channels, channels)
+        self.pa_deform = DeformableAlignment(channels, deformable_groups, MAX_RESIDUE / scale)
+        self.pa_fuse = GatedMLP(3 * channels, 3 * channels, channels)
+
+    def forward(
+        self, x: Float[Tensor, "b t h w c"], flows: tuple[Tensor, Tensor]
+    ) -> Float[Tensor, "b t h2 w2 c"]:
+        """Return the feature of this scale; `flows`: backward and forward `(b, t-1, 2, h, w)`."""
+        x = self.reshape(x)
+        x = self.linear1(self.residual_group1(x)) + x
+        x = self.linear2(self.residual_group2(x)) + x
+        fused: Tensor = self.pa_fuse(torch.cat((x, *self._align(x, flows)), dim=-1))
+        return fused
+
+    def _align(self, x: Tensor, flows: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+        """Align the next and the previous frame's feature to each frame, all pairs in one call."""
+        before, after = x[:, :-1], x[:, 1:]
+        neighbour = _to_images(torch.cat((after, before)))
+        current = _to_images(torch.cat((before, after)))
+        flow = rearrange(torch.cat(flows), "b t c h w -> (b t) c h w")
+        warped = flow_warp(neighbour, flow)
+        aligned = self.pa_deform(neighbour, warped, current, flow)
+        aligned = rearrange(aligned, "(b t) c h w -> b t h w c", t=x.shape[1] - 1)
+        return _beside_frames(aligned.to(x.dtype))
+
+
+def _beside_frames(neighbours: Tensor) -> tuple[Tensor, Tensor]:
+    """Put the neighbours of t-1 pairs, both directions, beside the t frames that they belong to.
+
+    The last frame has no next one, and the first no previous one: zeros stand there.
+    """
+    backward, forward = neighbours.chunk(2)
+    nothing = torch.zeros_like(backward[:, :1])
+    return torch.cat((backward, nothing), dim=1), torch.cat((nothing, forward), dim=1)
+
+
+def _to_images(x: Tensor) -> Tensor:
+    return rearrange(x, "b t h w c -> (b t) c h w")
+
+
+class RefineGroup(nn.Module):
+    """A residual group of self-attention blocks at full scale, part of stage 8."""
+
+    def __init__(self, channels: int, group: BlockGroup) -> None:
+        super().__init__()
+        self.residual_group = group
+        self.linear = nn.Linear(channels, channels)
+
+    def forward(self, x: Float[Tensor, "b t h w c"]) -> Float[Tensor, "b t h w c"]:
+        """Return x + linear(blocks(x))."""
+        out: Tensor = x + self.linear(self.residual_group(x))
+        return out
+
+
+class VRT(nn.Module):
+    """The video restoration transformer."""
+
+    def __init__(
+        self,
+        *,
+        channels: int = 96,
+        refine_channels: int = 120,
+        blocks: int = 8,
+        mutual_ratio: float = 0.75,
+        refine_blocks: int = 4,
+        refine_groups: tuple[int, int] = (2, 2),
+        heads: int = 6,
+        window: Window = (6, 8, 8),
+        mlp_ratio: float = 2.0,
+        drop_path: float = 0.2,
+        deformable_groups: int = 16,
+        flow_channels: tuple[int, int, int, int] = (32, 64, 32, 16),
+        zero_init_output: bool = False,
+        zero_init_flow: bool = False,
+        checkpoint_attention: bool = False,
+        checkpoint_mlp: bool = False,
+    ) -> None:
+        super().__init__()
+        recompute = {"checkpoint_attention": checkpoint_attention, "checkpoint_mlp": checkpoint_mlp}
+        self.channels = channels
+        depth = len(SCALES) * blocks + sum(refine_groups) * refine_blocks
+        rates = torch.linspace(0, drop_path, depth, device="cpu").tolist()
+        self.conv_first = VideoConv(9 * 3, channels, (1, 3, 3))
+        self.spynet = SpyNet(flow_channels, zero_init=zero_init_flow)
+        for i, scale in enumerate(SCALES):
+            stage = Stage(
+                channels,
+                "none" if i == 0 else "down" if scale > SCALES[i - 1] else "up",
+                scale,
+                blocks,
+                round(blocks * mutual_ratio),
+                heads,
+                window,
+                mlp_ratio,
+                rates[i * blocks : (i + 1) * blocks],
+                deformable_groups,
+                **recompute,
+            )
+            setattr(self, f"stage{i + 1}", stage)
+        entry = [nn.Identity(), nn.LayerNorm(channels), nn.Linear(channels, refine_channels)]
+        refine: list[nn.Module] = [nn.Sequential(*entry)]
+        refine_windows = [window] * refine_groups[0] + [(1, *window[1:])] * refine_groups[1]
+        for i, group_window in enumerate(refine_windows):
+            start = len(SCALES) * blocks + i * refine_blocks
+            group = BlockGroup(
+                refine_channels,
+                group_window,
+                heads,
+                mlp_ratio,
+                rates[start : start + refine_blocks],
+                **recompute,
+            )
+            refine.append(RefineGroup(refine_channels, group))
+        self.stage8 = nn.Sequential(*refine)
+        self.norm = nn.LayerNorm(refine_channels)
+        self.conv_after_body = nn.Linear(refine_channels, channels)
+        self.conv_last = VideoConv(channels, 3, (1, 3, 3))
+        if zero_init_output:
+            nn.init.zeros_(self.conv_last.weight)
+            if self.conv_last.bias is not None:
+                nn.init.zeros_(self.conv_last.bias)
+        self.register_load_state_dict_pre_hook(_drop_derived_buffers)  # type: ignore[no-untyped-call]
+
+    def blocks(self) -> list[nn.Module]:
+        """Return the parts that are compiled and sharded one by one."""
+        return [*self.stages(), *list(self.stage8)[1:]]
+
+    def stages(self) -> list[Stage]:
+        """Return stages 1 to 7."""
+        return [getattr(self, f"stage{i + 1}") for i in range(len(SCALES))]
+
+    def forward(
+        self, blurred: Float[Tensor, "b t 3 h w"], voxels: None = None
+    ) -> Float[Tensor, "b t 3 h w"]:
+        """Restore sharp frames."""
+        return self.restore(blurred, lambda stage, x: x)
+
+    def restore(self, blurred: Tensor, fuse: Fuse) -> Tensor:
+        """Restore sharp frames; `fuse(stage, x)` may change the feature after stages 1 to 4."""
+        if blurred.shape[1] < 2:
+            raise DataFormatError(
+                "VRT restores a video from its neighbouring frames",
+                got=f"{blurred.shape[1]} frame",
+                expected="at least 2",
+                fix="give a longer clip",
+            )
+        height, width = blurred.shape[-2:]
+        frames = self._pad(blurred)
+        flows = self._flows(frames)
+        x = self._first(frames, flows)
+        x = x + self.conv_after_body(self._features(x, flows, fuse))
+        residual: Tensor = rearrange(self.conv_last(x), "b t h w c -> b t c h w")
+        restored = frames + residual.to(frames.dtype)
+        if restored.shape == blurred.shape:
+            return restored
+        return restored[..., :height, :width].contiguous()
+
+    def _pad(self, frames: Tensor) -> Tensor:
+        """Replicate the border up to sizes that the coarsest scale divides."""
+        bottom, right = padding_to_unit(*frames.shape[-2:])
+        if not (bottom or right):
+            return frames
+        flat = rearrange(frames, "b t c h w -> b (t c) h w")
+        flat = F.pad(flat, (0, right, 0, bottom), mode="replicate")
+        return rearrange(flat, "b (t c) h w -> b t c h w", c=frames.shape[2])
+
+    def _flows(self, frames: Tensor) -> list[tuple[Tensor, Tensor]]:
+        """Return (backward, forward) flows `(b, t-1, 2, h, w)` for each of four scales.
+
+        backward[t] points from frame t to t+1 and so warps t+1 to t; forward[t] the other way.
+        """
+        with torch.autocast(frames.device.type, enabled=False):
+            images = full_precision(frames[:, :, :3])
+            before = rearrange(images[:, :-1], "b t c h w -> (b t) c h w")
+            after = rearrange(images[:, 1:], "b t c h w -> (b t) c h w")
+            scales = self.spynet(torch.cat((before, after)), torch.cat((after, before)))
+        split = []
+        for flow in scales:
+            flow = rearrange(flow, "(two b t) c h w -> two b t c h w", two=2, b=frames.shape[0])
+            split.append((flow[0], flow[1]))
+        return split
+
+    def _first(self, frames: Tensor, flows: list[tuple[Tensor, Tensor]]) -> Tensor:
+        """Embed each frame together with its two warped neighbours."""
+        neighbours = torch.cat((frames[:, 1:], frames[:, :-1]))
+        warped = nearest4_warp(
+            rearrange(neighbours, "b t c h w -> (b t) c h w"),
+            rearrange(torch.cat(flows[0]), "b t c h w -> (b t) c h w"),
+        )
+        warped = rearrange(warped, "(b t) c h w -> b t c h w", t=frames.shape[1] - 1)
+        x = torch.cat((frames, *_beside_frames(warped)), dim=2)
+        out: Tensor = self.conv_first(rearrange(x, "b t c h w -> b t h w c"))
+        return out
+
+    def _features(self, x: Tensor, flows: list[tuple[Tensor, Tensor]], fuse: Fuse) -> Tensor:
+        skips: list[Tensor] = []
+        for i, stage in enumerate(self.stages()):
+            if (
+                i > 4
+            ):  # stages 6 and 7; stage 5 follows the bottleneck, stage 8 takes the first skip
+                x = x + skips[7 - i]
+            x = stage(x, flows[SCALES[i].bit_length() - 1])
+            if i < 4:
+                x = fuse(i, x)
+                skips.append(x)
+        x = self.stage8(x + skips[0])
+        out: Tensor = self.norm(x)
+        return out
+
+
+def _drop_derived_buffers(
+    module: nn.Module, state: dict[str, Tensor], prefix: str, *_: object
+) -> None:
+    """Accept published checkpoints: drop the index and position buffers, which are computed."""
+    for key in [k for k in state if k.endswith(DERIVED_BUFFERS)]:
+        del state[key]

@@ -1,0 +1,85 @@
+"""How a command ends: exit status, one line for an error, and a JSON file for machines.
+
+0    done
+1    done with findings, or failed unexpectedly
+2    refused: a VrtSpikeError, wherever Ray may have wrapped it
+130  interrupted
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import traceback
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from vrtspike.cluster import in_job
+from vrtspike.errors import VrtSpikeError
+
+
+@dataclass
+class Outcome:
+    """What a command has to say to a machine, and its exit status."""
+
+    status: int = 0
+    facts: dict[str, Any] = field(default_factory=dict)
+
+
+@contextmanager
+def outcome_of_command(
+    json_file: Path | None, *, debug: bool, say_error: Callable[[str], None]
+) -> Iterator[Outcome]:
+    """Run a command's body; turn what it raises into one line, and end with its exit status."""
+    outcome = Outcome()
+    configure_logging(debug)
+    try:
+        yield outcome
+    except KeyboardInterrupt:
+        outcome.status = 130
+        say_error("interrupted")
+    except Exception as error:
+        if debug:
+            traceback.print_exc()
+        refusal = find_refusal(error)
+        if refusal is not None:
+            outcome.status, outcome.facts = 2, {"error": type(refusal).__name__, **vars(refusal)}
+            say_error(str(refusal))
+        else:
+            text = " ".join(str(error).split())[:300]
+            outcome.status, outcome.facts = 1, {"error": type(error).__name__, "what": text}
+            say_error(f"failed unexpectedly: {type(error).__name__}: {text} (--debug tells where)")
+    if json_file is not None:
+        facts = json.dumps({"status": outcome.status, **outcome.facts}, indent=2, default=str)
+        json_file.parent.mkdir(parents=True, exist_ok=True)
+        json_file.write_text(facts + "\n", encoding="utf-8")
+    if outcome.status:
+        raise SystemExit(outcome.status)
+
+
+def find_refusal(error: BaseException) -> VrtSpikeError | None:
+    """Find our own error, also inside the ones that Ray wraps around a worker's."""
+    seen: set[int] = set()
+    waiting: list[object] = [error]
+    while waiting:
+        found = waiting.pop(0)
+        if not isinstance(found, BaseException) or id(found) in seen:
+            continue
+        seen.add(id(found))
+        # Ray's task errors inherit from the cause's class too; the cause itself has our message.
+        cause = getattr(found, "cause", None)
+        if isinstance(found, VrtSpikeError) and not isinstance(cause, VrtSpikeError):
+            return found
+        waiting.extend([cause, found.__cause__, found.__context__])
+        waiting.extend((getattr(found, "worker_failures", None) or {}).values())
+    return None
+
+
+def configure_logging(debug: bool) -> None:
+    """Send our own log lines to standard error: warnings; in a Ray job more; for debugging all."""
+    level = logging.DEBUG if debug else logging.INFO if in_job() else logging.WARNING
+    logging.basicConfig(format="%(levelname)s %(name)s: %(message)s", level=logging.WARNING)
+    logging.getLogger("vrtspike").setLevel(level)

@@ -1,0 +1,330 @@
+"""Every setting of vrtspike: frozen, typed, documented, and refused when unknown.
+
+`vrtspike.config` reads these from YAML and dotted overrides. Lengths in time are steps of the
+spike camera unless a name says frames, seconds or Hz; sizes are pixels.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+Positive = Annotated[int, Field(gt=0)]
+Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
+
+
+class Section(BaseModel):
+    """Refuse unknown keys and changes after construction."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+
+class RunSettings(Section):
+    """Where a run lives and how it starts."""
+
+    name: str = "run"
+    """Folder of the run under `root`; a run of the same name continues where it stopped."""
+    root: Path = Path("runs")
+    """Folder of all runs; shared by all nodes on a cluster."""
+    seed: int = 0
+    """Seed of initialisation, sample order and every random draw."""
+    max_failures: Annotated[int, Field(ge=0)] = 3
+    """How often a failed worker group is restarted from the newest checkpoint."""
+
+
+class CameraSettings(Section):
+    """The simulated integrate-and-fire spike camera."""
+
+    threshold: Annotated[float, Field(gt=0)] = 2.0
+    """Charge at which a pixel fires, in steps of full brightness: rate = intensity / threshold."""
+    rate_hz: Annotated[float, Field(gt=0)] = 1920.0
+    """Spike steps a second."""
+    downscale: Literal[1, 2, 4] = 1
+    """The spike grid is this many times coarser than the frame's (box average)."""
+    noise: Annotated[float, Field(ge=0)] = 0.0
+    """Standard deviation of the charge noise of one step (intensity 1 = 1)."""
+    dark_rate: Annotated[float, Field(ge=0)] = 0.0
+    """Charge that darkness adds each step (intensity 1 = 1)."""
+
+
+class SceneSettings(Section):
+    """Rendered scenes: photographs moved by known smooth motion with parallax."""
+
+    sequences: dict[str, Annotated[int, Field(ge=0)]] = {"train": 24, "val": 2, "held_out": 6}
+    """Number of sequences of each split; `train` and the others never share a photograph."""
+    frames: Positive = 8
+    """Frames of a sequence."""
+    height: Positive = 128
+    """Height of a frame."""
+    width: Positive = 128
+    """Width of a frame."""
+    steps_per_frame: Positive = 64
+    """Spike steps from one frame's start to the next one's."""
+    exposure_steps: Positive = 56
+    """Steps over which a frame integrates; the rest is dead time."""
+    motion: tuple[float, float] = (5.0, 20.0)
+    """Least and greatest length of the blur, in pixels a exposure (camera and objects)."""
+    objects: tuple[int, int] = (1, 3)
+    """Least and greatest number of foreground objects."""
+    seed: int = 0
+    """Seed of photographs, motion and camera noise."""
+
+    @model_validator(mode="after")
+    def _exposure_fits(self) -> Self:
+        if self.exposure_steps > self.steps_per_frame:
+            raise ValueError(
+                f"exposure_steps {self.exposure_steps} is longer than steps_per_frame "
+                f"{self.steps_per_frame}"
+            )
+        return self
+
+
+class VideoSettings(Section):
+    """Recording a sharp video with both cameras: time is stretched to the spike camera's rate."""
+
+    source_frames: Positive = 5
+    """Frames of the video that pass from one blurred frame's start to the next one's."""
+    frames: Positive = 8
+    """Frames of a sequence; sequences follow one another and share no frame of the video."""
+    steps_per_frame: Positive = 64
+    """Spike steps from one frame's start to the next one's."""
+    exposure_steps: Positive = 56
+    """Steps over which a frame integrates; the rest is dead time."""
+    splits: dict[str, Annotated[float, Field(gt=0)]] = {"train": 0.7, "val": 0.1, "held_out": 0.2}
+    """Share of the sequences of each split, in the order of the video; each gets at least one."""
+    seed: int = 0
+    """Seed of the spike camera's charge and noise."""
+
+    @model_validator(mode="after")
+    def _exposure_fits(self) -> Self:
+        if self.exposure_steps > self.steps_per_frame:
+            raise ValueError(
+                f"exposure_steps {self.exposure_steps} is longer than steps_per_frame "
+                f"{self.steps_per_frame}"
+            )
+        return self
+
+
+class DataSettings(Section):
+    """A dataset folder, the shards made from it, and what the model sees of them."""
+
+    source: Path = Path("data/scenes")
+    """Dataset folder: <source>/<split>/<sequence>/{blurred,sharp,spike} and dataset.yaml."""
+    shards: Path = Path("data/shards")
+    """Folder of the prepared Parquet shards."""
+    train_split: str = "train"
+    """Split that is trained on."""
+    val_split: str = "val"
+    """Split that is validated on, whole frames, while training."""
+    frames: Annotated[int, Field(ge=2)] = 6
+    """Frames of a training sample (t)."""
+    stride: Positive = 1
+    """Frames between the starts of two samples of a sequence."""
+    crop: Positive = 256
+    """Side of the square training crop."""
+    voxels: Literal["rate", "log1p"] = "rate"
+    """`rate`: count / steps of the bin x threshold. `log1p`: log1p of the count."""
+    augment: bool = True
+    """Random flips and transpositions, in space and time."""
+    shard_samples: Positive = 32
+    """Samples of a shard file."""
+    tile: int | None = None
+    """Side of the tiles into which training frames are cut when sharding; null: whole frames."""
+    allow_refused: Annotated[int, Field(ge=0)] = 0
+    """How many sequences `prepare` may refuse before it fails."""
+
+
+class SpikeBranchSettings(Section):
+    """The spike encoder and its fusion into VRT."""
+
+    bins: Positive = 32
+    """Voxel bins a frame (k)."""
+    heads: Positive = 4
+    """Heads of temporal self- and cross-attention."""
+    mlp_ratio: Annotated[float, Field(gt=0)] = 2.0
+    """Hidden width of the MLPs over the channels."""
+    blocks: Positive = 2
+    """Residual blocks of the encoder at each scale."""
+    kernel: tuple[Positive, Positive, Positive] = (3, 3, 3)
+    """Kernel of the encoder's convolutions in t, h and w."""
+    temporal_bias: bool = True
+    """Learn one slope a head that favours spikes of the same instant."""
+    zero_init_fusion: bool = False
+    """Zero the output projections, so that the fused model starts equal to plain VRT."""
+    max_tokens: int | None = None
+    """Most tokens that temporal attention computes at once; null: all. Memory only."""
+
+
+class ModelSettings(Section):
+    """VRT and its spike branch; the defaults are the published deblurring model with spikes."""
+
+    fusion: Literal["temporal", "none"] = "temporal"
+    """How spikes enter: `temporal` cross-attention after stages 1-4, or `none` (plain VRT)."""
+    channels: Positive = 96
+    """Width of stages 1 to 7."""
+    refine_channels: Positive = 120
+    """Width of stage 8."""
+    blocks: Positive = 8
+    """Attention blocks of each of stages 1 to 7."""
+    mutual_ratio: Fraction = 0.75
+    """Share of those blocks that use mutual attention (the first ones)."""
+    refine_blocks: Positive = 4
+    """Attention blocks of each group of stage 8."""
+    refine_groups: tuple[int, int] = (2, 2)
+    """Groups of stage 8: those that attend over frames, then those inside one frame."""
+    heads: Positive = 6
+    """Attention heads."""
+    window: tuple[Positive, Positive, Positive] = (6, 8, 8)
+    """Attention window in t, h and w; mutual attention uses 2 frames of it."""
+    mlp_ratio: Annotated[float, Field(gt=0)] = 2.0
+    """Hidden width of the MLPs over the channels."""
+    drop_path: Fraction = 0.2
+    """Stochastic depth of the last block; earlier blocks less, linearly."""
+    deformable_groups: Positive = 16
+    """Offset groups of the deformable alignment."""
+    flow_channels: tuple[Positive, Positive, Positive, Positive] = (32, 64, 32, 16)
+    """Widths inside each level of the flow network."""
+    zero_init_output: bool = False
+    """Zero the last convolution, so that training starts from the blurred frames."""
+    zero_init_flow: bool = False
+    """Zero the last convolution of each flow level: untrained, no motion beats noise."""
+    checkpoint_attention: bool = False
+    """Recompute attention in the backward pass instead of keeping it."""
+    checkpoint_mlp: bool = False
+    """Recompute MLPs in the backward pass instead of keeping them."""
+    spike: SpikeBranchSettings = SpikeBranchSettings()
+    """The spike branch (not built with fusion none)."""
+
+
+class LossSettings(Section):
+    """Weights of the loss terms; a term of weight 0 is not computed."""
+
+    charbonnier: Annotated[float, Field(ge=0)] = 1.0
+    """sqrt(difference^2 + charbonnier_eps^2)."""
+    charbonnier_eps: Annotated[float, Field(gt=0)] = 1e-3
+    """Where Charbonnier turns from quadratic to linear (intensity)."""
+    l1: Annotated[float, Field(ge=0)] = 0.0
+    """Absolute difference."""
+    l2: Annotated[float, Field(ge=0)] = 0.0
+    """Squared difference."""
+    ssim: Annotated[float, Field(ge=0)] = 0.0
+    """1 - SSIM."""
+    vgg: Annotated[float, Field(ge=0)] = 0.1
+    """L1 between VGG16 relu3_3 features."""
+    lpips: Annotated[float, Field(ge=0)] = 0.0
+    """LPIPS (AlexNet)."""
+    weights_dir: Path | None = None
+    """Folder with vgg16_features.pt and alexnet_features.pt; null: torchvision's own download."""
+
+
+class TrainSettings(Section):
+    """Length, optimiser and parallelism of a training run."""
+
+    workers: Positive = 1
+    """Training processes (ranks); one a GPU, or several on CPU."""
+    gpu: bool = True
+    """One GPU a worker (NCCL); false trains on CPU (gloo)."""
+    cpus_per_worker: Annotated[float, Field(gt=0)] = 1.0
+    """CPUs that Ray reserves for a worker; what is left over prepares data."""
+    threads_per_worker: Positive = 1
+    """Torch threads of a worker on CPU."""
+    steps: Positive = 300_000
+    """Optimiser steps."""
+    batch: Positive = 8
+    """Samples of one optimiser step, over all workers."""
+    accumulation: Positive = 1
+    """Micro-batches of a step; each holds batch / workers / accumulation samples."""
+    precision: Literal["float32", "bfloat16"] = "float32"
+    """Arithmetic of the forward and backward pass; master weights and loss stay float32."""
+    compile: bool = False
+    """torch.compile each block."""
+    reshard: bool = True
+    """Drop a block's gathered weights after its forward pass and gather them again for the backward
+    pass: less memory, more communication."""
+    optimizer: Literal["adamw", "adam"] = "adamw"
+    """Optimiser."""
+    lr: Annotated[float, Field(gt=0)] = 4e-4
+    """Peak learning rate."""
+    betas: tuple[float, float] = (0.9, 0.99)
+    """Decay of the optimiser's moments."""
+    weight_decay: Annotated[float, Field(ge=0)] = 0.0
+    """Decoupled weight decay."""
+    schedule: Literal["cosine", "multistep", "constant"] = "cosine"
+    """Learning rate after the warm-up."""
+    warmup_steps: Annotated[int, Field(ge=0)] = 0
+    """Steps over which the learning rate rises linearly."""
+    min_lr: Annotated[float, Field(ge=0)] = 1e-7
+    """Last learning rate of the cosine."""
+    milestones: tuple[Fraction, ...] = (0.5, 0.75)
+    """Multistep: where the learning rate halves, as fractions of `steps`."""
+    flow_lr_scale: Annotated[float, Field(ge=0)] = 0.125
+    """Learning rate of the flow and deformable layers over `lr`."""
+    freeze_flow_steps: Annotated[int, Field(ge=0)] = 20_000
+    """Steps in which the flow and deformable layers do not learn."""
+    clip_norm: Annotated[float, Field(gt=0)] | None = None
+    """Greatest gradient norm; null: no clipping."""
+    ema: Fraction = 0.0
+    """Decay of the averaged weights that are validated and exported; 0: none."""
+    init_weights: Path | None = None
+    """Weights to start from (our exports or a published VRT); null: from scratch."""
+    validate_every: Annotated[int, Field(ge=0)] = 5000
+    """Steps between validations; 0: only after the last step."""
+    checkpoint_every: Positive = 1000
+    """Steps between checkpoints; one more is written after the last step."""
+    keep_checkpoints: Positive = 2
+    """Newest checkpoints that are kept, beside the best."""
+    log_every: Positive = 10
+    """Steps between lines of metrics.jsonl."""
+    max_bad_steps: Annotated[int, Field(ge=0)] = 10
+    """Non-finite steps in a row that are skipped before the run fails."""
+
+
+class EvaluationSettings(Section):
+    """Which frames are evaluated and how the model runs over them."""
+
+    split: str = "held_out"
+    """Split of the dataset folder."""
+    tile: int | None = None
+    """Side of the spatial tiles; null: whole frames."""
+    tile_frames: Annotated[int, Field(ge=2)] = 12
+    """Most frames restored at once."""
+    overlap: Annotated[int, Field(ge=0)] = 32
+    """Pixels that neighbouring tiles share."""
+    overlap_frames: Annotated[int, Field(ge=0)] = 2
+    """Frames that neighbouring clips share."""
+    tfp_steps: Positive = 32
+    """Window of the scaled spike average (TFP), centred at the target step."""
+    sdm_steps: Positive = 32
+    """Short window of the spike/blur ratio method (SDM)."""
+    precision: Literal["float32", "bfloat16"] = "float32"
+    """Arithmetic of the models."""
+    lpips: bool = False
+    """Compute LPIPS too (needs `loss.weights_dir` or internet)."""
+
+
+class Config(Section):
+    """All settings of a run."""
+
+    run: RunSettings = RunSettings()
+    camera: CameraSettings = CameraSettings()
+    scenes: SceneSettings | None = None
+    """Scenes to render where `data.source` is missing; null: the dataset must be there."""
+    video: VideoSettings = VideoSettings()
+    """How `vrtspike simulate --video` records a video."""
+    data: DataSettings = DataSettings()
+    model: ModelSettings = ModelSettings()
+    loss: LossSettings = LossSettings()
+    train: TrainSettings = TrainSettings()
+    evaluation: EvaluationSettings = EvaluationSettings()
+
+    @model_validator(mode="after")
+    def _batch_divides(self) -> Self:
+        share = self.train.workers * self.train.accumulation
+        if self.train.batch % share:
+            raise ValueError(
+                f"train.batch {self.train.batch} does not divide over train.workers "
+                f"{self.train.workers} x train.accumulation {self.train.accumulation}"
+            )
+        return self

@@ -1,0 +1,325 @@
+"""Recording sharp video: a file that PyAV decodes or a folder of frames, interpolated in time.
+
+The video's time is stretched: `source_frames` of its frames pass in `steps_per_frame` steps, so it
+is taken for footage of rate_hz * source_frames / steps_per_frame frames a second (dataset.yaml says
+so). Light between two frames is their linear mixture. The target instant of each blurred frame
+falls on a frame of the video, which is its sharp frame, unmixed:
+
+    video time of step x of frame f = first + f * source_frames
+                                      + ceil(lead) - lead + x * source_frames / steps_per_frame,
+    lead = target_step * source_frames / steps_per_frame
+
+Sequences take `frames * source_frames + 2` frames of the video each, share none, and never cross a
+cut: where consecutive frames differ by `CUT_LEVELS` gray levels and `CUT_RATIO` times as much as
+the two pairs before and after (two, for videos that show each frame twice), one shot ends. A
+frame's light needs `source_frames + 2` frames in memory, whatever the video's length. Video carries
+blur of its own: what is restored here is relative to its frames.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import zlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+
+import av
+import numpy as np
+from jaxtyping import Float, UInt8
+from numpy.typing import NDArray
+
+from vrtspike.data.alignment import Timeline
+from vrtspike.data.dataset import IMAGE_SUFFIXES, DatasetInfo, read_image
+from vrtspike.data.gray import gray_on_grid
+from vrtspike.errors import ConfigError, DataFormatError
+from vrtspike.settings import CameraSettings, VideoSettings
+from vrtspike.simulate.blur import ExposedFrame, expose_frame
+from vrtspike.simulate.camera import SpikeCamera
+from vrtspike.simulate.writer import describe, is_written, write_sequence
+
+Image = UInt8[np.ndarray, "h w 3"]
+CUT_LEVELS = 15.0
+CUT_RATIO = 2.0
+
+
+@dataclass(frozen=True)
+class VideoSource:
+    """What is known of a video after one pass over it; shots are half-open ranges of frames."""
+
+    path: Path
+    frames: int
+    shots: tuple[tuple[int, int], ...]
+    height: int
+    width: int
+    fps: float | None
+
+
+@dataclass(frozen=True)
+class VideoTask:
+    """One sequence to record, from the video's frame `first` on."""
+
+    split: str
+    index: int
+    first: int
+
+    @property
+    def sequence(self) -> str:
+        """Return the sequence's name, which no other split uses."""
+        return f"{self.split}_{self.index:04d}"
+
+
+def inspect_video(path: Path) -> VideoSource:
+    """Decode a video once, so that one that does not decode fails here, and find its shots."""
+    if not path.exists():
+        raise DataFormatError("no such video", where=path)
+    fps = None if path.is_dir() else _declared_rate(path)
+    changes: list[float] = []
+    previous, size = None, (0, 0)
+    for frame in iter_frames(path):
+        size = frame.shape[:2]
+        gray = 255 * gray_on_grid(frame, max(1, size[0] // 4), max(1, size[1] // 4))
+        if previous is not None:
+            changes.append(float(np.abs(gray - previous).mean()))
+        previous = gray
+    if previous is None:
+        raise DataFormatError("the video holds no frame", where=path)
+    return VideoSource(path, len(changes) + 1, find_shots(changes), *size, fps)
+
+
+def find_shots(changes: Sequence[float]) -> tuple[tuple[int, int], ...]:
+    """Cut a video where the change from a frame to the next (gray levels) stands out."""
+    around = np.pad(np.asarray(changes, np.float64), 2)
+    count = len(changes)
+    others = np.max([around[i : i + count] for i in (0, 1, 3, 4)], axis=0)
+    cuts = 1 + np.flatnonzero(around[2:-2] > np.maximum(CUT_RATIO * others, CUT_LEVELS))
+    edges = [0, *cuts.tolist(), len(changes) + 1]
+    return tuple(pairwise(edges))
+
+
+def iter_frames(path: Path, start: int = 0) -> Iterator[Image]:
+    """Decode the frames from number `start` on, one at a time; all must be of one size."""
+    frames = _folder_frames(path, start) if path.is_dir() else _decoded_frames(path, start)
+    size: tuple[int, ...] | None = None
+    for number, frame in enumerate(frames, start):
+        if size is not None and frame.shape != size:
+            raise DataFormatError(
+                "the video changes its size",
+                where=f"{path}, frame {number}",
+                got="{}x{}".format(*frame.shape),
+                expected="{}x{}".format(*size),
+            )
+        size = frame.shape
+        yield frame
+
+
+def video_tasks(source: VideoSource, settings: VideoSettings) -> list[VideoTask]:
+    """Cut a video into sequences and deal them out to the splits, in the order of the video."""
+    need = frames_of_sequence(settings)
+    starts = [
+        first + i * need for first, stop in source.shots for i in range((stop - first) // need)
+    ]
+    if len(starts) < len(settings.splits):
+        raise ConfigError(
+            "the video is too short for its splits",
+            where=source.path,
+            got=f"{source.frames} frames in {len(source.shots)} shots = {len(starts)} sequences "
+            f"of {need} frames",
+            expected=f"{len(settings.splits)} sequences ({', '.join(settings.splits)})",
+            fix="lower video.frames or video.source_frames, or name fewer video.splits",
+        )
+    tasks: list[VideoTask] = []
+    for split, share in deal(len(starts), settings.splits).items():
+        for index in range(share):
+            tasks.append(VideoTask(split, index, starts[len(tasks)]))
+    return tasks
+
+
+def frames_of_sequence(settings: VideoSettings) -> int:
+    """Return how many frames of the video a sequence takes."""
+    return settings.frames * settings.source_frames + 2
+
+
+def deal(count: int, weights: dict[str, float]) -> dict[str, int]:
+    """Divide a count by weights, each share at least 1, largest remainders first."""
+    total = sum(weights.values())
+    shares = {name: max(1, int(count * w / total)) for name, w in weights.items()}
+    while (rest := count - sum(shares.values())) != 0:
+        excess = {name: count * w / total - shares[name] for name, w in weights.items()}
+        if rest > 0:
+            shares[max(excess, key=excess.__getitem__)] += 1
+        else:
+            above_one = [name for name, share in shares.items() if share > 1]
+            shares[min(above_one, key=excess.__getitem__)] -= 1
+    return shares
+
+
+def describe_video(
+    source: VideoSource, settings: VideoSettings, camera: CameraSettings
+) -> DatasetInfo:
+    """Return what `dataset.yaml` says of a recorded video."""
+    taken = camera.rate_hz * settings.source_frames / settings.steps_per_frame
+    declared = f"{source.fps:g}" if source.fps else "an unknown number of"
+    facts = {
+        "video": settings.model_dump(mode="json"),
+        "camera": camera.model_dump(mode="json", include={"noise", "dark_rate", "downscale"}),
+    }
+    return describe(
+        height=source.height,
+        width=source.width,
+        timeline=_timeline(settings),
+        camera=camera,
+        source=f"video {source.path.name} of {source.frames} frames, declared {declared} fps, "
+        f"taken as {taken:g} fps, linear interpolation: {json.dumps(facts)}",
+    )
+
+
+def write_video(
+    tasks: Sequence[VideoTask],
+    source: VideoSource,
+    settings: VideoSettings,
+    camera: CameraSettings,
+    root: Path,
+) -> None:
+    """Record sequences, in the order of the video, in one pass over it; what is there is kept."""
+    open_tasks = [task for task in tasks if not is_written(root, task.split, task.sequence)]
+    if not open_tasks:
+        return
+    info = describe_video(source, settings, camera)
+    light = InterpolatedVideo(source.path, start=open_tasks[0].first)
+    for task in open_tasks:
+        frames = record_video(task, light, info, settings, camera)
+        write_sequence(root, task.split, task.sequence, frames, info)
+
+
+def record_video(
+    task: VideoTask,
+    light: InterpolatedVideo,
+    info: DatasetInfo,
+    settings: VideoSettings,
+    camera: CameraSettings,
+) -> Iterator[ExposedFrame]:
+    """Expose the frames of one sequence one by one."""
+    spike_camera = SpikeCamera(
+        info.spike.height,
+        info.spike.width,
+        threshold=camera.threshold,
+        noise=camera.noise,
+        dark_rate=camera.dark_rate,
+        rng=np.random.default_rng([settings.seed, zlib.crc32(task.split.encode()), task.index]),
+    )
+    rate = settings.source_frames / settings.steps_per_frame
+    timeline = info.timeline
+    whole = math.ceil(timeline.target_step * settings.source_frames / settings.steps_per_frame)
+    target = task.first + whole
+
+    def render(steps: NDArray[np.float64]) -> Float[np.ndarray, "n h w 3"]:
+        """Render instants of the sequence; the target's video time is a whole number exactly."""
+        return light.at(target + (steps - timeline.target_step) * rate)
+
+    for frame in range(settings.frames):
+        first_step = frame * timeline.steps_per_frame
+        light.forget_before(target + (first_step - timeline.target_step) * rate)
+        yield expose_frame(render, spike_camera, timeline, first_step, camera.downscale)
+
+
+class InterpolatedVideo:
+    """A video as light at any time (in frames of the video), decoded forwards as needed."""
+
+    def __init__(self, path: Path, start: int = 0) -> None:
+        self.path = path
+        self._frames = iter_frames(path, start)
+        self._next = start
+        self._kept: dict[int, Image] = {}
+
+    def at(self, times: NDArray[np.float64]) -> Float[np.ndarray, "n h w 3"]:
+        """Return the linear mixtures of the frames around each time, in [0, 1]."""
+        mixtures = []
+        for time in times:
+            number = math.floor(time)
+            share = np.float32(time - number)
+            light = self._frame(number) * np.float32((1 - share) / 255)
+            if share > 0:
+                light += self._frame(number + 1) * np.float32(share / 255)
+            mixtures.append(light)
+        return np.stack(mixtures)
+
+    def forget_before(self, time: float) -> None:
+        """Drop the frames that no later instant needs."""
+        self._kept = {n: f for n, f in self._kept.items() if n >= math.floor(time)}
+
+    @property
+    def frames_in_memory(self) -> int:
+        """Return how many decoded frames are kept."""
+        return len(self._kept)
+
+    def _frame(self, number: int) -> Image:
+        """Return a frame by number, decoding up to it."""
+        while self._next <= number:
+            frame = next(self._frames, None)
+            if frame is None:
+                raise DataFormatError(
+                    "the video ends earlier than when it was inspected",
+                    where=self.path,
+                    got=f"{self._next} frames",
+                    expected=f"frame {number}",
+                )
+            self._kept[self._next] = frame
+            self._next += 1
+        return self._kept[number]
+
+
+def _timeline(settings: VideoSettings) -> Timeline:
+    """Return the exposure at the frame's start, with the sharp frame in its middle."""
+    exposure = settings.exposure_steps
+    return Timeline(settings.steps_per_frame, (0, exposure), exposure // 2)
+
+
+def _frame_files(folder: Path) -> list[Path]:
+    """Return the image files of a folder in the order of their names."""
+    return sorted(
+        f
+        for f in folder.iterdir()
+        if f.suffix.lower() in IMAGE_SUFFIXES and not f.name.startswith(".")
+    )
+
+
+def _folder_frames(folder: Path, start: int) -> Iterator[Image]:
+    """Read the images of a folder."""
+    for path in _frame_files(folder)[start:]:
+        yield read_image(path)
+
+
+def _declared_rate(path: Path) -> float | None:
+    """Return the frames a second that a video file declares."""
+    try:
+        with av.open(str(path)) as container:
+            if not container.streams.video:
+                raise DataFormatError("the file holds no video", where=path)
+            rate = container.streams.video[0].average_rate
+            return float(rate) if rate else None
+    except (av.error.FFmpegError, OSError) as error:
+        raise _undecodable(path, error) from error
+
+
+def _decoded_frames(path: Path, start: int) -> Iterator[Image]:
+    """Decode a video file."""
+    try:
+        with av.open(str(path)) as container:
+            for number, frame in enumerate(container.decode(video=0)):
+                if number >= start:
+                    yield frame.to_ndarray(format="rgb24")
+    except (av.error.FFmpegError, OSError) as error:
+        raise _undecodable(path, error) from error
+
+
+def _undecodable(path: Path, error: Exception) -> DataFormatError:
+    """Say that a video cannot be decoded."""
+    return DataFormatError(
+        "the video cannot be decoded",
+        where=path,
+        got=" ".join(str(error).split())[:160],
+        expected="a video file that FFmpeg reads, or a folder of images",
+    )

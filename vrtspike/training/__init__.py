@@ -1,0 +1,1 @@
+"""Training: the step, what it is made of, and the job that runs it on Ray."""

@@ -1,0 +1,94 @@
+"""Optimiser, parameter groups and learning rates.
+
+Two groups: the flow network and the deformable alignment learn at a fraction of the rate, and not
+at all in the first steps; everything else at the rate of the schedule. The rate is a function of
+the step alone, so that a continued run needs no scheduler state.
+
+    warm-up     lr * (step + 1) / warmup_steps
+    cosine      min_lr + (lr - min_lr) * (1 + cos(pi * x)) / 2,  x = share of the rest that is done
+    multistep   lr * 0.5 ** (milestones passed)
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Literal
+
+import torch
+from torch import nn
+from torch.optim import Optimizer
+
+FLOW_PARTS = ("spynet", "pa_deform")
+"""Parameters with one of these in their name form the flow group."""
+
+Schedule = Literal["cosine", "multistep", "constant"]
+
+
+def is_flow(name: str) -> bool:
+    """Tell whether a parameter belongs to the flow network or the deformable alignment."""
+    return any(part in name for part in FLOW_PARTS)
+
+
+def learning_rate(
+    step: int,
+    *,
+    steps: int,
+    lr: float,
+    schedule: Schedule,
+    warmup_steps: int = 0,
+    min_lr: float = 0.0,
+    milestones: Sequence[float] = (),
+) -> float:
+    """Return the learning rate of optimiser step `step`, counted from 0."""
+    if step < warmup_steps:
+        return lr * (step + 1) / warmup_steps
+    match schedule:
+        case "constant":
+            return lr
+        case "multistep":
+            return lr * 0.5 ** sum(step >= milestone * steps for milestone in milestones)
+        case "cosine":
+            done = (step - warmup_steps) / max(1, steps - warmup_steps)
+            return min_lr + (lr - min_lr) * (1 + math.cos(math.pi * min(done, 1.0))) / 2
+
+
+def build_optimizer(
+    parameters: Mapping[str, nn.Parameter],
+    *,
+    kind: Literal["adamw", "adam"],
+    lr: float,
+    flow_lr_scale: float,
+    betas: tuple[float, float],
+    weight_decay: float,
+) -> Optimizer:
+    """Build the optimiser over two groups, each with its `scale` of the rate and `flow` mark."""
+    groups: dict[bool, list[nn.Parameter]] = {False: [], True: []}
+    for name, parameter in parameters.items():
+        groups[is_flow(name)].append(parameter)
+    build = torch.optim.AdamW if kind == "adamw" else torch.optim.Adam
+    return build(
+        [
+            {"params": members, "flow": flow, "scale": flow_lr_scale if flow else 1.0}
+            for flow, members in groups.items()
+            if members
+        ],
+        lr=lr,
+        betas=betas,
+        weight_decay=weight_decay,
+        fused=True,
+    )
+
+
+def set_learning_rate(optimizer: Optimizer, lr: float) -> None:
+    """Give each group its share of a learning rate."""
+    for group in optimizer.param_groups:
+        group["lr"] = lr * group["scale"]
+
+
+def drop_flow_gradients(optimizer: Optimizer) -> None:
+    """Take the gradients of the flow group away, so that a step leaves it and its moments alone."""
+    for group in optimizer.param_groups:
+        if group["flow"]:
+            for parameter in group["params"]:
+                parameter.grad = None

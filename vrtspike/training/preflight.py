@@ -1,0 +1,209 @@
+"""What must hold before any worker starts: each check raises one error with the numbers."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+
+from vrtspike.data.shards import MANIFEST, Manifest, read_manifest, split_of
+from vrtspike.errors import CheckpointError, ConfigError, ResourceError
+from vrtspike.losses import LossTerms
+from vrtspike.model import build_model
+from vrtspike.settings import Config
+from vrtspike.training.checkpoint import newest
+from vrtspike.training.folder import RunFolder
+
+logger = logging.getLogger(__name__)
+
+DATA_CPUS = 1.0
+"""CPUs that must be left for Ray Data beside the training workers."""
+DATA_CPUS_PER_WORKER = 8.0
+"""CPUs that one worker's data tasks use at most."""
+
+FREE_KEYS = (
+    "run.name",
+    "run.root",
+    "run.max_failures",
+    "scenes",
+    "camera",
+    "evaluation",
+    "data.source",
+    "data.shards",
+    "data.val_split",
+    "data.shard_samples",
+    "data.allow_refused",
+    "loss.weights_dir",
+    "model.checkpoint_attention",
+    "model.checkpoint_mlp",
+    "model.spike.max_tokens",
+    "train.workers",
+    "train.gpu",
+    "train.cpus_per_worker",
+    "train.threads_per_worker",
+    "train.compile",
+    "train.reshard",
+    "train.steps",
+    "train.validate_every",
+    "train.checkpoint_every",
+    "train.keep_checkpoints",
+    "train.log_every",
+    "train.max_bad_steps",
+    "train.init_weights",
+)
+"""Settings that may change when a run continues; the rest decide what it computes."""
+
+
+def data_cpus(config: Config, resources: Mapping[str, float]) -> float:
+    """Check that workers and Ray Data fit the cluster; return the CPUs of one worker's data."""
+    train = config.train
+    cpus, gpus = resources.get("CPU", 0.0), resources.get("GPU", 0.0)
+    asked = train.workers * train.cpus_per_worker
+    if asked + DATA_CPUS > cpus:
+        share = max(0.0, cpus - DATA_CPUS) / train.workers
+        raise ResourceError(
+            "too few CPUs for the training workers and the data tasks",
+            got=f"{cpus:g} CPUs",
+            expected=f"{asked + DATA_CPUS:g}: {train.workers} workers x "
+            f"{train.cpus_per_worker:g} (train.cpus_per_worker) + {DATA_CPUS:g} for Ray Data",
+            fix=f"set train.cpus_per_worker={int(share * 100) / 100:g} or fewer train.workers"
+            if share >= 0.01
+            else "use a machine with 2 CPUs or more",
+        )
+    if train.gpu and train.workers > gpus:
+        raise ResourceError(
+            "too few GPUs for the training workers",
+            got=f"{gpus:g} GPUs",
+            expected=f"{train.workers}, one a worker (train.workers)",
+            fix="set train.gpu=false to train on CPU, or fewer train.workers",
+        )
+    return min((cpus - asked) / train.workers, DATA_CPUS_PER_WORKER)
+
+
+def check_data(config: Config, manifest: Manifest) -> None:
+    """Check that the shards are what the configuration trains on."""
+    data, made = config.data, manifest.settings
+    for key, found, wanted in (
+        ("frames", made.frames, data.frames),
+        ("stride", made.stride, data.stride),
+        ("tile", made.tile, data.tile),
+    ):
+        if found != wanted:
+            raise ConfigError(
+                f"the shards were prepared with another data.{key}",
+                where=data.shards,
+                got=found,
+                expected=wanted,
+                fix=f"run `vrtspike prepare` with this configuration, or set data.{key}={found}",
+            )
+    shape = split_of(manifest, data.train_split, data.shards).shape
+    split_of(manifest, data.val_split, data.shards)
+    if data.crop > min(shape.h, shape.w):
+        raise ConfigError(
+            "the crop is larger than the training frames",
+            got=f"data.crop {data.crop}",
+            expected=f"at most {min(shape.h, shape.w)} (samples are {shape.h}x{shape.w})",
+            fix=f"set data.crop={min(shape.h, shape.w)} or less",
+        )
+    scale, fused = manifest.info.spike_scale, config.model.fusion != "none"
+    if fused and scale is None:
+        spike, frame = manifest.info.spike, manifest.info.frame
+        raise ConfigError(
+            "the spike grid is not a whole number of times coarser than the frames",
+            where=data.shards,
+            got=f"spikes {spike.height}x{spike.width}, frames {frame.height}x{frame.width}",
+            fix="resample the frames to a multiple of the spike grid",
+        )
+    if data.crop % (scale or 1):
+        raise ConfigError(
+            "the crop does not fit the spike grid",
+            got=f"data.crop {data.crop}",
+            expected=f"a multiple of {scale}",
+        )
+    exposure = manifest.info.timeline.exposure_steps
+    if fused and config.model.spike.bins > exposure:
+        raise ConfigError(
+            "more voxel bins than steps in the exposure",
+            got=f"model.spike.bins {config.model.spike.bins}",
+            expected=f"at most {exposure}",
+            fix=f"set model.spike.bins={exposure} or less",
+        )
+
+
+def check_before_ray(config: Config) -> None:
+    """Make the checks that need no cluster, so that a mistake does not cost a start of Ray."""
+    if (config.data.shards / MANIFEST).is_file():
+        check_data(config, read_manifest(config.data.shards))
+    if not os.environ.get("RAY_ADDRESS"):
+        data_cpus(
+            config, {"CPU": float(os.cpu_count() or 1), "GPU": float(torch.cuda.device_count())}
+        )
+    check_model_and_loss(config)
+
+
+def check_model_and_loss(config: Config) -> None:
+    """Build the model without memory, and the loss with its weights, to see their errors here."""
+    with torch.device("meta"):
+        build_model(config.model)
+    path = config.train.init_weights
+    if path is not None and not path.is_file():
+        raise CheckpointError(
+            "no weights to start from", where=path, fix="check train.init_weights"
+        )
+    LossTerms(**config.loss.model_dump())
+
+
+def check_resume(config: Config, manifest: Manifest, folder: RunFolder) -> int:
+    """Check that a run of this name can go on with this configuration; return its step."""
+    saved, passed_over = newest(folder.checkpoints, content=False)
+    for problem in passed_over:
+        logger.warning("passed over a checkpoint: %s", problem)
+    if saved is None:
+        return 0
+    before, now = _leaves(saved.facts["config"]), _leaves(config.model_dump(mode="json"))
+    for key in sorted(before.keys() | now.keys()):
+        free = any(key == name or key.startswith(name + ".") for name in FREE_KEYS)
+        if not free and before.get(key) != now.get(key):
+            raise ConfigError(
+                f"the run {config.run.name!r} was started with another {key}",
+                where=folder.path,
+                got=now.get(key),
+                expected=before.get(key),
+                fix="restore the setting, or start a run of another run.name",
+            )
+    if saved.facts["fingerprint"] != manifest.fingerprint:
+        raise ConfigError(
+            f"the run {config.run.name!r} was started with other training data",
+            where=config.data.shards,
+            got=f"fingerprint {manifest.fingerprint[:12]}",
+            expected=saved.facts["fingerprint"][:12],
+            fix="restore the shards, or start a run of another run.name",
+        )
+    if before.get("train.steps") != now.get("train.steps") and config.train.schedule != "constant":
+        logger.warning(
+            "train.steps was %s and is %s: the learning rate jumps where the run continues",
+            before.get("train.steps"),
+            now.get("train.steps"),
+        )
+    if saved.step > config.train.steps:
+        raise ConfigError(
+            f"the run {config.run.name!r} is past its last step",
+            where=folder.path,
+            got=f"train.steps {config.train.steps}",
+            expected=f"at least {saved.step}",
+        )
+    return saved.step
+
+
+def _leaves(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Flatten nested settings to dotted keys."""
+    leaves: dict[str, Any] = {}
+    for key, value in tree.items():
+        if isinstance(value, Mapping):
+            leaves |= _leaves(value, f"{prefix}{key}.")
+        else:
+            leaves[prefix + key] = value
+    return leaves

@@ -1,0 +1,1 @@
+"""Pictures, charts and reports for people to look at."""

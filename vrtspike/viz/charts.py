@@ -1,0 +1,138 @@
+"""Charts as SVG text: curves over steps, and dots by sequence.
+
+In: numbers and names. Out: an `<svg>` whose colours are classes (`series-<style>`) that the page
+defines for light and dark. Every mark says its value in a `<title>`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from html import escape
+
+WIDTH, HEIGHT = 560, 240
+LEFT, RIGHT, TOP, BOTTOM = 52, 12, 12, 34
+ROW, NAMES = 30, 168
+
+
+@dataclass(frozen=True)
+class Line:
+    """One curve: its name, the style of its colour, and its points."""
+
+    name: str
+    style: str
+    points: tuple[tuple[float, float], ...]
+
+
+@dataclass(frozen=True)
+class Axis:
+    """A linear map from values to pixels."""
+
+    low: float
+    high: float
+    first: float
+    last: float
+
+    def __call__(self, value: float) -> float:
+        """Return the pixel of a value."""
+        share = (value - self.low) / (self.high - self.low)
+        return self.first + share * (self.last - self.first)
+
+
+def ticks(low: float, high: float, count: int) -> list[float]:
+    """Return round numbers, about `count` of them, of which the ends enclose [low, high]."""
+    if high <= low:
+        high, low = low + 0.5 * max(abs(low), 1e-3), low - 0.5 * max(abs(low), 1e-3)
+    rough = (high - low) / count
+    power = 10.0 ** math.floor(math.log10(rough))
+    step = next(power * m for m in (1, 2, 2.5, 5, 10) if power * m >= rough * (1 - 1e-9))
+    first, last = math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9)
+    return [round(i * step, 12) for i in range(first, last + 1)]
+
+
+def line_chart(lines: Sequence[Line], *, x_name: str, y_name: str, digits: int) -> str:
+    """Draw curves; points that are close together are joined without dots."""
+    xs = [x for line in lines for x, _ in line.points]
+    ys = [y for line in lines for _, y in line.points]
+    y_ticks = ticks(min(ys), max(ys), 4)
+    across = Axis(0.0, max(*xs, 1.0), LEFT, WIDTH - RIGHT)
+    up = Axis(y_ticks[0], y_ticks[-1], HEIGHT - BOTTOM, TOP)
+    parts = [_grid_row(up(y), _number(y)) for y in y_ticks]
+    for x in ticks(across.low, across.high, 5):
+        if x <= across.high:
+            at = across(x)
+            anchor = "end" if at > WIDTH - RIGHT - 12 else "middle"
+            parts.append(_text(at, HEIGHT - BOTTOM + 18, f"{x:,.0f}", anchor))
+    parts.append(_text(WIDTH - RIGHT, HEIGHT - 2, x_name, "end"))
+    for line in lines:
+        dots = len(line.points) <= 25
+        path = " ".join(f"{across(x):.1f},{up(y):.1f}" for x, y in line.points)
+        parts.append(f'<polyline class="curve series-{line.style}" points="{path}"/>')
+        for x, y in line.points:
+            title = f"{line.name}, {x_name} {x:,.0f}: {y:.{digits}f}"
+            radius = 3.5 if dots else 6
+            shown = "dot" if dots else "dot unseen"
+            parts.append(_dot(across(x), up(y), radius, f"{shown} series-{line.style}", title))
+    names = ", ".join(line.name for line in lines)
+    return _svg(WIDTH, HEIGHT, f"{y_name} over {x_name}: {names}", parts)
+
+
+def dot_chart(rows: Mapping[str, Sequence[tuple[str, str, float]]], *, what: str) -> str:
+    """Draw a row of dots (name, style, value) for each key, over an axis that shows zero."""
+    values = [value for dots in rows.values() for _, _, value in dots]
+    marks = ticks(min(0.0, *values), max(0.0, *values), 6)
+    height = TOP + ROW * len(rows) + BOTTOM
+    across = Axis(marks[0], marks[-1], NAMES, WIDTH - 16)
+    parts = []
+    for mark in marks:
+        style = "zero" if mark == 0 else "grid"
+        at = across(mark)
+        parts.append(
+            f'<line class="{style}" x1="{at:.1f}" x2="{at:.1f}" y1="{TOP}" y2="{height - BOTTOM}"/>'
+        )
+        sign = "+" if mark > 0 else ""
+        parts.append(_text(at, height - BOTTOM + 18, sign + _number(mark), "middle"))
+    for index, (name, dots) in enumerate(rows.items()):
+        y = TOP + ROW * (index + 0.5)
+        short = name if len(name) <= 22 else "…" + name[-21:]
+        parts.append(_text(NAMES - 14, y + 4, short, "end", "row-name"))
+        ends = [across(value) for _, _, value in dots]
+        parts.append(
+            f'<line class="span" x1="{min(ends):.1f}" x2="{max(ends):.1f}" y1="{y}" y2="{y}"/>'
+        )
+        for label, style, value in dots:
+            title = f"{name}, {label}: {value:+.2f}"
+            parts.append(_dot(across(value), y, 5.5, f"dot series-{style}", title))
+    return _svg(WIDTH, height, what, parts)
+
+
+def _svg(width: float, height: float, label: str, parts: Sequence[str]) -> str:
+    inside = "\n".join(parts)
+    return (
+        f'<svg viewBox="0 0 {width} {height}" role="img" aria-label="{escape(label)}">\n'
+        f"{inside}\n</svg>"
+    )
+
+
+def _grid_row(y: float, label: str) -> str:
+    line = f'<line class="grid" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{y:.1f}" y2="{y:.1f}"/>'
+    return line + _text(LEFT - 8, y + 4, label, "end")
+
+
+def _text(x: float, y: float, text: str, anchor: str, style: str = "tick") -> str:
+    return (
+        f'<text class="{style}" x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}">'
+        f"{escape(text)}</text>"
+    )
+
+
+def _dot(x: float, y: float, radius: float, style: str, title: str) -> str:
+    return (
+        f'<circle class="{style}" cx="{x:.1f}" cy="{y:.1f}" r="{radius}">'
+        f"<title>{escape(title)}</title></circle>"
+    )
+
+
+def _number(value: float) -> str:
+    return f"{value:,.10g}".replace("-", "\N{MINUS SIGN}")

@@ -1,0 +1,86 @@
+"""Evaluate trained runs and write everything that a reader wants to see.
+
+In: a configuration (dataset, split, how to run), run folders by the name of their method, and a
+folder. Out, in that folder: results.json (means and protocol), results.csv (every frame),
+samples/<split>/<sequence>/<frame>-<method>.png, and report.html.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+
+import torch
+from PIL import Image
+
+import vrtspike
+from vrtspike.data.dataset import open_dataset
+from vrtspike.errors import ConfigError
+from vrtspike.inference.evaluate import evaluate
+from vrtspike.inference.results import Results
+from vrtspike.inference.run_folder import Restorer
+from vrtspike.settings import Config
+from vrtspike.viz.report import RunRecord, write_report
+
+
+def run_evaluation(
+    config: Config,
+    runs: Mapping[str, Path],
+    out: Path,
+    *,
+    progress: Callable[[int, int], None] | None = None,
+) -> Results:
+    """Evaluate runs on the split that the configuration names, and write results and report."""
+    if out.exists() and not out.is_dir():
+        raise ConfigError("the results need a folder", where=out, got="a file")
+    split = config.evaluation.split
+    open_dataset(config.data.source).sequences(split)
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    models = {name: Restorer.load(run, device) for name, run in runs.items()}
+    results = evaluate(
+        config.data.source,
+        split,
+        models,
+        config.evaluation,
+        weights_dir=config.loss.weights_dir,
+        device=device,
+        progress=progress,
+    )
+    out.mkdir(parents=True, exist_ok=True)
+    write_samples(results, out / "samples")
+    results.write_csv(out / "results.csv")
+    results.write_json(out / "results.json")
+    write_report(
+        out / "report.html",
+        results,
+        title=out.resolve().name,
+        runs={name: RunRecord.read(run) for name, run in runs.items()},
+        environment=environment(device),
+    )
+    return results
+
+
+def write_samples(results: Results, folder: Path) -> None:
+    """Write the pictures of the report as files."""
+    for panel in results.panels:
+        place = folder / results.split / panel.sequence
+        place.mkdir(parents=True, exist_ok=True)
+        for name, image in panel.images.items():
+            Image.fromarray(image).save(place / f"{panel.frame}-{name}.png")
+
+
+def environment(device: torch.device) -> dict[str, str]:
+    """Say what the evaluation ran on."""
+    where = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.machine()
+    return {
+        "date": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
+        "vrtspike": vrtspike.__version__,
+        "python": platform.python_version(),
+        "torch": str(torch.__version__),
+        "device": f"{device.type}, {where}",
+        "cores": str(os.cpu_count()),
+        "system": f"{platform.system()} {platform.release()}",
+    }

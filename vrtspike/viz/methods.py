@@ -1,0 +1,44 @@
+"""How methods are called and coloured wherever a reader sees them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+BASELINE, MAIN = "baseline", "fused"
+UNSHOWN = ("tfi",)
+"""Methods whose pictures are left out: the interval image is the average's, only noisier."""
+
+
+@dataclass(frozen=True)
+class Method:
+    """A method's name in sentences, its name under a picture, what it does, its colour's style."""
+
+    name: str
+    short: str
+    note: str
+    style: str
+
+
+_KNOWN = {
+    "blurred": Method("Blurred input", "Blurred", "what the frame camera gave", "control"),
+    "tfp": Method("Spike average (TFP)", "TFP", "threshold × mean of spikes, gray", "control"),
+    "tfi": Method("Spike interval (TFI)", "TFI", "threshold ÷ spike interval, gray", "control"),
+    "sdm": Method("Spike/blur ratio (SDM)", "SDM", "blurred × spike ratio, untrained", "control"),
+    "baseline": Method("VRT without spikes", "VRT", "the baseline, trained alike", "baseline"),
+    "fused": Method("VRT with spikes", "VRT + spikes", "the fused model", "fused"),
+    "sharp": Method("Sharp frame", "Sharp", "the ground truth", "control"),
+}
+
+
+def method(name: str) -> Method:
+    """Return how a method is shown; one that is not known is called as the user called it."""
+    return _KNOWN.get(name, Method(name, name, "a model given by name", "other"))
+
+
+def main_model(methods: Iterable[str]) -> str | None:
+    """Return the model that the report is about: the fused one, or else the last one named."""
+    models = [name for name in methods if method(name).style != "control"]
+    if MAIN in models:
+        return MAIN
+    return models[-1] if models else None

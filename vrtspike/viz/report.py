@@ -1,0 +1,261 @@
+"""A report that anyone can open: one HTML file, no network, light and dark.
+
+In: the results of an evaluation, what is known of the models' training runs, and the environment.
+Out: report.html with the numbers, the gain by sequence, pictures to compare, learning curves, and
+how all of it was made. Styles and scripts lie beside this file and are put into the page.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from html import escape
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+from vrtspike.inference.results import Results, write_text
+from vrtspike.viz.charts import Line, dot_chart, line_chart
+from vrtspike.viz.methods import BASELINE, main_model, method
+from vrtspike.viz.pictures import PanelPage
+from vrtspike.viz.tables import sequence_table, signed, summary_table
+
+CURVE_POINTS = 150
+CHART_ROWS = 40
+
+
+@dataclass(frozen=True)
+class RunRecord:
+    """What a training run left: its settings as YAML, and the records of metrics.jsonl."""
+
+    settings: str
+    metrics: Sequence[Mapping[str, Any]]
+
+    @classmethod
+    def read(cls, run: Path) -> RunRecord:
+        """Read a run folder; a file that is missing gives nothing."""
+        settings, metrics = run / "config.yaml", run / "metrics.jsonl"
+        records = []
+        for line in metrics.read_text(encoding="utf-8").splitlines() if metrics.is_file() else []:
+            try:
+                records.append(json.loads(line))
+            except json.JSONDecodeError:
+                continue  # a run that was killed may leave half a line
+        text = settings.read_text(encoding="utf-8") if settings.is_file() else ""
+        return cls(text, records)
+
+
+def write_report(
+    path: Path,
+    results: Results,
+    *,
+    title: str,
+    runs: Mapping[str, RunRecord],
+    environment: Mapping[str, str],
+) -> None:
+    """Write the report of an evaluation; `runs` are the models' training runs by method."""
+    panels = [PanelPage(number, panel) for number, panel in enumerate(results.panels)]
+    folder = files("vrtspike.viz")
+    style = (folder / "report.css").read_text(encoding="utf-8")
+    script = (folder / "report.js").read_text(encoding="utf-8")
+    images = "\n".join(panel.css() for panel in panels)
+    sections = [
+        _header(results, title),
+        _tiles(results),
+        summary_table(results),
+        _by_sequence(results),
+        _pictures(panels),
+        _curves(runs),
+        _details(results, runs, environment),
+    ]
+    write_text(
+        path,
+        f"""<!doctype html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<title>{escape(title)}: vrtspike report</title>
+<style>
+{style}
+{images}
+</style>
+</head>
+<body>
+{"".join(sections)}
+<script>
+{script}
+</script>
+</body>
+</html>
+""",
+    )
+
+
+def _header(results: Results, title: str) -> str:
+    facts = results.protocol
+    about = [
+        f"{len(results.sequences)} sequences",
+        f"{len(results.frames) // len(results.methods)} frames",
+        f"split <b>{escape(results.split)}</b>",
+    ]
+    if "frame_size" in facts:
+        (height, width), (rows, columns) = facts["frame_size"], facts["spike_size"]
+        about.append(f"frames {width} × {height}")
+        about.append(f"spikes {columns} × {rows} at {facts['spike_rate_hz']:,g} Hz")
+    return f"""
+<header class="page">
+  <div><p class="eyebrow">vrtspike evaluation</p><h1>{escape(title)}</h1>
+  <p class="about">{" · ".join(about)}</p></div>
+  <button type="button" class="theme" aria-label="switch between light and dark">◐</button>
+</header>"""
+
+
+def _tiles(results: Results) -> str:
+    """Return the few numbers that most readers come for."""
+    name = main_model(results.methods)
+    if name is None:
+        return ""
+    score, blurred = results.over_frames(name), results.over_frames("blurred")
+    tiles = [(f"{score.psnr:.2f}", "dB", f"PSNR, {method(name).name}")]
+    if BASELINE in results.methods and name != BASELINE:
+        gain = score.psnr - results.over_frames(BASELINE).psnr
+        tiles.append((signed(gain), "dB", "over the same model without spikes"))
+    tiles.append((signed(score.psnr - blurred.psnr), "dB", "over the blurred input"))
+    tiles.append((f"{score.ssim:.3f}", "", f"SSIM, blurred input {blurred.ssim:.3f}"))
+    return (
+        '<section class="tiles">'
+        + "".join(
+            f'<div class="tile"><p class="value">{escape(value)}<small>{unit}</small></p>'
+            f"<p>{escape(text)}</p></div>"
+            for value, unit, text in tiles
+        )
+        + "</section>"
+    )
+
+
+def _by_sequence(results: Results) -> str:
+    """Return each sequence's gain over its blurred input, as dots and as a table."""
+    models = [name for name in results.methods if method(name).style != "control"]
+    shown = models or [name for name in results.methods if name == "sdm"]
+    scores = {
+        sequence: {name: results.over_frames(name, sequence) for name in results.methods}
+        for sequence in results.sequences
+    }
+    gains = {
+        sequence: [
+            (method(name).name, method(name).style, found[name].psnr - found["blurred"].psnr)
+            for name in shown
+        ]
+        for sequence, found in list(scores.items())[:CHART_ROWS]
+    }
+    what = "PSNR gain over the blurred input, by sequence"
+    chart = dot_chart(gains, what=what) if shown else ""
+    more = len(scores) - len(gains)
+    note = f'<p class="note">{more} more sequences are in the table.</p>' if more > 0 else ""
+    return f"""
+<section class="split">
+<div><h2>Gain over the blurred input (dB)</h2>{_legend(shown)}{chart}{note}</div>
+<div><h2>PSNR by sequence</h2>{sequence_table(scores)}</div></section>"""
+
+
+def _legend(names: Sequence[str]) -> str:
+    entries = "".join(
+        f'<span><i class="key style-{method(name).style}"></i>{escape(method(name).name)}</span>'
+        for name in names
+    )
+    return f'<p class="legend">{entries}</p>'
+
+
+def _pictures(panels: Sequence[PanelPage]) -> str:
+    if not panels:
+        return ""
+    return f"""
+<section><h2>Pictures</h2>
+<p class="note">Of each sequence the frame whose blurred input has the lowest PSNR; close up, the
+place where blurred and sharp differ most. Neither choice looks at a model.</p>
+{"".join(panel.html() for panel in panels)}</section>"""
+
+
+def _curves(runs: Mapping[str, RunRecord]) -> str:
+    """Return learning curves, where runs recorded any."""
+    charts = []
+    for kind, key, heading, digits in (
+        ("val", "psnr", "Validation PSNR (dB)", 2),
+        ("train", "loss", "Training loss", 4),
+    ):
+        lines = []
+        for name, run in runs.items():
+            found = [
+                (float(record["step"]), float(record[key]))
+                for record in run.metrics
+                if record.get("kind") == kind and record.get(key) is not None
+            ]
+            if found:
+                look = method(name)
+                lines.append(Line(look.name, look.style, thinned(found)))
+        if lines:
+            chart = line_chart(lines, x_name="step", y_name=heading, digits=digits)
+            charts.append(f"<div><h3>{heading}</h3>{chart}</div>")
+    if not charts:
+        return ""
+    return f"""
+<section><h2>Learning curves</h2>{_legend(list(runs))}
+<div class="split">{"".join(charts)}</div></section>"""
+
+
+def thinned(points: Sequence[tuple[float, float]]) -> tuple[tuple[float, float], ...]:
+    """Average neighbouring points until at most `CURVE_POINTS` are left."""
+    width = -(-len(points) // CURVE_POINTS)
+    groups = [points[i : i + width] for i in range(0, len(points), width)]
+    return tuple(
+        (sum(x for x, _ in group) / len(group), sum(y for _, y in group) / len(group))
+        for group in groups
+    )
+
+
+def _details(
+    results: Results, runs: Mapping[str, RunRecord], environment: Mapping[str, str]
+) -> str:
+    """Return how the numbers were made: protocol, environment, settings."""
+    settings = "".join(
+        f"<details><summary>Settings of {escape(method(name).name)}</summary>"
+        f"<pre>{escape(run.settings)}</pre></details>"
+        for name, run in runs.items()
+        if run.settings
+    )
+    return f"""
+<section><h2>How this was made</h2><div class="split">
+<div><h3>Protocol</h3>{_facts(results.protocol)}</div>
+<div><h3>Environment</h3>{_facts(environment)}{settings}</div></div></section>"""
+
+
+def _facts(facts: Mapping[str, Any]) -> str:
+    rows = []
+    for name, value in facts.items():
+        if isinstance(value, Mapping):
+            inner = {f"{name}, {key}": entry for key, entry in value.items()}
+            rows += [_fact(key, entry) for key, entry in inner.items()]
+        else:
+            rows.append(_fact(name, value))
+    return f'<dl class="facts">{"".join(rows)}</dl>'
+
+
+def _fact(name: str, value: Any) -> str:
+    match value:
+        case None:
+            text = "none"
+        case Mapping():
+            text = ", ".join(f"{k.replace('_', ' ')} {_plain(v)}" for k, v in value.items())
+        case list() | tuple():
+            text = " × ".join(map(str, value)) if "size" in name else ", ".join(map(str, value))
+        case _:
+            text = _plain(value)
+    return f"<dt>{escape(name.replace('_', ' '))}</dt><dd>{escape(text)}</dd>"
+
+
+def _plain(value: Any) -> str:
+    if isinstance(value, int) and not isinstance(value, bool):
+        return f"{value:,}"
+    return "none" if value is None else str(value)

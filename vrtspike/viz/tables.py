@@ -1,0 +1,107 @@
+"""The tables of a report: all methods, and all sequences.
+
+In: the results of an evaluation. Out: HTML. The best number of a column is bold.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from html import escape
+
+from vrtspike.inference.results import Results, Score
+from vrtspike.viz.methods import BASELINE, method
+
+NOTE = """PSNR in dB and SSIM on uint8-rounded RGB, whole frames, mean over all frames; the last
+column is the mean over sequences. TFP and TFI are gray, so the colour they lack counts against
+them."""
+
+
+def summary_table(results: Results) -> str:
+    """Return the table of all methods, with what each gains over the input and the baseline."""
+    scores = {name: results.over_frames(name) for name in results.methods}
+    columns = {
+        "Method": {name: _name(name) for name in scores},
+        "PSNR": _numbers({name: score.psnr for name, score in scores.items()}, 2),
+        "": _lollipops({name: score.psnr for name, score in scores.items()}),
+        "over blurred": _gains(scores, "blurred"),
+    }
+    if BASELINE in scores:
+        columns["over baseline"] = _gains(scores, BASELINE)
+    columns["SSIM"] = _numbers({name: score.ssim for name, score in scores.items()}, 4)
+    lpips = {name: score.lpips for name, score in scores.items() if score.lpips is not None}
+    if lpips:
+        columns["LPIPS"] = _numbers(lpips, 4, best=min)
+    clips = {name: results.over_clips(name).psnr for name in scores}
+    columns["PSNR by clip"] = _numbers(clips, 2)
+    heads = "".join(f'<th scope="col">{head}</th>' for head in columns)
+    rows = "".join(
+        f"<tr>{''.join(cells[name] for cells in columns.values())}</tr>" for name in scores
+    )
+    return f"""
+<section><h2>Summary</h2><div class="scroll"><table class="summary">
+<thead><tr>{heads}</tr></thead><tbody>{rows}</tbody></table></div>
+<p class="note">{NOTE}</p></section>"""
+
+
+def sequence_table(scores: Mapping[str, Mapping[str, Score]]) -> str:
+    """Return the PSNR of every method in every sequence."""
+    methods = next(iter(scores.values()))
+    heads = "".join(f'<th scope="col">{escape(method(name).short)}</th>' for name in methods)
+    rows = []
+    for sequence, found in scores.items():
+        cells = _numbers({name: score.psnr for name, score in found.items()}, 2)
+        rows.append(f'<tr><th scope="row">{escape(sequence)}</th>{"".join(cells.values())}</tr>')
+    return f"""<div class="scroll tall"><table class="dense">
+<thead><tr><th scope="col">Sequence</th>{heads}</tr></thead>
+<tbody>{"".join(rows)}</tbody></table></div>"""
+
+
+def signed(value: float) -> str:
+    """Write a gain with its sign."""
+    return f"{value:+.2f}".replace("-", "\N{MINUS SIGN}")
+
+
+def _name(name: str) -> str:
+    look = method(name)
+    return (
+        f'<th scope="row"><i class="key style-{look.style}"></i>{escape(look.name)}'
+        f"<small>{escape(look.note)}</small></th>"
+    )
+
+
+def _numbers(values: Mapping[str, float], digits: int, *, best: object = max) -> dict[str, str]:
+    """Return the cells of a column of numbers."""
+    texts = {name: f"{value:.{digits}f}" for name, value in values.items()}
+    assert callable(best)
+    first = f"{best(values.values()):.{digits}f}"
+    return {
+        name: f"<td>{f'<b>{text}</b>' if text == first else text}</td>"
+        for name, text in texts.items()
+    }
+
+
+def _gains(scores: Mapping[str, Score], reference: str) -> dict[str, str]:
+    """Return the cells of a column of PSNR gains over one method."""
+    cells = {}
+    for name, score in scores.items():
+        gain = score.psnr - scores[reference].psnr
+        style = "up" if gain >= 0.005 else "down" if gain <= -0.005 else "muted"
+        text = "" if name == reference else signed(gain)
+        cells[name] = f'<td class="{style}">{text}</td>'
+    return cells
+
+
+def _lollipops(psnr: Mapping[str, float]) -> dict[str, str]:
+    """Return cells that show how far each method got from the blurred input."""
+    lowest = min(psnr.values())
+    span = max(max(psnr.values()) - lowest, 1e-6)
+    cells = {}
+    for name, value in psnr.items():
+        start, at = (100 * (x - lowest) / span for x in (psnr["blurred"], value))
+        stem = f"left:{min(start, at):.1f}%;width:{abs(at - start):.1f}%"
+        cells[name] = (
+            f'<td class="reach"><div class="style-{method(name).style}">'
+            f'<s style="left:{start:.1f}%"></s><i style="{stem}"></i>'
+            f'<b style="left:{at:.1f}%"></b></div></td>'
+        )
+    return cells
