@@ -203,19 +203,9 @@ def prepare(
         from vrtspike.progress import Progress
 
         with connect(), Progress("prepare") as progress:
-            from vrtspike.data.prepare import prepare as write_shards
+            from vrtspike.data.prepare import prepare_data
 
-            manifest = write_shards(
-                data.source,
-                data.shards,
-                frames=data.frames,
-                stride=data.stride,
-                tile=data.tile,
-                shard_samples=data.shard_samples,
-                splits=(data.train_split, data.val_split),
-                allow_refused=data.allow_refused,
-                progress=progress.update,
-            )
+            manifest = prepare_data(data, progress.update)
         samples = {name: len(split.samples) for name, split in manifest.splits.items()}
         refused = [refusal.model_dump() for refusal in manifest.refused]
         outcome.facts = {"shards": str(data.shards), "samples": samples, "refused": refused}

@@ -45,6 +45,7 @@ from vrtspike.data.shards import (
     write_atomically,
 )
 from vrtspike.errors import DataFormatError, VrtSpikeError
+from vrtspike.settings import DataSettings
 
 logger = logging.getLogger(__name__)
 
@@ -83,6 +84,21 @@ class Plan:
     jobs: list[Job]
     refused: list[Refusal]
     inputs: str
+
+
+def prepare_data(settings: DataSettings, progress: Report | None = None) -> Manifest:
+    """Prepare the training and validation splits that a configuration's data section names."""
+    return prepare(
+        settings.source,
+        settings.shards,
+        frames=settings.frames,
+        stride=settings.stride,
+        tile=settings.tile,
+        shard_samples=settings.shard_samples,
+        splits=(settings.train_split, settings.val_split),
+        allow_refused=settings.allow_refused,
+        progress=progress,
+    )
 
 
 def prepare(

@@ -26,10 +26,16 @@ class PhotographSet:
 
 
 TRAIN = PhotographSet(
-    ("astronaut.png", "motorcycle_left.png", "rocket.jpg", "ihc.png", "hubble_deep_field.jpg"),
+    (
+        "astronaut.png",
+        "motorcycle_left.png",
+        "retina.jpg",
+        "motorcycle_right.png",
+        "hubble_deep_field.jpg",
+    ),
     ("brick.png", "gravel.png", "coins.png"),
 )
-VALIDATION = PhotographSet(("retina.jpg",), ("clock_motion.png", "cell.png"))
+VALIDATION = PhotographSet(("ihc.png", "rocket.jpg"), ("clock_motion.png", "cell.png"))
 HELD_OUT = PhotographSet(("chelsea.png", "coffee.png", "camera.png"), ("grass.png", "moon.png"))
 
 

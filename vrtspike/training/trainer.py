@@ -25,6 +25,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
+from vrtspike.cluster import resolve_paths
 from vrtspike.config import dump_config
 from vrtspike.data.shards import MANIFEST, Manifest, read_manifest, write_atomically
 from vrtspike.errors import ResourceError
@@ -61,7 +62,7 @@ def train_worker(arguments: dict[str, Any]) -> None:
 
 def run_training(config: Config) -> Path:
     """Train, or continue, the run that a configuration describes; return its folder."""
-    config = _absolute(config)
+    config = resolve_paths(config)  # Ray's workers run in folders of their own
     folder = RunFolder(config.run.root / config.run.name)
     if folder.path.exists() and not folder.path.is_dir():
         raise ResourceError("the run's folder is a file", where=folder.path)
@@ -94,7 +95,7 @@ def ensure_data(config: Config) -> Manifest:
     """Return the shards' manifest; render and prepare first where they are missing."""
     data = config.data
     if not (data.shards / MANIFEST).is_file():
-        from vrtspike.data.prepare import prepare
+        from vrtspike.data.prepare import prepare_data
 
         if config.scenes is not None and not (data.source / "dataset.yaml").is_file():
             from vrtspike.simulate.distributed import simulate_scenes
@@ -102,34 +103,8 @@ def ensure_data(config: Config) -> Manifest:
             with Progress("simulate") as progress:
                 simulate_scenes(config.scenes, config.camera, data.source, progress.update)
         with Progress("prepare") as progress:
-            prepare(
-                data.source,
-                data.shards,
-                frames=data.frames,
-                stride=data.stride,
-                tile=data.tile,
-                shard_samples=data.shard_samples,
-                splits=(data.train_split, data.val_split),
-                allow_refused=data.allow_refused,
-                progress=progress.update,
-            )
+            prepare_data(data, progress.update)
     return read_manifest(data.shards)
-
-
-def _absolute(config: Config) -> Config:
-    """Make the paths that workers use independent of their working folder."""
-    data = config.data.model_copy(
-        update={"source": config.data.source.absolute(), "shards": config.data.shards.absolute()}
-    )
-    run = config.run.model_copy(update={"root": config.run.root.absolute()})
-    updates: dict[str, Any] = {"data": data, "run": run}
-    if config.loss.weights_dir is not None:
-        where = config.loss.weights_dir.absolute()
-        updates["loss"] = config.loss.model_copy(update={"weights_dir": where})
-    if config.train.init_weights is not None:
-        where = config.train.init_weights.absolute()
-        updates["train"] = config.train.model_copy(update={"init_weights": where})
-    return config.model_copy(update=updates)
 
 
 def _fit(config: Config, folder: RunFolder, cpus: float) -> None:

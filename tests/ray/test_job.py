@@ -1,0 +1,102 @@
+"""Training as a job on a running cluster with token authentication, as the README tells it."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+pytestmark = [pytest.mark.ray, pytest.mark.timeout(400)]
+
+
+def free_port() -> int:
+    """Return a port that nobody uses now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@pytest.fixture(scope="module")
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
+    """Run `ray start --head` with a token; give the environment of someone who submits jobs."""
+    home = tmp_path_factory.mktemp("home")
+    port, dashboard = free_port(), free_port()
+    environment = {k: v for k, v in os.environ.items() if not k.startswith("RAY_")} | {
+        "HOME": str(home),
+        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
+        "RAY_AUTH_MODE": "token",
+        "RAY_AUTH_TOKEN": secrets.token_hex(32),
+        "RAY_USAGE_STATS_ENABLED": "0",
+    }
+    head = subprocess.Popen(
+        [
+            *("ray", "start", "--head", "--block", "--num-cpus=2", f"--port={port}"),
+            *(f"--dashboard-port={dashboard}", f"--object-store-memory={300 * 2**20}"),
+        ],
+        env=environment,
+        cwd=home,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+    environment["RAY_API_SERVER_ADDRESS"] = f"http://127.0.0.1:{dashboard}"
+    try:
+        deadline = time.monotonic() + 60
+        while subprocess.run(
+            ["ray", "job", "list"], env=environment, capture_output=True, check=False
+        ).returncode:
+            assert time.monotonic() < deadline and head.poll() is None, "the cluster did not start"
+        yield environment
+    finally:
+        os.killpg(head.pid, signal.SIGTERM)
+        head.wait(30)
+
+
+def submit(cluster: dict[str, str], checkout: Path, *arguments: str) -> tuple[int, str]:
+    """Submit a training job from a checkout; return the command's status and what it printed."""
+    done = subprocess.run(
+        [
+            *("ray", "job", "submit", "--working-dir", ".", "--"),
+            *("python", "ray_jobs/train.py", "--config", "configs/debug.yaml", *arguments),
+        ],
+        cwd=checkout,
+        env=cluster,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    return done.returncode, done.stdout + done.stderr
+
+
+def test_a_submitted_job_trains_from_a_fresh_checkout(
+    cluster: dict[str, str], repository: Path
+) -> None:
+    """Nothing is prepared: the job renders its scenes, shards them and trains."""
+    status, log = submit(cluster, repository, "run.name=x", "train.steps=2")
+    assert status == 0, log
+    assert "train x: 2/2" in log and "Traceback" not in log
+    kept = Path(cluster["HOME"]) / "vrtspike"
+    assert str(kept) in log
+    assert (kept / "runs/x/export/model.safetensors").is_file()
+
+
+def test_a_refused_job_fails_with_one_line(cluster: dict[str, str], repository: Path) -> None:
+    status, log = submit(cluster, repository, "train.stepz=2")
+    assert status == 1
+    assert "vrtspike: unknown setting train.stepz" in log and "did you mean train.steps" in log
+    assert "Traceback" not in log
+
+
+def test_a_job_without_the_token_is_refused(cluster: dict[str, str], repository: Path) -> None:
+    stranger = cluster | {"RAY_AUTH_TOKEN": secrets.token_hex(32)}
+    status, log = submit(stranger, repository, "run.name=stranger")
+    assert status != 0 and "uthenticat" in log
+    assert not (Path(cluster["HOME"]) / "vrtspike/runs/stranger").exists()
