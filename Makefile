@@ -12,8 +12,8 @@ demo: $(BIN)/.installed
 test: $(BIN)/.installed-dev
 	@echo "Tests without Ray ..."
 	@pytest
-	@echo "Tests with a local Ray ..."
-	@pytest -m "ray and not slow"
+	@echo "Tests with a local Ray, and slow ones ..."
+	@pytest -m "ray or slow"
 
 check: $(BIN)/.installed-dev
 	@ruff format --check .
