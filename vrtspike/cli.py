@@ -209,8 +209,6 @@ def prepare(
         samples = {name: len(split.samples) for name, split in manifest.splits.items()}
         refused = [refusal.model_dump() for refusal in manifest.refused]
         outcome.facts = {"shards": str(data.shards), "samples": samples, "refused": refused}
-        for refusal in manifest.refused:
-            _say_error(f"refused {refusal.sequence}: {refusal.reason}")
         counts = ", ".join(f"{count} samples of {name}" for name, count in samples.items())
         _say(f"shards: {_short(data.shards)}: {counts}")
 

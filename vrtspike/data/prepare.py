@@ -343,9 +343,7 @@ def _remove_strays(shards: Path, manifest: Manifest) -> None:
 
 
 def _check_refusals(refused: list[Refusal], allowed: int, source: Path) -> None:
-    """Fail when more sequences were refused than the user accepts."""
-    for refusal in refused:
-        logger.warning("refused %s: %s", refusal.sequence, refusal.reason)
+    """Name the refused sequences, or fail when there are more than the user accepts."""
     if len(refused) > allowed:
         first = refused[0]
         raise DataFormatError(
@@ -354,6 +352,8 @@ def _check_refusals(refused: list[Refusal], allowed: int, source: Path) -> None:
             expected=f"at most {allowed} (data.allow_refused)",
             fix="repair or remove them (`vrtspike validate` lists all), or raise the limit",
         )
+    for refusal in refused:
+        logger.warning("refused %s: %s", refusal.sequence, refusal.reason)
 
 
 def _manifest(
