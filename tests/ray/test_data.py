@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -13,23 +13,7 @@ from vrtspike.data.samples import SampleReader
 from vrtspike.data.shards import Manifest, read_manifest
 from vrtspike.errors import DataFormatError
 
-pytestmark = pytest.mark.ray
-
-
-@pytest.fixture(scope="module", autouse=True)
-def cluster() -> Iterator[None]:
-    """Run a local Ray for the tests of this file."""
-    import ray
-
-    ray.init(
-        num_cpus=2,
-        object_store_memory=200 * 2**20,
-        include_dashboard=False,
-        log_to_driver=False,
-        logging_level="ERROR",
-    )
-    yield
-    ray.shutdown()
+pytestmark = [pytest.mark.usefixtures("local_ray"), pytest.mark.ray]
 
 
 @pytest.fixture(scope="module")
@@ -108,7 +92,8 @@ def test_the_stream_of_every_rank_is_the_plan(
     from vrtspike.data.pipeline import MicroBatches, Stream
 
     # Several datasets after one another, of several tasks each.
-    monkeypatch.setattr(pipeline, "TASKS", 2)
+    monkeypatch.setattr(pipeline, "AHEAD", 2)
+    monkeypatch.setattr(pipeline, "SEGMENT", 4)
     monkeypatch.setattr(pipeline, "RUN_ALONE", 3)
     reader = SampleReader(
         shards=str(source.parent / "shards"),

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import secrets
-import signal
+import shutil
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import psutil
 import pytest
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(400)]
@@ -25,9 +28,9 @@ def free_port() -> int:
 
 
 @pytest.fixture(scope="module")
-def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
+def cluster() -> Iterator[dict[str, str]]:
     """Run `ray start --head` with a token; give the environment of someone who submits jobs."""
-    home = tmp_path_factory.mktemp("home")
+    home = Path(tempfile.mkdtemp(prefix="vs-"))  # short: paths of sockets are limited
     port, dashboard = free_port(), free_port()
     environment = {k: v for k, v in os.environ.items() if not k.startswith("RAY_")} | {
         "HOME": str(home),
@@ -36,16 +39,16 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]
         "RAY_AUTH_TOKEN": secrets.token_hex(32),
         "RAY_USAGE_STATS_ENABLED": "0",
     }
-    head = subprocess.Popen(
+    head = psutil.Popen(
         [
-            *("ray", "start", "--head", "--block", "--num-cpus=2", f"--port={port}"),
-            *(f"--dashboard-port={dashboard}", f"--object-store-memory={300 * 2**20}"),
+            *("ray", "start", "--head", "--block", "--num-cpus=2", f"--temp-dir={home / 'ray'}"),
+            *(f"--port={port}", f"--dashboard-port={dashboard}"),
+            f"--object-store-memory={300 * 2**20}",
         ],
         env=environment,
         cwd=home,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
-        start_new_session=True,
     )
     environment["RAY_API_SERVER_ADDRESS"] = f"http://127.0.0.1:{dashboard}"
     try:
@@ -56,8 +59,12 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]
             assert time.monotonic() < deadline and head.poll() is None, "the cluster did not start"
         yield environment
     finally:
-        os.killpg(head.pid, signal.SIGTERM)
-        head.wait(30)
+        started = [*head.children(recursive=True), head]
+        for process in started:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process.kill()
+        psutil.wait_procs(started, timeout=30)
+        shutil.rmtree(home, ignore_errors=True)
 
 
 def submit(cluster: dict[str, str], checkout: Path, *arguments: str) -> tuple[int, str]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -14,19 +13,9 @@ from vrtspike.errors import DataFormatError
 from vrtspike.settings import CameraSettings, SceneSettings, VideoSettings
 from vrtspike.simulate.recording import write_scenes
 
-pytestmark = pytest.mark.ray
+pytestmark = [pytest.mark.usefixtures("local_ray"), pytest.mark.ray]
 SCENES = SceneSettings(sequences={"train": 3, "val": 1}, frames=2, height=48, width=64)
 CAMERA = CameraSettings(noise=0.05)
-
-
-@pytest.fixture(scope="module", autouse=True)
-def cluster() -> Iterator[None]:
-    """Run a local Ray for the tests of this file."""
-    import ray
-
-    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
-    yield
-    ray.shutdown()
 
 
 def contents(root: Path) -> dict[str, bytes]:
