@@ -52,11 +52,11 @@ def cluster() -> Iterator[dict[str, str]]:
     )
     environment["RAY_API_SERVER_ADDRESS"] = f"http://127.0.0.1:{dashboard}"
     try:
-        deadline = time.monotonic() + 60
-        while subprocess.run(
-            ["ray", "job", "list"], env=environment, capture_output=True, check=False
-        ).returncode:
+        deadline = time.monotonic() + 90
+        trial = ["ray", "job", "submit", "--", "true"]  # the agent that runs jobs comes last
+        while subprocess.run(trial, env=environment, capture_output=True, check=False).returncode:
             assert time.monotonic() < deadline and head.poll() is None, "the cluster did not start"
+            time.sleep(1)
         yield environment
     finally:
         started = [*head.children(recursive=True), head]
