@@ -139,6 +139,13 @@ class RefineGroup(nn.Module):
         return out
 
 
+def _entry(channels: int, refine_channels: int) -> nn.Sequential:
+    """Return the change of width before the groups of stage 8, under its published names."""
+    return nn.Sequential(
+        nn.Identity(), nn.LayerNorm(channels), nn.Linear(channels, refine_channels)
+    )
+
+
 class VRT(nn.Module):
     """The video restoration transformer."""
 
@@ -184,19 +191,12 @@ class VRT(nn.Module):
                 **recompute,
             )
             setattr(self, f"stage{i + 1}", stage)
-        entry = [nn.Identity(), nn.LayerNorm(channels), nn.Linear(channels, refine_channels)]
-        refine: list[nn.Module] = [nn.Sequential(*entry)]
-        refine_windows = [window] * refine_groups[0] + [(1, *window[1:])] * refine_groups[1]
-        for i, group_window in enumerate(refine_windows):
+        refine: list[nn.Module] = [_entry(channels, refine_channels)]
+        windows = [window] * refine_groups[0] + [(1, *window[1:])] * refine_groups[1]
+        for i, group_window in enumerate(windows):
             start = len(SCALES) * blocks + i * refine_blocks
-            group = BlockGroup(
-                refine_channels,
-                group_window,
-                heads,
-                mlp_ratio,
-                rates[start : start + refine_blocks],
-                **recompute,
-            )
+            share = rates[start : start + refine_blocks]
+            group = BlockGroup(refine_channels, group_window, heads, mlp_ratio, share, **recompute)
             refine.append(RefineGroup(refine_channels, group))
         self.stage8 = nn.Sequential(*refine)
         self.norm = nn.LayerNorm(refine_channels)
