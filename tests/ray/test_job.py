@@ -31,7 +31,7 @@ def free_port() -> int:
 def cluster() -> Iterator[dict[str, str]]:
     """Run `ray start --head` with a token; give the environment of someone who submits jobs."""
     home = Path(tempfile.mkdtemp(prefix="vs-"))  # short: paths of sockets are limited
-    port, dashboard = free_port(), free_port()
+    port, dashboard, agent = free_port(), free_port(), free_port()
     environment = {k: v for k, v in os.environ.items() if not k.startswith("RAY_")} | {
         "HOME": str(home),
         "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
@@ -43,6 +43,7 @@ def cluster() -> Iterator[dict[str, str]]:
         [
             *("ray", "start", "--head", "--block", "--num-cpus=2", f"--temp-dir={home / 'ray'}"),
             *(f"--port={port}", f"--dashboard-port={dashboard}"),
+            f"--dashboard-agent-listen-port={agent}",  # the default is taken if another Ray runs
             f"--object-store-memory={300 * 2**20}",
         ],
         env=environment,
@@ -54,8 +55,12 @@ def cluster() -> Iterator[dict[str, str]]:
     try:
         deadline = time.monotonic() + 90
         trial = ["ray", "job", "submit", "--", "true"]  # the agent that runs jobs comes last
-        while subprocess.run(trial, env=environment, capture_output=True, check=False).returncode:
-            assert time.monotonic() < deadline and head.poll() is None, "the cluster did not start"
+        while (
+            ready := subprocess.run(
+                trial, env=environment, capture_output=True, text=True, check=False
+            )
+        ).returncode:
+            assert time.monotonic() < deadline and head.poll() is None, ready.stdout + ready.stderr
             time.sleep(1)
         yield environment
     finally:
