@@ -82,7 +82,7 @@ class SpikeVRT(nn.Module):
             )
         features = self.encoder(*self._on_frame_grid(voxels, blurred))
         features = [attend(x) for attend, x in zip(self.temporal, features, strict=True)]
-        return self.vrt.restore(blurred, lambda i, x: self.fusion[i](x, features[i]))
+        return self.vrt.restore(blurred, leave=lambda i, x: self.fusion[i](x, features[i]))
 
     def _on_frame_grid(self, voxels: Tensor, blurred: Tensor) -> tuple[Tensor, tuple[int, int]]:
         """Pad the voxels as VRT pads the frames; return them and the padded frame size."""

@@ -1,6 +1,7 @@
 """VRT, the video restoration transformer, for deblurring (Liang et al., 2022, arXiv 2201.12288).
 
-In: blurred RGB frames `(b, t, 3, h, w)` in [0, 1], t >= 2. Out: restored frames, same shape.
+In: blurred RGB frames `(b, t, 3, h, w)` in [0, 1], t >= 2 (more channels may follow RGB: in_chans).
+Out: restored RGB frames.
 
     flows = SpyNet(all neighbouring frames, both directions, one call)
     x0 = conv_first(frames, their neighbours warped by nearest-4)
@@ -15,6 +16,7 @@ cropped again; the published implementation fails there.
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 import torch
 import torch.nn.functional as F
@@ -31,6 +33,7 @@ from vrtspike.model.spynet import SpyNet
 from vrtspike.model.warp import flow_warp, full_precision, nearest4_warp
 
 SCALES = (1, 2, 4, 8, 4, 2, 1)
+ENCODER_STAGES = 4
 MAX_RESIDUE = 10.0
 UNIT = max(SCALES)
 Fuse = Callable[[int, Tensor], Tensor]
@@ -90,10 +93,18 @@ class Stage(nn.Module):
         self.pa_fuse = GatedMLP(3 * channels, 3 * channels, channels)
 
     def forward(
-        self, x: Float[Tensor, "b t h w c"], flows: tuple[Tensor, Tensor]
+        self,
+        x: Float[Tensor, "b t h w c"],
+        flows: tuple[Tensor, Tensor],
+        enter: Callable[[Tensor], Tensor] | None = None,
     ) -> Float[Tensor, "b t h2 w2 c"]:
-        """Return the feature of this scale; `flows`: backward and forward `(b, t-1, 2, h, w)`."""
+        """Return the feature of this scale; `flows`: backward and forward `(b, t-1, 2, h, w)`.
+
+        `enter` may change the feature at this scale before anything attends to it.
+        """
         x = self.reshape(x)
+        if enter is not None:
+            x = enter(x)
         x = self.linear1(self.residual_group1(x)) + x
         x = self.linear2(self.residual_group2(x)) + x
         fused: Tensor = self.pa_fuse(torch.cat((x, *self._align(x, flows)), dim=-1))
@@ -152,6 +163,7 @@ class VRT(nn.Module):
     def __init__(
         self,
         *,
+        in_chans: int = 3,
         channels: int = 96,
         refine_channels: int = 120,
         blocks: int = 8,
@@ -174,7 +186,8 @@ class VRT(nn.Module):
         self.channels = channels
         depth = len(SCALES) * blocks + sum(refine_groups) * refine_blocks
         rates = torch.linspace(0, drop_path, depth, device="cpu").tolist()
-        self.conv_first = VideoConv(9 * 3, channels, (1, 3, 3))
+        self.in_chans = in_chans
+        self.conv_first = VideoConv(9 * in_chans, channels, (1, 3, 3))
         self.spynet = SpyNet(flow_channels, zero_init=zero_init_flow)
         for i, scale in enumerate(SCALES):
             stage = Stage(
@@ -217,30 +230,48 @@ class VRT(nn.Module):
         return [getattr(self, f"stage{i + 1}") for i in range(len(SCALES))]
 
     def forward(
-        self, blurred: Float[Tensor, "b t 3 h w"], voxels: None = None
+        self, blurred: Float[Tensor, "b t c h w"], voxels: None = None
     ) -> Float[Tensor, "b t 3 h w"]:
         """Restore sharp frames."""
-        return self.restore(blurred, lambda stage, x: x)
+        return self.restore(blurred)
 
-    def restore(self, blurred: Tensor, fuse: Fuse) -> Tensor:
-        """Restore sharp frames; `fuse(stage, x)` may change the feature after stages 1 to 4."""
-        if blurred.shape[1] < 2:
+    def restore(
+        self, blurred: Tensor, *, enter: Fuse | None = None, leave: Fuse | None = None
+    ) -> Tensor:
+        """Restore sharp frames from `(b, t, in_chans, h, w)`, of which the first three are RGB.
+
+        `enter(i, x)` may change the feature `(b, t, h, w, c)` of encoder stage i = 0 to 3 before it
+        attends, and `leave(i, x)` what the stage hands on: to the next one and into the skips.
+        """
+        self._check(blurred)
+        height, width = blurred.shape[-2:]
+        frames = self._pad(blurred)
+        flows = self._flows(frames[:, :, :3])
+        x = self._first(frames, flows)
+        x = x + self.conv_after_body(self._features(x, flows, enter, leave))
+        residual: Tensor = rearrange(self.conv_last(x), "b t h w c -> b t c h w")
+        restored = frames[:, :, :3] + residual.to(frames.dtype)
+        if restored.shape[-2:] == (height, width):
+            return restored
+        return restored[..., :height, :width].contiguous()
+
+    def _check(self, blurred: Tensor) -> None:
+        """Refuse what cannot be restored."""
+        frames, channels = blurred.shape[1:3]
+        if frames < 2:
             raise DataFormatError(
                 "VRT restores a video from its neighbouring frames",
-                got=f"{blurred.shape[1]} frame",
+                got=f"{frames} frame",
                 expected="at least 2",
                 fix="give a longer clip",
             )
-        height, width = blurred.shape[-2:]
-        frames = self._pad(blurred)
-        flows = self._flows(frames)
-        x = self._first(frames, flows)
-        x = x + self.conv_after_body(self._features(x, flows, fuse))
-        residual: Tensor = rearrange(self.conv_last(x), "b t h w c -> b t c h w")
-        restored = frames + residual.to(frames.dtype)
-        if restored.shape == blurred.shape:
-            return restored
-        return restored[..., :height, :width].contiguous()
+        if channels != self.in_chans:
+            raise DataFormatError(
+                "the frames do not have the model's channels",
+                got=f"shape {tuple(blurred.shape)}",
+                expected=f"(b, t, {self.in_chans}, h, w)",
+                fix="give RGB frames, and spikes as voxels",
+            )
 
     def _pad(self, frames: Tensor) -> Tensor:
         """Replicate the border up to sizes that the coarsest scale divides."""
@@ -257,7 +288,7 @@ class VRT(nn.Module):
         backward[t] points from frame t to t+1 and so warps t+1 to t; forward[t] the other way.
         """
         with torch.autocast(frames.device.type, enabled=False):
-            images = full_precision(frames[:, :, :3])
+            images = full_precision(frames)
             before = rearrange(images[:, :-1], "b t c h w -> (b t) c h w")
             after = rearrange(images[:, 1:], "b t c h w -> (b t) c h w")
             scales = self.spynet(torch.cat((before, after)), torch.cat((after, before)))
@@ -279,16 +310,25 @@ class VRT(nn.Module):
         out: Tensor = self.conv_first(rearrange(x, "b t c h w -> b t h w c"))
         return out
 
-    def _features(self, x: Tensor, flows: list[tuple[Tensor, Tensor]], fuse: Fuse) -> Tensor:
+    def _features(
+        self,
+        x: Tensor,
+        flows: list[tuple[Tensor, Tensor]],
+        enter: Fuse | None,
+        leave: Fuse | None,
+    ) -> Tensor:
         skips: list[Tensor] = []
         for i, stage in enumerate(self.stages()):
-            if (
-                i > 4
-            ):  # stages 6 and 7; stage 5 follows the bottleneck, stage 8 takes the first skip
-                x = x + skips[7 - i]
-            x = stage(x, flows[SCALES[i].bit_length() - 1])
-            if i < 4:
-                x = fuse(i, x)
+            if i > ENCODER_STAGES:  # stage 5 follows the bottleneck, stage 8 takes the first skip
+                x = x + skips[len(SCALES) - i]
+            in_encoder = i < ENCODER_STAGES
+            x = stage(
+                x,
+                flows[SCALES[i].bit_length() - 1],
+                partial(enter, i) if enter is not None and in_encoder else None,
+            )
+            if in_encoder:
+                x = x if leave is None else leave(i, x)
                 skips.append(x)
         x = self.stage8(x + skips[0])
         out: Tensor = self.norm(x)
