@@ -142,26 +142,40 @@ class SpikeBranchSettings(Section):
     bins: Positive = 32
     """Voxel bins a frame (k)."""
     heads: Positive = 4
-    """Heads of temporal self- and cross-attention."""
+    """Heads of attention over spikes (fusions `temporal` and `window`)."""
     mlp_ratio: Annotated[float, Field(gt=0)] = 2.0
-    """Hidden width of the MLPs over the channels."""
+    """Hidden width of the MLPs over the channels (fusions `temporal` and `window`)."""
     blocks: Positive = 2
     """Residual blocks of the encoder at each scale."""
     kernel: tuple[Positive, Positive, Positive] = (3, 3, 3)
     """Kernel of the encoder's convolutions in t, h and w."""
+    temporal_strides: tuple[Positive, Positive, Positive] = (1, 1, 1)
+    """Strides in t of the three steps to the encoder's coarser scales."""
     temporal_bias: bool = True
     """Learn one slope a head that favours spikes of the same instant."""
+    window: Positive = 8
+    """Side of the windows of fusion `window`, in pixels of each scale."""
     zero_init_fusion: bool = False
-    """Zero the output projections, so that the fused model starts equal to plain VRT."""
-    max_tokens: int | None = None
-    """Most tokens that temporal attention computes at once; null: all. Memory only."""
+    """Zero what spikes add to the frames, so that the fused model starts equal to plain VRT."""
+    chunk_size: Positive | None = None
+    """Attention over spikes works on chunks of the picture: side of a square or number of rows, in
+    pixels of each scale. Memory only: smaller chunks take less, and are computed again in the
+    backward pass. Null: no chunks."""
+    chunk_shape: Literal["square", "rows"] = "square"
+    """Squares, or bands over the whole width."""
+    max_batch_tokens: Positive | None = None
+    """Most tokens (batch x instants x pixels) of a chunk, which shrinks until they fit; a pixel, or
+    one window, is always taken. Null: no limit."""
 
 
 class ModelSettings(Section):
     """VRT and its spike branch; the defaults are the published deblurring model with spikes."""
 
-    fusion: Literal["temporal", "none"] = "temporal"
-    """How spikes enter: `temporal` cross-attention after stages 1-4, or `none` (plain VRT)."""
+    fusion: Literal["temporal", "window", "concat", "early", "none"] = "temporal"
+    """How spikes enter. `temporal`: the feature after each of stages 1-4 attends to those of its
+    pixel at all instants; `window`: to those of all pixels in a window, too; `concat`: concatenated
+    with the feature before stages 1-4 attend; `early`: as a fourth channel of the input; `none`:
+    plain VRT."""
     channels: Positive = 96
     """Width of stages 1 to 7."""
     refine_channels: Positive = 120

@@ -7,7 +7,6 @@ import torch
 import torch.nn.functional as F
 from torchvision.ops import deform_conv2d
 
-from vrtspike.model.attention import WindowAttention, relative_position_index, sine_position
 from vrtspike.model.conv import VideoConv
 from vrtspike.model.deform import sampled_deform_conv2d
 from vrtspike.model.warp import flow_warp, nearest4_warp
@@ -63,69 +62,3 @@ def test_video_convolution_equals_conv3d(kernel: tuple[int, int, int], stride: i
     conv, x = VideoConv(3, 5, kernel, stride=stride), torch.rand(2, 4, 6, 8, 3)
     expected = F.conv3d(x.permute(0, 4, 1, 2, 3), conv.weight, conv.bias, conv.stride, conv.padding)
     torch.testing.assert_close(conv(x), expected.permute(0, 2, 3, 4, 1), atol=1e-5, rtol=1e-4)
-
-
-def test_bias_index_of_the_published_windows() -> None:
-    """Three entries measured on the published implementation."""
-    index = relative_position_index((2, 8, 8), (2, 8, 8), torch.device("cpu"))
-    assert (index[0, 0], index[0, -1], index[-1, 0]) == (337, 0, 674)
-
-
-def test_bias_index_of_a_shorter_window_is_a_corner_of_the_whole() -> None:
-    device = torch.device("cpu")
-    whole = relative_position_index((6, 4, 4), (6, 4, 4), device)
-    clipped = relative_position_index((5, 4, 4), (6, 4, 4), device)
-    assert torch.equal(clipped, whole[:80, :80])
-
-
-@pytest.mark.parametrize("shift", [(0, 0, 0), (1, 2, 2), (0, 2, 1)])
-@pytest.mark.parametrize("mutual", [False, True])
-def test_shifted_windows_equal_attention_with_a_mask_for_each_window(
-    shift: tuple[int, int, int], mutual: bool
-) -> None:
-    """Compute every window by itself, with a mask from the tokens' places before the shift."""
-    window, grid = (2, 4, 4), (2, 3, 2)
-    attention = WindowAttention(8, window, 2, mutual=mutual)
-    windows = torch.rand(1, *grid, 32, 8)
-    got = attention(windows, window, shift)
-    size = [g * w for g, w in zip(grid, window, strict=True)]
-    place = torch.stack(torch.meshgrid(*(torch.arange(s) for s in size), indexing="ij"), dim=-1)
-    wrapped = torch.stack(
-        [place[..., i] >= size[i] - shift[i] for i in range(3)], dim=-1
-    )  # tokens that the roll carried around, by axis
-    for t in range(grid[0]):
-        for i in range(grid[1]):
-            for j in range(grid[2]):
-                cut = wrapped[2 * t : 2 * t + 2, 4 * i : 4 * i + 4, 4 * j : 4 * j + 4]
-                region = cut.reshape(32, 3)
-                same = (region[:, None] == region[None]).all(-1)
-                expected = _attend_naively(attention, windows[0, t, i, j], same, region[:, 1:])
-                torch.testing.assert_close(got[0, t, i, j], expected)
-
-
-def _attend_naively(
-    attention: WindowAttention, x: torch.Tensor, same: torch.Tensor, space: torch.Tensor
-) -> torch.Tensor:
-    index = relative_position_index((2, 4, 4), (2, 4, 4), x.device)
-    bias = attention.relative_position_bias_table[index]
-    parts = []
-    q, k, v = attention.qkv_self(x).chunk(3, dim=-1)
-    parts.append(_heads(q, k, v, same, bias))
-    if attention.mutual:
-        q, k, v = attention.qkv_mut(x + sine_position(4, 4, 8, x.device).repeat(2, 1)).chunk(3, -1)
-        spatial = (space[:16, None] == space[None, :16]).all(-1)
-        first = _heads(q[16:], k[:16], v[:16], spatial, None)
-        second = _heads(q[:16], k[16:], v[16:], spatial, None)
-        parts.insert(0, torch.cat((first, second)))
-    return attention.proj(torch.cat(parts, dim=-1))
-
-
-def _heads(q, k, v, same, bias):  # type: ignore[no-untyped-def]
-    outs = []
-    for m in range(2):
-        part = slice(4 * m, 4 * m + 4)
-        score = q[:, part] @ k[:, part].T / 2 + torch.where(same, 0.0, -100.0)
-        if bias is not None:
-            score = score + bias[..., m]
-        outs.append(score.softmax(-1) @ v[:, part])
-    return torch.cat(outs, dim=-1)

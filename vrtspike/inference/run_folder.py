@@ -60,10 +60,11 @@ def load_run(run: Path) -> tuple[nn.Module, Config]:
     config = load_config(run / CONFIG)
     model = build_model(config.model)
     report = load_weights(model, run / WEIGHTS)
-    if report.missing:
+    if report.missing or report.adapted:
         raise CheckpointError(
-            "the exported weights are not those of a whole model",
+            "the exported weights are not those of the exported configuration",
             where=run / WEIGHTS,
-            got=f"{len(report.missing)} tensors missing, {report.missing[0]} first",
+            got=str(report),
+            expected="every tensor taken as it is",
         )
     return model.eval(), config

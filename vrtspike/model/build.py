@@ -5,18 +5,51 @@ from __future__ import annotations
 from torch import nn
 
 from vrtspike.errors import ConfigError
+from vrtspike.model.chunks import Chunks
+from vrtspike.model.early_fusion import EarlyFusionVRT
+from vrtspike.model.fusion import ConcatFusion, CrossAttentionFusion, SpikeWindowAttention
+from vrtspike.model.spike_encoder import SCALES, SpikeEncoder3D
 from vrtspike.model.spike_vrt import SpikeVRT
+from vrtspike.model.temporal import SpikeTemporalAttention, TemporalAttention
 from vrtspike.model.vrt import VRT
 from vrtspike.settings import ModelSettings
 
 
 def build_model(settings: ModelSettings) -> nn.Module:
     """Build the model that the settings describe: forward(blurred, voxels=None) -> restored."""
-    for name, width, divisor in (
+    _check_widths(settings)
+    spike = settings.spike
+    match settings.fusion:
+        case "none":
+            return _vrt(settings)
+        case "early":
+            vrt = _vrt(settings, in_chans=4)
+            return EarlyFusionVRT(vrt, bins=spike.bins, zero_init=spike.zero_init_fusion)
+        case "concat":
+            vrt, encoder = _vrt(settings), _encoder(settings)
+            concat = [
+                ConcatFusion(settings.channels, zero_init=spike.zero_init_fusion)
+                for _ in range(SCALES)
+            ]
+            return SpikeVRT(vrt, encoder, [], concat)
+        case "temporal" | "window":
+            vrt, encoder = _vrt(settings), _encoder(settings)
+            temporal = [_self_attention(settings) for _ in range(SCALES)]
+            return SpikeVRT(
+                vrt, encoder, temporal, [_cross_attention(settings) for _ in range(SCALES)]
+            )
+
+
+def _check_widths(settings: ModelSettings) -> None:
+    """Check that widths divide over what splits them."""
+    checks = [
         ("heads", settings.channels, settings.heads),
         ("heads", settings.refine_channels, settings.heads),
         ("deformable_groups", settings.channels, settings.deformable_groups),
-    ):
+    ]
+    if settings.fusion in ("temporal", "window"):
+        checks.append(("spike.heads", settings.channels, settings.spike.heads))
+    for name, width, divisor in checks:
         if width % divisor:
             raise ConfigError(
                 f"model.{name} does not divide the width that it splits",
@@ -24,7 +57,11 @@ def build_model(settings: ModelSettings) -> nn.Module:
                 expected="a divisor of the width",
                 fix=f"change model.{name}, model.channels or model.refine_channels",
             )
-    vrt = VRT(
+
+
+def _vrt(settings: ModelSettings, *, in_chans: int = 3) -> VRT:
+    return VRT(
+        in_chans=in_chans,
         channels=settings.channels,
         refine_channels=settings.refine_channels,
         blocks=settings.blocks,
@@ -42,19 +79,46 @@ def build_model(settings: ModelSettings) -> nn.Module:
         checkpoint_attention=settings.checkpoint_attention,
         checkpoint_mlp=settings.checkpoint_mlp,
     )
+
+
+def _encoder(settings: ModelSettings) -> SpikeEncoder3D:
     spike = settings.spike
-    match settings.fusion:
-        case "none":
-            return vrt
-        case "temporal":
-            return SpikeVRT(
-                vrt,
-                bins=spike.bins,
-                heads=spike.heads,
-                mlp_ratio=spike.mlp_ratio,
-                blocks=spike.blocks,
-                kernel=spike.kernel,
-                temporal_bias=spike.temporal_bias,
-                zero_init_fusion=spike.zero_init_fusion,
-                max_tokens=spike.max_tokens,
-            )
+    return SpikeEncoder3D(
+        spike.bins,
+        settings.channels,
+        blocks=spike.blocks,
+        kernel=spike.kernel,
+        temporal_strides=spike.temporal_strides,
+    )
+
+
+def _self_attention(settings: ModelSettings) -> SpikeTemporalAttention:
+    spike, channels = settings.spike, settings.channels
+    return SpikeTemporalAttention(
+        channels,
+        TemporalAttention(channels, spike.heads, biased=spike.temporal_bias),
+        spike.mlp_ratio,
+        chunks=Chunks(spike.chunk_size, spike.chunk_shape, spike.max_batch_tokens),
+        checkpoint_attention=settings.checkpoint_attention,
+        checkpoint_mlp=settings.checkpoint_mlp,
+    )
+
+
+def _cross_attention(settings: ModelSettings) -> CrossAttentionFusion:
+    spike, channels = settings.spike, settings.channels
+    attention: TemporalAttention | SpikeWindowAttention
+    if settings.fusion == "window":
+        unit = spike.window
+        attention = SpikeWindowAttention(channels, spike.heads, unit, biased=spike.temporal_bias)
+    else:
+        unit = 1
+        attention = TemporalAttention(channels, spike.heads, biased=spike.temporal_bias)
+    return CrossAttentionFusion(
+        channels,
+        attention,
+        spike.mlp_ratio,
+        chunks=Chunks(spike.chunk_size, spike.chunk_shape, spike.max_batch_tokens, unit),
+        checkpoint_attention=settings.checkpoint_attention,
+        checkpoint_mlp=settings.checkpoint_mlp,
+        zero_init=spike.zero_init_fusion,
+    )

@@ -14,6 +14,7 @@ from einops import rearrange, repeat
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from vrtspike.model.recompute import recompute
 from vrtspike.model.warp import full_precision, normalized_grid
 
 KERNEL = 3
@@ -32,11 +33,11 @@ class DeformableAlignment(nn.Module):
         nn.init.uniform_(self.weight, -bound, bound)
         self.conv_offset = nn.Sequential(
             nn.Conv2d(2 * channels + 2, channels, 3, padding=1),
-            nn.LeakyReLU(0.1),
+            nn.LeakyReLU(0.1, inplace=True),
             nn.Conv2d(channels, channels, 3, padding=1),
-            nn.LeakyReLU(0.1),
+            nn.LeakyReLU(0.1, inplace=True),
             nn.Conv2d(channels, channels, 3, padding=1),
-            nn.LeakyReLU(0.1),
+            nn.LeakyReLU(0.1, inplace=True),
             nn.Conv2d(channels, 3 * TAPS * groups, 3, padding=1),
         )
         nn.init.zeros_(self.conv_offset[-1].weight)  # type: ignore[arg-type]
@@ -51,8 +52,17 @@ class DeformableAlignment(nn.Module):
     ) -> Float[Tensor, "n c h w"]:
         """Return the neighbour seen from the current frame."""
         x = torch.cat((warped, current, flow.to(current.dtype)), dim=1)
-        out = full_precision(self.conv_offset(x.contiguous(memory_format=torch.channels_last)))
-        residue, mask = out[:, : 2 * TAPS * self.groups], out[:, 2 * TAPS * self.groups :]
+        raw = full_precision(self.conv_offset(x.contiguous(memory_format=torch.channels_last)))
+        # Offsets and what they gather, nine times the feature, are made again rather than kept.
+        if neighbour.is_cuda:
+            return recompute(self._convolve, neighbour, raw, flow)
+        # Image by image, because what is gathered then stays in a CPU's cache.
+        parts = zip(*(torch.split(x, 1) for x in (neighbour, raw, flow)), strict=True)
+        return torch.cat([recompute(self._convolve, *part) for part in parts])
+
+    def _convolve(self, neighbour: Tensor, raw: Tensor, flow: Tensor) -> Tensor:
+        """Convolve at the offsets and with the mask that `raw` holds, `(n, 27 * groups, h, w)`."""
+        residue, mask = raw[:, : 2 * TAPS * self.groups], raw[:, 2 * TAPS * self.groups :]
         offset = self.max_residue * torch.tanh(residue)
         offset = offset + repeat(flow.flip(1), "n two h w -> n (k two) h w", k=TAPS * self.groups)
         convolve = sampled_deform_conv2d
@@ -74,8 +84,8 @@ def sampled_deform_conv2d(
 ) -> Float[Tensor, "n o h w"]:
     """Compute `torchvision.ops.deform_conv2d` (3x3, stride 1) by grid_sample and a product.
 
-    On CPU this is several times faster, backward above all, and image by image, because what is
-    gathered then stays in the cache; torchvision's kernel is the reference.
+    On a CPU this is several times faster, backward above all, than torchvision's kernel, which is
+    the reference.
     """
     groups, (height, width) = mask.shape[1] // TAPS, x.shape[-2:]
     taps = torch.arange(KERNEL, device=x.device) - padding

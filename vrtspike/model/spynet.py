@@ -31,7 +31,7 @@ class FlowLevel(nn.Module):
         widths = (8, *channels, 2)
         layers: list[nn.Module] = []
         for c_in, c_out in pairwise(widths):
-            layers += [nn.Conv2d(c_in, c_out, 7, padding=3), nn.ReLU()]
+            layers += [nn.Conv2d(c_in, c_out, 7, padding=3), nn.ReLU(inplace=True)]
         self.basic_module = nn.Sequential(*layers[:-1])
 
     def forward(self, x: Float[Tensor, "n 8 h w"]) -> Float[Tensor, "n 2 h w"]:

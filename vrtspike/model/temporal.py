@@ -1,8 +1,8 @@
 """Attention along time at every pixel: within the spike features, and from frames to spikes.
 
-In and out: channels-last features `(b, t, h, w, c)`. The sequences are h*w many and t short, so
-the products are taken per pixel with the channels of a head summed last, no sequence is copied
-into a batch of its own, and results do not depend on how many pixels are computed at once.
+In and out: channels-last features `(b, t, h, w, c)`. The sequences are short and as many as pixels
+and heads; heads of neighbouring pixels follow each other in memory, so one batched product takes
+those of a clip as they lie (several clips are copied once).
 
 Without positions, attention along t cannot tell the spikes of its own frame from another's. A
 slope for each head, learned, lowers the score of distant instants: score = q.k / sqrt(d) -
@@ -18,65 +18,69 @@ from einops import rearrange
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from vrtspike.model.chunks import Chunks
+from vrtspike.model.recompute import recompute
+
 SLOPES = (8.0, 2.0, 0.5, 0.0)
+
+
+def initial_slopes(heads: int) -> nn.Parameter:
+    """Return a slope `(m,)` for each head: from the own instant alone to all alike."""
+    return nn.Parameter(torch.tensor([SLOPES[i % len(SLOPES)] for i in range(heads)]))
+
+
+def temporal_bias(slopes: Float[Tensor, " m"], queries: int, keys: int) -> Float[Tensor, "m t s"]:
+    """Return -slope * |t_query - t_key|, with times in frames of the query."""
+    t_query = torch.arange(queries, device=slopes.device) + 0.5
+    t_key = (torch.arange(keys, device=slopes.device) + 0.5) * (queries / keys)
+    distance = (t_query[:, None] - t_key).abs()
+    return -slopes[:, None, None] * distance.to(slopes.dtype)
+
+
+def resample_time(x: Float[Tensor, "b s ..."], instants: int) -> Float[Tensor, "b t ..."]:
+    """Interpolate linearly between instants, to another number of them over the same time."""
+    if x.shape[1] == instants:
+        return x
+    flat = rearrange(x.flatten(2), "b s n -> b n s")
+    flat = F.interpolate(flat, instants, mode="linear", align_corners=False)
+    return rearrange(flat, "b n t -> b t n").reshape(x.shape[0], instants, *x.shape[2:])
 
 
 class TemporalAttention(nn.Module):
     """Multi-head attention along t, at every pixel by itself."""
 
-    def __init__(
-        self,
-        channels: int,
-        heads: int,
-        *,
-        temporal_bias: bool = True,
-        max_tokens: int | None = None,
-    ) -> None:
+    def __init__(self, channels: int, heads: int, *, biased: bool = True) -> None:
         super().__init__()
-        self.heads, self.max_tokens = heads, max_tokens
+        self.heads = heads
         self.q = nn.Linear(channels, channels)
         self.kv = nn.Linear(channels, 2 * channels)
         self.proj = nn.Linear(channels, channels)
-        self.slopes: nn.Parameter | None = None
-        if temporal_bias:
-            slopes = [SLOPES[i % len(SLOPES)] for i in range(heads)]
-            self.slopes = nn.Parameter(torch.tensor(slopes))
+        self.slopes = initial_slopes(heads) if biased else None
 
     def forward(
         self, query: Float[Tensor, "b t h w c"], source: Float[Tensor, "b s h w c"]
     ) -> Float[Tensor, "b t h w c"]:
         """Attend from each instant of `query` to all instants of `source` at the same pixel."""
-        q = self.q(query) * (query.shape[-1] // self.heads) ** -0.5
-        k, v = self.kv(source).chunk(2, dim=-1)
-        parts = [
-            self._attend(*(x[:, :, rows] for x in (q, k, v))) for rows in self._rows(query, source)
-        ]
-        out: Tensor = self.proj(parts[0] if len(parts) == 1 else torch.cat(parts, dim=2))
-        return out
-
-    def _attend(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        q, k, v = (rearrange(x, "b t h w (m d) -> b t h w m d", m=self.heads) for x in (q, k, v))
-        score = (q[:, :, None] * k[:, None]).sum(-1)
+        # Keys and values are two products, for halves of one would not lie in one piece.
+        k_weight, v_weight = self.kv.weight.chunk(2)
+        k_bias, v_bias = self.kv.bias.chunk(2)
+        q = self._sequences(self.q(query))
+        k = self._sequences(F.linear(source, k_weight, k_bias))
+        v = self._sequences(F.linear(source, v_weight, v_bias))
+        score = torch.bmm(q, k.transpose(1, 2)) * q.shape[-1] ** -0.5
         if self.slopes is not None:
-            score = score - self._distance(q.shape[1], k.shape[1], q) * self.slopes.to(q.dtype)
-        weight = score.softmax(dim=2)
-        out = (weight[..., None] * v[:, None]).sum(2)
-        return out.flatten(-2)
+            bias = temporal_bias(self.slopes, query.shape[1], source.shape[1])
+            score = (score.view(-1, *bias.shape) + bias).flatten(0, 1)
+        out = torch.bmm(score.softmax(dim=-1).to(v.dtype), v)
+        batch, _, height, width, _ = query.shape
+        out = rearrange(
+            out, "(b h w m) t d -> b t h w (m d)", b=batch, h=height, w=width, m=self.heads
+        )
+        projected: Tensor = self.proj(out)
+        return projected
 
-    def _distance(self, queries: int, keys: int, like: Tensor) -> Tensor:
-        """Return |t_query - t_key| `(queries, keys, 1, 1, 1)` in frames of the query."""
-        t_query = torch.arange(queries, device=like.device, dtype=like.dtype) + 0.5
-        t_key = (torch.arange(keys, device=like.device, dtype=like.dtype) + 0.5) * (queries / keys)
-        return (t_query[:, None] - t_key[None, :]).abs()[:, :, None, None, None]
-
-    def _rows(self, query: Tensor, source: Tensor) -> list[slice]:
-        """Cut the image into bands of rows of at most `max_tokens` tokens each."""
-        height = query.shape[2]
-        if self.max_tokens is None:
-            return [slice(0, height)]
-        tokens_a_row = query.shape[0] * max(query.shape[1], source.shape[1]) * query.shape[3]
-        rows = max(1, self.max_tokens // tokens_a_row)
-        return [slice(top, top + rows) for top in range(0, height, rows)]
+    def _sequences(self, x: Tensor) -> Tensor:
+        return rearrange(x, "b t h w (m d) -> (b h w m) t d", m=self.heads)
 
 
 class MLP(nn.Module):
@@ -99,58 +103,33 @@ class SpikeTemporalAttention(nn.Module):
     def __init__(
         self,
         channels: int,
-        heads: int,
+        attention: TemporalAttention,
         mlp_ratio: float,
         *,
-        temporal_bias: bool,
-        max_tokens: int | None,
+        chunks: Chunks,
+        checkpoint_attention: bool = False,
+        checkpoint_mlp: bool = False,
     ) -> None:
         super().__init__()
+        self.chunks = chunks
+        self.checkpoint_attention, self.checkpoint_mlp = checkpoint_attention, checkpoint_mlp
         self.norm1 = nn.LayerNorm(channels)
-        self.attn = TemporalAttention(
-            channels, heads, temporal_bias=temporal_bias, max_tokens=max_tokens
-        )
+        self.attn = attention
         self.norm2 = nn.LayerNorm(channels)
         self.mlp = MLP(channels, mlp_ratio)
 
     def forward(self, x: Float[Tensor, "b s h w c"]) -> Float[Tensor, "b s h w c"]:
         """Return the spike feature, each instant informed of the others."""
+        checkpoint = self.checkpoint_attention and self.training
+        x = x + self.chunks.run(self._attend, x, checkpoint=checkpoint)
+        wanted = self.checkpoint_mlp and self.training
+        return x + (recompute(self._mlp, x) if wanted else self._mlp(x))
+
+    def _attend(self, x: Tensor) -> Tensor:
         normed = self.norm1(x)
-        x = x + self.attn(normed, normed)
-        out: Tensor = x + self.mlp(self.norm2(x))
+        out: Tensor = self.attn(normed, normed)
         return out
 
-
-class TemporalCrossAttention(nn.Module):
-    """Fuse spikes into frames: queries from the frames, keys and values from the spikes."""
-
-    def __init__(
-        self,
-        channels: int,
-        heads: int,
-        mlp_ratio: float,
-        *,
-        temporal_bias: bool,
-        max_tokens: int | None,
-        zero_init: bool,
-    ) -> None:
-        super().__init__()
-        self.norm_query = nn.LayerNorm(channels)
-        self.norm_source = nn.LayerNorm(channels)
-        self.attn = TemporalAttention(
-            channels, heads, temporal_bias=temporal_bias, max_tokens=max_tokens
-        )
-        self.norm_mlp = nn.LayerNorm(channels)
-        self.mlp = MLP(channels, mlp_ratio)
-        if zero_init:
-            for layer in (self.attn.proj, self.mlp.fc2):
-                nn.init.zeros_(layer.weight)
-                nn.init.zeros_(layer.bias)
-
-    def forward(
-        self, frames: Float[Tensor, "b t h w c"], spikes: Float[Tensor, "b s h w c"]
-    ) -> Float[Tensor, "b t h w c"]:
-        """Return the frames' feature, informed of the spikes at the same pixels."""
-        x = frames + self.attn(self.norm_query(frames), self.norm_source(spikes))
-        out: Tensor = x + self.mlp(self.norm_mlp(x))
+    def _mlp(self, x: Tensor) -> Tensor:
+        out: Tensor = self.mlp(self.norm2(x))
         return out

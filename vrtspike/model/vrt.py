@@ -18,6 +18,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import partial
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from einops import rearrange
@@ -26,11 +27,13 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from vrtspike.errors import DataFormatError
-from vrtspike.model.attention import BlockGroup, GatedMLP, Window
+from vrtspike.model.attention import BlockGroup, GatedMLP
 from vrtspike.model.conv import VideoConv
 from vrtspike.model.deform import DeformableAlignment
+from vrtspike.model.recompute import recompute
 from vrtspike.model.spynet import SpyNet
 from vrtspike.model.warp import flow_warp, full_precision, nearest4_warp
+from vrtspike.model.windows import Window
 
 SCALES = (1, 2, 4, 8, 4, 2, 1)
 ENCODER_STAGES = 4
@@ -91,6 +94,7 @@ class Stage(nn.Module):
         self.linear2 = nn.Linear(channels, channels)
         self.pa_deform = DeformableAlignment(channels, deformable_groups, MAX_RESIDUE / scale)
         self.pa_fuse = GatedMLP(3 * channels, 3 * channels, channels)
+        self.checkpoint_mlp = checkpoint_mlp
 
     def forward(
         self,
@@ -107,7 +111,9 @@ class Stage(nn.Module):
             x = enter(x)
         x = self.linear1(self.residual_group1(x)) + x
         x = self.linear2(self.residual_group2(x)) + x
-        fused: Tensor = self.pa_fuse(torch.cat((x, *self._align(x, flows)), dim=-1))
+        x = torch.cat((x, *self._align(x, flows)), dim=-1)
+        wanted = self.checkpoint_mlp and self.training
+        fused: Tensor = recompute(self.pa_fuse, x) if wanted else self.pa_fuse(x)
         return fused
 
     def _align(self, x: Tensor, flows: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
@@ -185,7 +191,7 @@ class VRT(nn.Module):
         recompute = {"checkpoint_attention": checkpoint_attention, "checkpoint_mlp": checkpoint_mlp}
         self.channels = channels
         depth = len(SCALES) * blocks + sum(refine_groups) * refine_blocks
-        rates = torch.linspace(0, drop_path, depth, device="cpu").tolist()
+        rates = np.linspace(0, drop_path, depth).tolist()
         self.in_chans = in_chans
         self.conv_first = VideoConv(9 * in_chans, channels, (1, 3, 3))
         self.spynet = SpyNet(flow_channels, zero_init=zero_init_flow)

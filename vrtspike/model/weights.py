@@ -1,26 +1,30 @@
 """Read weights into a model: our safetensors exports, published VRT checkpoints, SpyNet files.
 
-A published checkpoint is a state dict, bare or under the key `params`; its index and position
-buffers are recomputed here and so dropped. For a fused model its names go under `vrt.`, and the
-spike branch keeps its own initial values. No file is ever unpickled as code.
+A published checkpoint is a state dict, bare or under the key `params`. Its index and position
+buffers are not read: the model computes them. For a fused model the names of a plain VRT go under
+`vrt.`, and the spike branch keeps its initial values. Input channels and the attention window may
+differ from the model's as far as `vrtspike.model.adaptation` can fit them. Everything else is
+refused. No file is ever unpickled as code.
 """
 
 from __future__ import annotations
 
-import pickle
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from vrtspike.errors import CheckpointError
-from vrtspike.model.spike_vrt import SpikeVRT
+from vrtspike.model.adaptation import for_window, with_more_inputs
+from vrtspike.model.attention import WindowAttention
 from vrtspike.model.vrt import DERIVED_BUFFERS
 
-SPIKE_BRANCH = ("encoder.", "temporal.", "fusion.")
+State = dict[str, Tensor]
+FLOW_CONSTANTS = ("spynet.mean", "spynet.std")
 
 
 @dataclass(frozen=True)
@@ -28,64 +32,49 @@ class LoadReport:
     """What became of the tensors of a file and of a model."""
 
     taken: tuple[str, ...]
-    """Tensors of the model that the file gave."""
+    """Tensors of the model that the file gave as they are."""
+    adapted: Mapping[str, str]
+    """Tensors of the model that the file gave in another shape, and what was done to each."""
     missing: tuple[str, ...]
     """Tensors of the model that kept their initial values."""
-    dropped: tuple[str, ...]
-    """Buffers of the file that the model computes itself."""
+    unexpected: tuple[str, ...]
+    """Tensors of the file that the model has no use for: buffers that it computes itself."""
 
     def __str__(self) -> str:
-        """Say it in one line."""
-        return (
-            f"{len(self.taken)} tensors taken, {len(self.missing)} kept at their initial values, "
-            f"{len(self.dropped)} computed buffers dropped"
-        )
+        """Say it in one line, with the names of what was not simply taken."""
+        parts = [f"{len(self.taken)} tensors taken"]
+        for how in dict.fromkeys(self.adapted.values()):
+            names = [name for name, done in self.adapted.items() if done == how]
+            parts.append(f"{len(names)} adapted, {how} ({_some(names)})")
+        for what, found in (
+            ("missing, kept at their initial values", self.missing),
+            ("unexpected, computed by the model itself", self.unexpected),
+        ):
+            parts.append(f"{len(found)} {what}" + (f" ({_some(found)})" if found else ""))
+        return "; ".join(parts)
 
 
 def load_weights(model: nn.Module, path: Path | str) -> LoadReport:
     """Load a file into a model, or raise CheckpointError and change nothing if it does not fit."""
     path = Path(path)
-    state = _read(path)
-    dropped = tuple(k for k in state if k.endswith(DERIVED_BUFFERS))
-    state = _renamed({k: v for k, v in state.items() if k not in dropped}, model)
+    content = _read(path)
     own = model.state_dict()
-    unexpected = [k for k in state if k not in own]
-    if unexpected:
-        raise CheckpointError(
-            "the file holds tensors that the model does not have",
-            where=path,
-            got=_some(unexpected),
-            expected=f"names such as {_some(list(own))}",
-            fix="use the configuration that the weights were made with",
-        )
-    misfits = [
-        f"{k} {tuple(v.shape)} for {tuple(own[k].shape)}"
-        for k, v in state.items()
-        if v.shape != own[k].shape
-    ]
-    if misfits:
-        raise CheckpointError(
-            "tensors of the file do not have the model's shapes",
-            where=path,
-            got=_some(misfits),
-            fix="use the configuration that the weights were made with",
-        )
-    missing = tuple(k for k in own if k not in state)
-    whole_parts = all(k.startswith(SPIKE_BRANCH) for k in missing) or all(
-        "spynet." in k for k in state
+    prefix = "vrt." if any(k.startswith("vrt.") for k in own) else ""
+    unexpected = tuple(k for k in content if k.endswith(DERIVED_BUFFERS))
+    given = _renamed({k: v for k, v in content.items() if k not in unexpected}, prefix)
+    _refuse_other_names(given, own, prefix, path)
+    adapted = _adapt(given, model, own, prefix)
+    _refuse_other_shapes(given, own, path)
+    model.load_state_dict(given, strict=False)
+    return LoadReport(
+        taken=tuple(k for k in given if k not in adapted),
+        adapted=adapted,
+        missing=tuple(k for k in own if k not in given),
+        unexpected=unexpected,
     )
-    if not state or not whole_parts:
-        raise CheckpointError(
-            "the file holds only a part of the model's weights",
-            where=path,
-            got=f"{len(state)} of {len(own)} tensors; {_some(list(missing))} missing",
-            expected="a whole model, a plain VRT for a fused one, or a flow network",
-        )
-    model.load_state_dict(state, strict=False)
-    return LoadReport(tuple(state), missing, dropped)
 
 
-def _read(path: Path) -> dict[str, Tensor]:
+def _read(path: Path) -> State:
     """Read the tensors of a file."""
     if not path.is_file():
         raise CheckpointError("no such weights file", where=path, fix="check the path")
@@ -93,15 +82,17 @@ def _read(path: Path) -> dict[str, Tensor]:
         if path.suffix == ".safetensors":
             return load_file(path)
         content = torch.load(path, map_location="cpu", weights_only=True)
-    except (SafetensorError, pickle.UnpicklingError, RuntimeError, EOFError) as error:
+    except Exception as error:  # a damaged pickle raises nearly anything
         raise CheckpointError(
             "the weights cannot be read",
             where=path,
-            got=str(error).splitlines()[0],
+            got=" ".join([f"{type(error).__name__}:", *str(error).splitlines()[:1]]),
             expected="a .safetensors file or a state dict saved by torch",
         ) from error
     state = content.get("params", content) if isinstance(content, dict) else None
-    if not isinstance(state, dict) or not all(isinstance(v, Tensor) for v in state.values()):
+    if not isinstance(state, dict) or not all(
+        isinstance(k, str) and isinstance(v, Tensor) for k, v in state.items()
+    ):
         raise CheckpointError(
             "the file holds no state dict",
             where=path,
@@ -111,14 +102,77 @@ def _read(path: Path) -> dict[str, Tensor]:
     return state
 
 
-def _renamed(state: dict[str, Tensor], model: nn.Module) -> dict[str, Tensor]:
+def _renamed(state: State, prefix: str) -> State:
     """Put the names of a flow network or of a plain VRT where the model has them."""
-    if state and all(k.startswith("basic_module.") for k in state):
+    if all(k.startswith("basic_module.") or k in ("mean", "std") for k in state):
         state = {f"spynet.{k}": v for k, v in state.items()}
-    if isinstance(model, SpikeVRT) and not any(k.startswith("vrt.") for k in state):
-        state = {f"vrt.{k}": v for k, v in state.items()}
+    if not any(k.startswith("vrt.") for k in state):
+        state = {f"{prefix}{k}": v for k, v in state.items()}
     return state
 
 
-def _some(names: list[str], most: int = 3) -> str:
-    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
+def _refuse_other_names(given: State, own: State, prefix: str, path: Path) -> None:
+    """Refuse names that the model lacks, and anything but a whole model, VRT or flow network."""
+    unknown = [k for k in given if k not in own]
+    if unknown:
+        raise CheckpointError(
+            "the file holds tensors that the model does not have",
+            where=path,
+            got=_some([f"{k} {tuple(given[k].shape)}" for k in unknown]),
+            expected=f"names such as {_some(list(own))}",
+            fix="use the configuration that the weights were made with",
+        )
+    # A flow network's own file lacks its constants.
+    named = {k for k in own if not k.endswith(FLOW_CONSTANTS)}
+    parts = [{k for k in named if k.startswith(p)} for p in ("", prefix, f"{prefix}spynet.")]
+    if given.keys() & named not in parts:
+        missing = [f"{k} {tuple(v.shape)}" for k, v in own.items() if k not in given]
+        raise CheckpointError(
+            "the file holds only a part of the model's weights",
+            where=path,
+            got=f"{len(given)} of {len(own)} tensors; {_some(missing)} missing",
+            expected="a whole model, a plain VRT for a fused one, or a flow network",
+        )
+
+
+def _refuse_other_shapes(given: State, own: State, path: Path) -> None:
+    """Refuse tensors that do not have the model's shapes."""
+    misfits = [
+        f"{k} {tuple(v.shape)} for {tuple(own[k].shape)}"
+        for k, v in given.items()
+        if v.shape != own[k].shape
+    ]
+    if misfits:
+        raise CheckpointError(
+            "tensors of the file do not have the model's shapes",
+            where=path,
+            got=_some(misfits),
+            fix="use the configuration that the weights were made with",
+        )
+
+
+def _adapt(given: State, model: nn.Module, own: State, prefix: str) -> dict[str, str]:
+    """Fit what comes from other input channels or another window; return what was done to each."""
+    windows = {
+        f"{name}.relative_position_bias_table": module.window
+        for name, module in model.named_modules()
+        if isinstance(module, WindowAttention)
+    }
+    tables = {k: given[k] for k in windows if k in given and given[k].ndim == 2}
+    # Mutual attention always has windows of two frames: three offsets in time.
+    rows_in_space = next((len(v) // 3 for k, v in tables.items() if "residual_group1" in k), 0)
+    done = {}
+    for key in [k for k, v in given.items() if v.shape != own[k].shape]:
+        fitted = None
+        if key == f"{prefix}conv_first.weight":
+            fitted = with_more_inputs(given[key], own[key].shape[1])
+        elif key in tables and rows_in_space:
+            fitted = for_window(tables[key], rows_in_space, windows[key])
+        if fitted is not None and fitted[0].shape == own[key].shape:
+            given[key], done[key] = fitted
+    return done
+
+
+def _some(names: Collection[str], most: int = 3) -> str:
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(islice(names, most)) + more

@@ -1,0 +1,48 @@
+"""VRT with spikes as a fourth channel of its input: the simplest fusion.
+
+In: blurred frames `(b, t, 3, h, w)` in [0, 1] and voxels `(b, s, k, hs, ws)` over the same span of
+time and space. Out: restored frames `(b, t, 3, h, w)`. A 1x1 convolution, at first the mean over
+the bins, makes one channel of the voxels; flow and residual are those of RGB alone.
+"""
+
+from __future__ import annotations
+
+import torch
+from einops import rearrange
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from vrtspike.model.spike_encoder import check_voxels, on_grid
+from vrtspike.model.temporal import resample_time
+from vrtspike.model.vrt import VRT
+
+
+class EarlyFusionVRT(nn.Module):
+    """A VRT of four input channels (`vrt`), and the reduction of spikes to the fourth."""
+
+    def __init__(self, vrt: VRT, *, bins: int, zero_init: bool = False) -> None:
+        super().__init__()
+        self.vrt, self.bins = vrt, bins
+        self.reduce = nn.Conv2d(bins, 1, 1)
+        nn.init.constant_(self.reduce.weight, 1 / bins)
+        if self.reduce.bias is not None:
+            nn.init.zeros_(self.reduce.bias)
+        if zero_init:
+            with torch.no_grad():
+                vrt.conv_first.weight[:, 3 :: vrt.in_chans] = 0
+
+    def blocks(self) -> list[nn.Module]:
+        """Return the parts that are compiled and sharded one by one."""
+        return self.vrt.blocks()
+
+    def forward(
+        self,
+        blurred: Float[Tensor, "b t 3 h w"],
+        voxels: Float[Tensor, "b s k hs ws"] | None = None,
+    ) -> Float[Tensor, "b t 3 h w"]:
+        """Restore sharp frames from blurred ones and spikes."""
+        voxels = check_voxels(voxels, blurred, self.bins)
+        channel = self.reduce(rearrange(voxels, "b s k h w -> (b s) k h w"))
+        channel = rearrange(channel, "(b s) 1 h w -> b s 1 h w", s=voxels.shape[1])
+        channel = resample_time(on_grid(channel, *blurred.shape[-2:]), blurred.shape[1])
+        return self.vrt.restore(torch.cat((blurred, channel.to(blurred.dtype)), dim=2))
