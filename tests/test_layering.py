@@ -40,6 +40,7 @@ ALLOWED = {
         "inference",
         "viz",
     },
+    "bench": FOUNDATION | {"model", "training"},
 }
 """What each part may import; a part that is not listed (cli, demo) may import everything."""
 

@@ -1,4 +1,4 @@
-"""The `vrtspike` command: simulate, validate, preview, prepare, train, evaluate, demo.
+"""The `vrtspike` command: simulate, validate, preview, prepare, describe, train, evaluate, bench.
 
 Every command takes `--json FILE` (a machine-readable result) and `--debug` (tracebacks), and, where
 it has a configuration, `--config FILE` and overrides `a.b=c`. Exit status 0: done; 1: done with
@@ -21,6 +21,8 @@ from vrtspike.errors import ConfigError, DataFormatError
 from vrtspike.outcome import Outcome, outcome_of_command
 
 if TYPE_CHECKING:
+    from rich.table import Table
+
     from vrtspike.settings import Config
 
 app = typer.Typer(
@@ -32,7 +34,12 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
+bench_app = typer.Typer(help="Measure this machine.", no_args_is_help=True)
+app.add_typer(bench_app, name="bench")
+
 BitOrder = Literal["little", "big"]
+Choice = Literal["off", "on", "both"]
+CHOICES = {"off": (False,), "on": (True,), "both": (False, True)}
 ConfigFile = Annotated[Path, typer.Option("--config", "-c", help="Configuration (YAML).")]
 OptionalConfigFile = Annotated[
     Path | None, typer.Option("--config", "-c", help="Configuration (YAML).")
@@ -214,6 +221,78 @@ def prepare(
 
 
 @app.command()
+def describe(
+    config: ConfigFile,
+    overrides: Overrides = None,
+    json_file: JsonFile = None,
+    debug: Debug = False,
+) -> None:
+    """Tell what a configuration costs: parameters, operations, shapes, memory of a step."""
+    with _command(json_file, debug) as outcome:
+        settings = _load(config, overrides)
+        from vrtspike.bench.describe import describe
+        from vrtspike.bench.tables import memory_table, parts_table
+
+        found = describe(settings)
+        outcome.facts = found.as_dict()
+        _say(f"a worker's batch: {found.clip} (b x t x h x w), {found.precision}")
+        _print_tables(parts_table(found), memory_table(found))
+        _say(f"counted on {found.device}" + (f": {found.note}" if found.note else ""))
+
+
+@bench_app.command("model")
+def bench_model(
+    config: ConfigFile,
+    overrides: Overrides = None,
+    size: Annotated[
+        list[str] | None, typer.Option(help="Frames x height x width; may be repeated.")
+    ] = None,
+    batch: Annotated[int, typer.Option(min=1, help="Clips at once.")] = 1,
+    precision: Annotated[
+        Literal["float32", "bfloat16", "both"], typer.Option(help="Arithmetic.")
+    ] = "float32",
+    checkpoint: Annotated[
+        Literal["configured", "off", "on", "both"],
+        typer.Option(help="Recompute attention and MLPs in the backward pass."),
+    ] = "configured",
+    compiled: Annotated[
+        Choice, typer.Option("--compile", help="Run torch.compile on each block.")
+    ] = "off",
+    device: Annotated[
+        Literal["cpu", "cuda"] | None, typer.Option(help="Without: cuda where there is one.")
+    ] = None,
+    threads: Annotated[int | None, typer.Option(min=1, help="Threads on a CPU.")] = None,
+    repeats: Annotated[int, typer.Option(min=1, help="Timed passes of each case.")] = 3,
+    naive: Annotated[bool, typer.Option(help="Compare the fast paths with plain code.")] = True,
+    json_file: JsonFile = None,
+    debug: Debug = False,
+) -> None:
+    """Time restoring and training, fused and baseline in turns; tell their greatest memory."""
+    with _command(json_file, debug) as outcome:
+        settings = _load(config, overrides).model
+        from vrtspike.bench.model import Plan, find_machine, parse_size, run_plan
+        from vrtspike.bench.tables import comparisons_table, results_table
+        from vrtspike.progress import Progress
+
+        plan = Plan(
+            clips=tuple(parse_size(text, batch) for text in size or ["6x64x64"]),
+            precisions=("float32", "bfloat16") if precision == "both" else (precision,),
+            checkpoints=(None,) if checkpoint == "configured" else CHOICES[checkpoint],
+            compiles=CHOICES[compiled],
+            repeats=repeats,
+            naive=naive,
+        )
+        machine = find_machine(device, threads)
+        with Progress("bench model") as progress:
+            found = run_plan(settings, plan, machine, progress.update)
+        outcome.facts = found.as_dict()
+        _say(str(machine))
+        _print_tables(results_table(found.results))
+        if found.comparisons:
+            _print_tables(comparisons_table(found.comparisons))
+
+
+@app.command()
 def train(
     config: ConfigFile,
     overrides: Overrides = None,
@@ -302,7 +381,6 @@ def _check_dataset(settings: Config) -> None:
 
 
 def _print_table(rows: list[tuple[str, float, float]]) -> None:
-    from rich.console import Console
     from rich.table import Table
 
     table = Table("held-out scenes", title=None)
@@ -310,7 +388,16 @@ def _print_table(rows: list[tuple[str, float, float]]) -> None:
         table.add_column(heading, justify="right")
     for title, psnr, ssim in rows:
         table.add_row(title, f"{psnr:.2f}", f"{ssim:.4f}")
-    Console().print(table)
+    _print_tables(table)
+
+
+def _print_tables(*tables: Table) -> None:
+    from rich.console import Console
+
+    # What is piped or logged must not be folded to the width of a terminal that is not there.
+    console = Console() if sys.stdout.isatty() else Console(width=160)
+    for table in tables:
+        console.print(table)
 
 
 def _short(path: Path) -> Path:

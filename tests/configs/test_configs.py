@@ -71,14 +71,15 @@ def test_presets_train_on_clips_of_their_size_in_one_process(
 
 
 def test_presets_of_the_published_size_differ_only_in_memory() -> None:
-    for name in ("deblur_t5", "deblur_t6", "high_quality"):
+    for name in ("deblur_t5", "deblur_t6"):
         assert preset(name).model == ModelSettings()
+    assert preset("high_quality").model == ModelSettings(checkpoint_mlp=False)
     low = preset("low_memory")
     assert low.train.accumulation == 4
     assert low.model.checkpoint_attention and low.model.checkpoint_mlp
     assert (low.model.spike.chunk_size, low.model.spike.max_batch_tokens) == (32, 24_576)
     kept = low.model.spike.model_copy(update={"chunk_size": None, "max_batch_tokens": None})
-    changes = {"checkpoint_attention": False, "checkpoint_mlp": False, "spike": kept}
+    changes = {"checkpoint_attention": False, "spike": kept}
     assert low.model.model_copy(update=changes) == ModelSettings()
 
 

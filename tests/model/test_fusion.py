@@ -53,6 +53,7 @@ def test_window_attention_equals_the_formula(
         torch.testing.assert_close(attention(query, source), naive(attention, query, source))
 
 
+@pytest.mark.slow
 def test_gradients_of_window_attention_equal_differences() -> None:
     attention = SpikeWindowAttention(2, 1, 2).double()
     query = torch.randn(1, 2, 3, 3, 2, dtype=torch.float64, requires_grad=True)

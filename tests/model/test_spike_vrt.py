@@ -128,8 +128,8 @@ def test_recomputing_changes_neither_values_nor_gradients(
 @pytest.mark.parametrize(
     "chunks",
     [
-        {"chunk_size": 3},
-        {"chunk_size": 5, "chunk_shape": "rows"},
+        pytest.param({"chunk_size": 3}, marks=pytest.mark.slow),
+        pytest.param({"chunk_size": 5, "chunk_shape": "rows"}, marks=pytest.mark.slow),
         {"max_batch_tokens": 300},
         {"chunk_size": 8, "chunk_shape": "rows", "max_batch_tokens": 50},
     ],

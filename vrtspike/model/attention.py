@@ -9,7 +9,6 @@ Liang et al., VRT, 2022, section 3.2). As published, mutual attention masks in s
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from functools import partial
 
 import torch
@@ -18,6 +17,7 @@ from einops import rearrange
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from vrtspike.model.mlp import GatedMLP
 from vrtspike.model.recompute import recompute
 from vrtspike.model.windows import (
     Grid,
@@ -64,21 +64,6 @@ class WindowAttention(nn.Module):
         return out
 
 
-class GatedMLP(nn.Module):
-    """GEGLU: fc2(gelu(fc11(x)) * fc12(x)) (Shazeer, GLU Variants Improve Transformer, 2020)."""
-
-    def __init__(self, channels: int, hidden: int, out_channels: int | None = None) -> None:
-        super().__init__()
-        self.fc11 = nn.Linear(channels, hidden)
-        self.fc12 = nn.Linear(channels, hidden)
-        self.fc2 = nn.Linear(hidden, out_channels or channels)
-
-    def forward(self, x: Float[Tensor, "*batch c"]) -> Float[Tensor, "*batch o"]:
-        """Apply the gated layers to the last axis."""
-        out: Tensor = self.fc2(F.gelu(self.fc11(x)) * self.fc12(x))
-        return out
-
-
 class AttentionBlock(nn.Module):
     """Pre-norm window attention and gated MLP, both residual, with stochastic depth."""
 
@@ -97,23 +82,17 @@ class AttentionBlock(nn.Module):
     ) -> None:
         super().__init__()
         self.window, self.shift, self.drop_path = window, shift, drop_path
-        self.checkpoint_attention, self.checkpoint_mlp = checkpoint_attention, checkpoint_mlp
+        self.checkpoint_attention = checkpoint_attention
         self.norm1 = nn.LayerNorm(channels)
         self.attn = WindowAttention(channels, window, heads, mutual=mutual)
         self.norm2 = nn.LayerNorm(channels)
-        self.mlp = GatedMLP(channels, int(channels * mlp_ratio))
+        self.mlp = GatedMLP(channels, int(channels * mlp_ratio), checkpoint=checkpoint_mlp)
 
     def forward(self, x: Float[Tensor, "b t h w c"]) -> Float[Tensor, "b t h w c"]:
         """Return the feature after one block."""
-        x = x + self._drop(self._run(self._attend, x, self.checkpoint_attention))
-        return x + self._drop(self._run(self._mlp, x, self.checkpoint_mlp))
-
-    def _run(self, part: Callable[[Tensor], Tensor], x: Tensor, wanted: bool) -> Tensor:
-        return recompute(part, x) if wanted and self.training else part(x)
-
-    def _mlp(self, x: Tensor) -> Tensor:
-        out: Tensor = self.mlp(self.norm2(x))
-        return out
+        lean = self.checkpoint_attention and self.training
+        x = self._drop(recompute(self._attend, x) if lean else self._attend(x)).add_(x)
+        return self._drop(self.mlp(x, self.norm2)).add_(x)
 
     def _attend(self, x: Tensor) -> Tensor:
         """Attend inside windows, and undo the padding and shift that they need."""

@@ -27,10 +27,10 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from vrtspike.errors import DataFormatError
-from vrtspike.model.attention import BlockGroup, GatedMLP
+from vrtspike.model.attention import BlockGroup
 from vrtspike.model.conv import VideoConv
 from vrtspike.model.deform import DeformableAlignment
-from vrtspike.model.recompute import recompute
+from vrtspike.model.mlp import GatedMLP
 from vrtspike.model.spynet import SpyNet
 from vrtspike.model.warp import flow_warp, full_precision, nearest4_warp
 from vrtspike.model.windows import Window
@@ -93,8 +93,7 @@ class Stage(nn.Module):
         )
         self.linear2 = nn.Linear(channels, channels)
         self.pa_deform = DeformableAlignment(channels, deformable_groups, MAX_RESIDUE / scale)
-        self.pa_fuse = GatedMLP(3 * channels, 3 * channels, channels)
-        self.checkpoint_mlp = checkpoint_mlp
+        self.pa_fuse = GatedMLP(3 * channels, 3 * channels, channels, checkpoint=checkpoint_mlp)
 
     def forward(
         self,
@@ -109,11 +108,9 @@ class Stage(nn.Module):
         x = self.reshape(x)
         if enter is not None:
             x = enter(x)
-        x = self.linear1(self.residual_group1(x)) + x
-        x = self.linear2(self.residual_group2(x)) + x
-        x = torch.cat((x, *self._align(x, flows)), dim=-1)
-        wanted = self.checkpoint_mlp and self.training
-        fused: Tensor = recompute(self.pa_fuse, x) if wanted else self.pa_fuse(x)
+        x = self.linear1(self.residual_group1(x)).add_(x)
+        x = self.linear2(self.residual_group2(x)).add_(x)
+        fused: Tensor = self.pa_fuse(torch.cat((x, *self._align(x, flows)), dim=-1))
         return fused
 
     def _align(self, x: Tensor, flows: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
@@ -152,7 +149,7 @@ class RefineGroup(nn.Module):
 
     def forward(self, x: Float[Tensor, "b t h w c"]) -> Float[Tensor, "b t h w c"]:
         """Return x + linear(blocks(x))."""
-        out: Tensor = x + self.linear(self.residual_group(x))
+        out: Tensor = self.linear(self.residual_group(x)).add_(x)
         return out
 
 
