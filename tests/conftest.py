@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from vrtspike.settings import ModelSettings, SpikeBranchSettings
+
 REPOSITORY = Path(__file__).resolve().parent.parent
 
 
@@ -23,6 +25,26 @@ def shared() -> Path:
     if not folder.is_dir():
         pytest.skip("real data: no folder ../shared beside this checkout")
     return folder
+
+
+@pytest.fixture
+def tiny() -> ModelSettings:
+    """Return the settings of a model with every part, as small as parts can be."""
+    return ModelSettings(
+        channels=8,
+        refine_channels=8,
+        blocks=2,
+        mutual_ratio=0.5,
+        refine_blocks=2,
+        refine_groups=(1, 1),
+        heads=2,
+        window=(2, 4, 4),
+        mlp_ratio=1.0,
+        drop_path=0.0,
+        deformable_groups=2,
+        flow_channels=(8, 8, 8, 8),
+        spike=SpikeBranchSettings(bins=4, heads=2, blocks=1),
+    )
 
 
 @pytest.fixture(scope="session")

@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 Positive = Annotated[int, Field(gt=0)]
 Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
+Precision = Literal["float32", "bfloat16"]
 
 
 class Section(BaseModel):
@@ -207,8 +208,7 @@ class ModelSettings(Section):
     checkpoint_attention: bool = False
     """Recompute attention in the backward pass instead of keeping it."""
     checkpoint_mlp: bool = True
-    """Recompute the hidden features of MLPs in the backward pass instead of keeping them: a third
-    of the memory for a few percent of the time."""
+    """Recompute the hidden features of MLPs in the backward pass instead of keeping them."""
     spike: SpikeBranchSettings = SpikeBranchSettings()
     """The spike branch (not built with fusion none)."""
 
@@ -251,7 +251,7 @@ class TrainSettings(Section):
     """Samples of one optimiser step, over all workers."""
     accumulation: Positive = 1
     """Micro-batches of a step; each holds batch / workers / accumulation samples."""
-    precision: Literal["float32", "bfloat16"] = "float32"
+    precision: Precision = "float32"
     """Arithmetic of the forward and backward pass; master weights and loss stay float32."""
     compile: bool = False
     """torch.compile each block."""
@@ -313,7 +313,7 @@ class EvaluationSettings(Section):
     """Window of the scaled spike average (TFP), centred at the target step."""
     sdm_steps: Positive = 32
     """Short window of the spike/blur ratio method (SDM)."""
-    precision: Literal["float32", "bfloat16"] = "float32"
+    precision: Precision = "float32"
     """Arithmetic of the models."""
     lpips: bool = False
     """Compute LPIPS too (needs `loss.weights_dir` or internet)."""

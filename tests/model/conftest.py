@@ -2,32 +2,29 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from pathlib import Path
+
 import pytest
 import torch
 from torch import Tensor
 
-from vrtspike.settings import ModelSettings, SpikeBranchSettings
-
-TINY = ModelSettings(
-    channels=8,
-    refine_channels=8,
-    blocks=2,
-    mutual_ratio=0.5,
-    refine_blocks=2,
-    refine_groups=(1, 1),
-    heads=2,
-    window=(2, 4, 4),
-    mlp_ratio=1.0,
-    drop_path=0.0,
-    deformable_groups=2,
-    flow_channels=(8, 8, 8, 8),
-    spike=SpikeBranchSettings(bins=4, heads=2, blocks=1),
-)
+from vrtspike.model.vrt import VRT
 
 
-@pytest.fixture
-def tiny() -> ModelSettings:
-    return TINY
+@pytest.fixture(scope="session")
+def make_golden_vrt(shared: Path) -> Callable[[], VRT]:
+    """Return a function that builds the VRT of the reference values, with weights of its own."""
+    config = torch.load(shared / "golden/vrt_tiny_params.pt", weights_only=True)["config"]
+    return lambda: VRT(
+        channels=config["embed_dims"][0],
+        refine_channels=config["embed_dims"][-1],
+        blocks=config["depths"][0],
+        refine_blocks=config["depths"][-1],
+        heads=config["num_heads"][0],
+        deformable_groups=config["deformable_groups"],
+        drop_path=0.0,
+    )
 
 
 @pytest.fixture

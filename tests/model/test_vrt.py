@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -17,18 +18,9 @@ from vrtspike.settings import ModelSettings
 
 
 @pytest.fixture(scope="module")
-def golden_model(shared: Path) -> VRT:
+def golden_model(shared: Path, make_golden_vrt: Callable[[], VRT]) -> VRT:
     content = torch.load(shared / "golden/vrt_tiny_params.pt", weights_only=True)
-    config = content["config"]
-    model = VRT(
-        channels=config["embed_dims"][0],
-        refine_channels=config["embed_dims"][-1],
-        blocks=config["depths"][0],
-        refine_blocks=config["depths"][-1],
-        heads=config["num_heads"][0],
-        deformable_groups=config["deformable_groups"],
-        drop_path=0.0,
-    )
+    model = make_golden_vrt()
     model.load_state_dict(content["params"], strict=True)
     return model
 

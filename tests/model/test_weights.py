@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -75,18 +76,10 @@ def test_a_published_vrt_fills_a_fused_model(
     assert "2 unexpected" in said and "blocks.0.attn.relative_position_index" in said
 
 
-def test_a_file_with_the_published_names_fits(shared: Path) -> None:
-    path = shared / "golden/vrt_tiny_params.pt"
-    config = torch.load(path, weights_only=True)["config"]
-    model = VRT(
-        channels=config["embed_dims"][0],
-        refine_channels=config["embed_dims"][-1],
-        blocks=config["depths"][0],
-        refine_blocks=config["depths"][-1],
-        heads=config["num_heads"][0],
-        deformable_groups=config["deformable_groups"],
-    )
-    report = load_weights(model, path)
+def test_a_file_with_the_published_names_fits(
+    shared: Path, make_golden_vrt: Callable[[], VRT]
+) -> None:
+    report = load_weights(make_golden_vrt(), shared / "golden/vrt_tiny_params.pt")
     assert not report.missing and not report.adapted
     assert all(k.endswith(("_index", "position_bias")) for k in report.unexpected)
 

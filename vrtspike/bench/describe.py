@@ -13,8 +13,8 @@ import torch
 from torch import nn
 
 from vrtspike.model.build import build_model
-from vrtspike.model.costs import MAP_BLOCKS, Clip, Costs, Precision, measure_costs
-from vrtspike.settings import Config, ModelSettings, TrainSettings
+from vrtspike.model.costs import MAP_BLOCKS, Clip, Costs, measure_costs
+from vrtspike.settings import Config, ModelSettings, Precision, TrainSettings
 from vrtspike.training.parallel import Sharded
 
 

@@ -18,8 +18,9 @@ import torch
 from torch import Tensor, nn
 
 from vrtspike.model import build_model
-from vrtspike.model.costs import Clip, Precision, autocast, random_clip
-from vrtspike.settings import ModelSettings
+from vrtspike.model.costs import Clip, random_clip
+from vrtspike.model.precision import autocast
+from vrtspike.settings import ModelSettings, Precision
 from vrtspike.training.parallel import Sharded
 
 Which = Literal["baseline", "fused"]

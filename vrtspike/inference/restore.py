@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
-from typing import Literal
 
 import torch
 from einops import repeat
@@ -22,8 +21,9 @@ from torch import Tensor, nn
 
 from vrtspike.errors import CheckpointError, ConfigError, DataFormatError
 from vrtspike.inference.tiling import cover
+from vrtspike.model.precision import autocast
+from vrtspike.settings import Precision
 
-Precision = Literal["float32", "bfloat16"]
 Read = Callable[[int, int], tuple[Tensor, Tensor | None]]
 """Return blurred frames and voxels of frames [start, stop)."""
 
@@ -146,10 +146,7 @@ def _run(model: nn.Module, blurred: Tensor, voxels: Tensor | None, precision: Pr
     learning = model.training
     model.eval()
     try:
-        with (
-            torch.no_grad(),
-            torch.autocast(device.type, torch.bfloat16, enabled=precision == "bfloat16"),
-        ):
+        with torch.no_grad(), autocast(device, precision):
             restored: Tensor = model(
                 blurred[None].to(device, torch.float32),
                 None if voxels is None else voxels[None].to(device, torch.float32),

@@ -21,7 +21,8 @@ from einops import rearrange
 from jaxtyping import Float
 from torch import Tensor
 
-Window = tuple[int, int, int]
+from vrtspike.model.windows import Window, relative_position_rows
+
 INPUT_GROUPS = 9
 RGB = 3
 
@@ -47,7 +48,7 @@ def for_window(
     frames, side = len(table) // rows_in_space, isqrt(rows_in_space)
     old: Window = ((frames + 1) // 2, (side + 1) // 2, (side + 1) // 2)
     one_to_several = any((a == 1) != (b == 1) for a, b in zip(old, window, strict=True))
-    if _rows(old) != len(table) or one_to_several:
+    if relative_position_rows(old) != len(table) or one_to_several:
         return None
     t, h, w = (2 * size - 1 for size in window)
     offsets = rearrange(table.float(), "(t h w) m -> t m h w", t=frames, h=side)
@@ -56,8 +57,3 @@ def for_window(
     offsets = F.interpolate(offsets, t, mode="linear")
     resized = rearrange(offsets, "m hw t -> (t hw) m")
     return resized, f"bias tables resized from window {old} to {window}"
-
-
-def _rows(window: Window) -> int:
-    t, h, w = window
-    return (2 * t - 1) * (2 * h - 1) * (2 * w - 1)

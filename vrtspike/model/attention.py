@@ -24,6 +24,7 @@ from vrtspike.model.windows import (
     Window,
     attend_windows,
     relative_position_index,
+    relative_position_rows,
     sine_position,
 )
 
@@ -34,8 +35,8 @@ class WindowAttention(nn.Module):
     def __init__(self, channels: int, window: Window, heads: int, *, mutual: bool) -> None:
         super().__init__()
         self.heads, self.window, self.mutual = heads, window, mutual
-        table_rows = (2 * window[0] - 1) * (2 * window[1] - 1) * (2 * window[2] - 1)
-        self.relative_position_bias_table = nn.Parameter(torch.empty(table_rows, heads))
+        rows = relative_position_rows(window)
+        self.relative_position_bias_table = nn.Parameter(torch.empty(rows, heads))
         nn.init.trunc_normal_(self.relative_position_bias_table, std=0.02)
         self.qkv_self = nn.Linear(channels, 3 * channels)
         if mutual:
@@ -90,8 +91,8 @@ class AttentionBlock(nn.Module):
 
     def forward(self, x: Float[Tensor, "b t h w c"]) -> Float[Tensor, "b t h w c"]:
         """Return the feature after one block."""
-        lean = self.checkpoint_attention and self.training
-        x = self._drop(recompute(self._attend, x) if lean else self._attend(x)).add_(x)
+        wanted = self.checkpoint_attention and self.training
+        x = self._drop(recompute(self._attend, x, wanted=wanted)).add_(x)
         return self._drop(self.mlp(x, self.norm2)).add_(x)
 
     def _attend(self, x: Tensor) -> Tensor:

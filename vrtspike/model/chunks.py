@@ -57,7 +57,7 @@ class Chunks:
         instants = max(x.shape[1] for x in features)
         rows, columns = self.extent(batch * instants, height, width)
         if (rows, columns) == (height, width):
-            return recompute(part, *features) if checkpoint else part(*features)
+            return recompute(part, *features, wanted=checkpoint)
 
         def band(*pieces: Tensor) -> Tensor:
             return _in_pieces(partial(recompute, part), pieces, columns, dim=3)

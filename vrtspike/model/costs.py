@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Iterable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, Literal
@@ -26,17 +26,16 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
 from vrtspike.model.build import build_model
+from vrtspike.model.precision import autocast
 from vrtspike.model.vrt import VRT, padding_to_unit
-from vrtspike.settings import ModelSettings
+from vrtspike.settings import ModelSettings, Precision
 
-Precision = Literal["float32", "bfloat16"]
 TILE = 32
 """Side of the small clip, in pixels: the flow network pads smaller ones to it."""
 MAP_BLOCKS = "MALLOC_MMAP_THRESHOLD_"
 """On a CPU a process takes more than what is alive: blocks are freed in another order than they are
-taken, and glibc's heap keeps the holes: in training 20% more, with checkpointing up to twice as
-much again. With this environment variable at 1048576 large blocks leave no holes, for 10 to 25%
-more time, most of it in new pages; THP_MEM_ALLOC_ENABLE=1 makes them fewer."""
+taken, and glibc's heap keeps the holes. With this environment variable at 1048576 large blocks
+leave none, at the price of new pages for each; THP_MEM_ALLOC_ENABLE=1 makes them fewer."""
 TRUNK = "vrt."
 """Where plain VRT lies in a fused model; everything else there is the spike branch."""
 
@@ -124,13 +123,6 @@ def measure_costs(
     return Costs(
         parts, round(ledger.activations.peak * clip.batch * high * wide) + ledger.derived.peak
     )
-
-
-def autocast(device: torch.device, precision: Precision) -> AbstractContextManager[Any]:
-    """Return the arithmetic of a pass."""
-    if precision == "float32":
-        return nullcontext()
-    return torch.autocast(device.type, torch.bfloat16)
 
 
 def random_clip(

@@ -22,7 +22,7 @@ from vrtspike.model.temporal import (
     resample_time,
     temporal_bias,
 )
-from vrtspike.model.windows import relative_position_index
+from vrtspike.model.windows import relative_position_index, relative_position_rows
 
 
 class SpikeWindowAttention(nn.Module):
@@ -40,9 +40,9 @@ class SpikeWindowAttention(nn.Module):
         self.q = nn.Linear(channels, channels)
         self.kv = nn.Linear(channels, 2 * channels)
         self.proj = nn.Linear(channels, channels)
-        self.relative_position_bias_table = nn.Parameter(torch.empty((2 * window - 1) ** 2, heads))
-        nn.init.trunc_normal_(self.relative_position_bias_table, std=0.02)
         whole = (1, window, window)
+        table = torch.empty(relative_position_rows(whole), heads)
+        self.relative_position_bias_table = nn.Parameter(nn.init.trunc_normal_(table, std=0.02))
         rows = relative_position_index(whole, whole, self.relative_position_bias_table.device)
         self.register_buffer("bias_rows", rows.view(window, window, window, window), False)
         self.slopes = initial_slopes(heads) if biased else None
@@ -119,7 +119,7 @@ class CrossAttentionFusion(nn.Module):
         checkpoint = self.checkpoint_attention and self.training
         x = frames + self.chunks.run(self._attend, frames, spikes, checkpoint=checkpoint)
         wanted = self.checkpoint_mlp and self.training
-        return x + (recompute(self._mlp, x) if wanted else self._mlp(x))
+        return x + recompute(self._mlp, x, wanted=wanted)
 
     def _attend(self, frames: Tensor, spikes: Tensor) -> Tensor:
         out: Tensor = self.attn(self.norm_query(frames), self.norm_source(spikes))

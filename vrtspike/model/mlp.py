@@ -49,7 +49,7 @@ class GatedMLP(nn.Module):
             weights = [p for layer in layers for p in (layer.weight, layer.bias)]
             out: Tensor = _in_chunks(x, None if norm is None else norm.eps, *weights, *scale)
             return out
-        return recompute(partial(self._whole, norm=norm), x) if lean else self._whole(x, norm)
+        return recompute(partial(self._whole, norm=norm), x, wanted=lean)
 
     def _whole(self, x: Tensor, norm: nn.LayerNorm | None) -> Tensor:
         x = x if norm is None else norm(x)

@@ -9,13 +9,13 @@ from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 
-def recompute(part: Callable[..., Tensor], *inputs: Tensor) -> Tensor:
-    """Return `part(*inputs)`; in the backward pass run it again, up to what was kept last.
+def recompute(part: Callable[..., Tensor], *inputs: Tensor, wanted: bool = True) -> Tensor:
+    """Return `part(*inputs)`; if wanted, keep the inputs alone and run it again for the backward.
 
     A linear layer or a convolution at the end of a part is not run again: what its gradient needs
     is its input. `part` draws no random numbers.
     """
-    if not torch.is_grad_enabled():
+    if not (wanted and torch.is_grad_enabled()):
         return part(*inputs)
     out: Tensor = checkpoint(part, *inputs, use_reentrant=False, preserve_rng_state=False)
     return out

@@ -11,15 +11,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import torch.nn.functional as F
-from einops import rearrange
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from vrtspike.model.fusion import ConcatFusion, CrossAttentionFusion
 from vrtspike.model.spike_encoder import SpikeEncoder3D, check_voxels, on_grid
 from vrtspike.model.temporal import SpikeTemporalAttention
-from vrtspike.model.vrt import VRT, padding_to_unit
+from vrtspike.model.vrt import VRT, pad_to_unit
 
 
 class SpikeVRT(nn.Module):
@@ -54,7 +52,7 @@ class SpikeVRT(nn.Module):
     ) -> Float[Tensor, "b t 3 h w"]:
         """Restore sharp frames from blurred ones and spikes."""
         voxels = check_voxels(voxels, blurred, self.bins)
-        features = self.encoder(_on_padded_grid(voxels, *blurred.shape[-2:]))
+        features = self.encoder(pad_to_unit(on_grid(voxels, *blurred.shape[-2:])))
         if self.temporal:
             features = [attend(x) for attend, x in zip(self.temporal, features, strict=True)]
 
@@ -65,14 +63,3 @@ class SpikeVRT(nn.Module):
         if self.before_stages:
             return self.vrt.restore(blurred, enter=fuse)
         return self.vrt.restore(blurred, leave=fuse)
-
-
-def _on_padded_grid(voxels: Tensor, height: int, width: int) -> Tensor:
-    """Resize voxels to the frames' grid, and pad them as VRT pads the frames."""
-    voxels = on_grid(voxels, height, width)
-    bottom, right = padding_to_unit(height, width)
-    if not (bottom or right):
-        return voxels
-    flat = rearrange(voxels, "b s k h w -> b (s k) h w")
-    flat = F.pad(flat, (0, right, 0, bottom), mode="replicate")
-    return rearrange(flat, "b (s k) h w -> b s k h w", k=voxels.shape[2])

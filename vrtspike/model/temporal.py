@@ -123,7 +123,7 @@ class SpikeTemporalAttention(nn.Module):
         checkpoint = self.checkpoint_attention and self.training
         x = x + self.chunks.run(self._attend, x, checkpoint=checkpoint)
         wanted = self.checkpoint_mlp and self.training
-        return x + (recompute(self._mlp, x) if wanted else self._mlp(x))
+        return x + recompute(self._mlp, x, wanted=wanted)
 
     def _attend(self, x: Tensor) -> Tensor:
         normed = self.norm1(x)

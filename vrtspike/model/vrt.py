@@ -48,6 +48,16 @@ def padding_to_unit(height: int, width: int) -> tuple[int, int]:
     return -height % UNIT, -width % UNIT
 
 
+def pad_to_unit(video: Float[Tensor, "b t c h w"]) -> Float[Tensor, "b t c h2 w2"]:
+    """Replicate the border up to sizes that the coarsest scale divides."""
+    bottom, right = padding_to_unit(*video.shape[-2:])
+    if not (bottom or right):
+        return video
+    flat = rearrange(video, "b t c h w -> b (t c) h w")
+    flat = F.pad(flat, (0, right, 0, bottom), mode="replicate")
+    return rearrange(flat, "b (t c) h w -> b t c h w", c=video.shape[2])
+
+
 class Stage(nn.Module):
     """One scale of VRT: mutual attention, self attention, alignment of both neighbours, fusion."""
 
@@ -248,7 +258,7 @@ class VRT(nn.Module):
         """
         self._check(blurred)
         height, width = blurred.shape[-2:]
-        frames = self._pad(blurred)
+        frames = pad_to_unit(blurred)
         flows = self._flows(frames[:, :, :3])
         x = self._first(frames, flows)
         x = x + self.conv_after_body(self._features(x, flows, enter, leave))
@@ -275,15 +285,6 @@ class VRT(nn.Module):
                 expected=f"(b, t, {self.in_chans}, h, w)",
                 fix="give RGB frames, and spikes as voxels",
             )
-
-    def _pad(self, frames: Tensor) -> Tensor:
-        """Replicate the border up to sizes that the coarsest scale divides."""
-        bottom, right = padding_to_unit(*frames.shape[-2:])
-        if not (bottom or right):
-            return frames
-        flat = rearrange(frames, "b t c h w -> b (t c) h w")
-        flat = F.pad(flat, (0, right, 0, bottom), mode="replicate")
-        return rearrange(flat, "b (t c) h w -> b t c h w", c=frames.shape[2])
 
     def _flows(self, frames: Tensor) -> list[tuple[Tensor, Tensor]]:
         """Return (backward, forward) flows `(b, t-1, 2, h, w)` for each of four scales.

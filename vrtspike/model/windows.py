@@ -38,6 +38,12 @@ BLOCK_SCORES = 2**20
 """Scores computed at once on a CPU (4 MiB in float32): they and their gradient fit the cache."""
 
 
+def relative_position_rows(window: Window) -> int:
+    """Return the rows of a bias table: one for each offset between two tokens of a window."""
+    t, h, w = window
+    return (2 * t - 1) * (2 * h - 1) * (2 * w - 1)
+
+
 @lru_cache(maxsize=64)
 def relative_position_index(window: Window, table: Window, device: torch.device) -> Tensor:
     """Return `(n, n)` rows of a bias table made for the window `table`, for a smaller `window`."""

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -24,11 +23,11 @@ from torch.optim import Optimizer
 
 from vrtspike.data.voxelize import normalize_voxels
 from vrtspike.losses import LossTerms
+from vrtspike.model.precision import autocast
+from vrtspike.settings import Precision
 from vrtspike.training.local import LocalParameters
 from vrtspike.training.optim import drop_flow_gradients
 from vrtspike.training.parallel import synchronize_gradients
-
-Precision = Literal["float32", "bfloat16"]
 
 
 @dataclass(frozen=True)
@@ -113,11 +112,9 @@ class TrainingStep:
             gradients = [p.grad for p in self._parameters.parts.values() if p.grad is not None]
         return self._finish(total, gradients, stop)
 
-    def autocast(self) -> AbstractContextManager[Any]:
+    def autocast(self) -> torch.autocast:
         """Return the arithmetic of the forward pass."""
-        if self._precision == "bfloat16":
-            return torch.autocast(self._device.type, torch.bfloat16)
-        return nullcontext()
+        return autocast(self._device, self._precision)
 
     def _finish(self, loss: Tensor, gradients: list[Tensor], stop: bool) -> StepResult:
         """Agree with all ranks on the outcome, then clip and step, or skip."""

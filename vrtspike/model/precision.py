@@ -1,0 +1,12 @@
+"""The arithmetic that a model runs in."""
+
+from __future__ import annotations
+
+import torch
+
+from vrtspike.settings import Precision
+
+
+def autocast(device: torch.device, precision: Precision) -> torch.autocast:
+    """Return the context of a forward pass; weights stay float32."""
+    return torch.autocast(device.type, torch.bfloat16, enabled=precision == "bfloat16")
