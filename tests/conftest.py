@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -68,7 +68,7 @@ def write_moving_photograph(
     from skimage import data
 
     from vrtspike.data.dat import write_dat
-    from vrtspike.data.dataset import DatasetInfo, write_info
+    from vrtspike.data.info import DatasetInfo, write_info
 
     steps, exposure, (height, width) = 64, 56, size
     photograph = data.astronaut()
@@ -104,3 +104,34 @@ def write_moving_photograph(
     )
     write_info(root / "dataset.yaml", info)
     return root
+
+
+@pytest.fixture(scope="session")
+def bucket() -> Iterator[str]:
+    """Serve a real S3 API on a free port of this machine; return the pattern of a folder's URI."""
+    server_module = pytest.importorskip("moto.server", reason="moto is not installed")
+    from pyarrow import fs
+
+    server = server_module.ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    options = f"endpoint_override={host}:{port}&scheme=http&region=us-east-1"
+    store, _ = fs.FileSystem.from_uri(f"s3://key:secret@?{options}&allow_bucket_creation=true")
+    store.create_dir("clips")
+    yield f"s3://key:secret@clips/{{}}?{options}"
+    server.stop()
+
+
+@pytest.fixture(scope="session")
+def upload(bucket: str) -> Callable[[Path, str], str]:
+    """Return a function that copies a folder into the bucket, and gives its URI there."""
+    from vrtspike.storage import Folder
+
+    def copy(folder: Path, name: str) -> str:
+        uri = bucket.format(name)
+        for path in folder.rglob("*"):
+            if path.is_file():
+                Folder.at(uri).write(path.relative_to(folder).as_posix(), path.read_bytes())
+        return uri
+
+    return copy

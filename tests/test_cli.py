@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 
 from vrtspike.cli import app
 from vrtspike.data import DatasetInfo, write_dat
-from vrtspike.data.dataset import FrameInfo, SpikeInfo, write_info
+from vrtspike.data.info import FrameInfo, SpikeInfo, write_info
 
 SIZE, STEPS, FRAMES = 16, 8, 4
 
@@ -133,7 +133,7 @@ def test_validate_reports_findings_with_status_1(dataset: Path, tmp_path: Path) 
     assert result.exit_code == 1
     found = json.loads((tmp_path / "out/found.json").read_text())
     assert found["status"] == 1 and found["findings"]
-    assert {"kind", "where", "message"} == set(found["findings"][0])
+    assert {"kind", "where", "message", "sequence", "facts"} == set(found["findings"][0])
 
 
 def test_preview_refuses_a_wrong_geometry_and_other_files(dataset: Path, tmp_path: Path) -> None:

@@ -9,11 +9,33 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 Positive = Annotated[int, Field(gt=0)]
 Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
 Precision = Literal["float32", "bfloat16"]
+LayoutName = Literal[
+    "vrtspike",
+    "spk_gopro",
+    "spk_gopro_gamma",
+    "spk_x4k_33",
+    "spk_x4k_65",
+    "s_sdm",
+    "gopro",
+    "gopro_gamma",
+    "dvd",
+    "reds",
+    "spikecv",
+]
+
+
+def _path_or_uri(value: object) -> object:
+    """Make a path of a text that is not a URI."""
+    return Path(value) if isinstance(value, str) and "://" not in value else value
+
+
+Place = Annotated[Path | str, BeforeValidator(_path_or_uri)]
+"""A path, or the URI of a folder in an object store such as s3://bucket/folder."""
 
 
 class Section(BaseModel):
@@ -38,20 +60,51 @@ class RunSettings(Section):
 class CameraSettings(Section):
     """The simulated integrate-and-fire spike camera."""
 
+    model_config = ConfigDict(allow_inf_nan=False)
+
     threshold: Annotated[float, Field(gt=0)] = 2.0
     """Charge at which a pixel fires, in steps of full brightness: rate = intensity / threshold."""
     rate_hz: Annotated[float, Field(gt=0)] = 1920.0
     """Spike steps a second."""
     downscale: Literal[1, 2, 4] = 1
     """The spike grid is this many times coarser than the frame's (box average)."""
+    color: Literal["gray", "bayer"] = "gray"
+    """What a pixel sees. `gray`: the luma of the frame. `bayer`: one channel of it, in an RGGB
+    mosaic; readers take the stream for gray, so its mosaic shows."""
+    light: Literal["gamma", "linear"] = "gamma"
+    """What is integrated. `gamma`: gamma-encoded values, as published datasets do. `linear`: the
+    light that they stand for (sRGB transfer function), as a real photodiode does."""
+    blur: Literal["gamma", "linear"] = "gamma"
+    """What the blurred frame is the mean of. `gamma`: gamma-encoded values (GoPro's `blur`).
+    `linear`: linear light, encoded again (as GoPro's `blur_gamma`, there with gamma 2.2)."""
     noise: Annotated[float, Field(ge=0)] = 0.0
-    """Standard deviation of the charge noise of one step (intensity 1 = 1)."""
+    """Standard deviation of the charge noise of one step (intensity 1 = 1); a dark pixel fires at
+    random about (noise / threshold)^2 times a step."""
     dark_rate: Annotated[float, Field(ge=0)] = 0.0
     """Charge that darkness adds each step (intensity 1 = 1)."""
+    refractory_steps: Annotated[int, Field(ge=0)] = 0
+    """Steps after a spike in which a pixel neither integrates nor fires; their light is lost."""
+    saturation: Annotated[float, Field(gt=0)] | None = None
+    """Intensity beyond which a photodiode gives no more (full brightness = 1); null: none. Apart
+    from it a pixel fires at most once a step, so light beyond `threshold` is lost."""
+    hot_pixels: Fraction = 0.0
+    """Share of the pixels that fire at every step, drawn once a sequence."""
+    dead_pixels: Fraction = 0.0
+    """Share of the pixels that never fire, drawn once a sequence."""
+
+    @model_validator(mode="after")
+    def _defects_fit(self) -> Self:
+        if self.hot_pixels + self.dead_pixels > 1:
+            raise ValueError(
+                f"hot_pixels {self.hot_pixels} and dead_pixels {self.dead_pixels} are more than all"
+            )
+        return self
 
 
 class SceneSettings(Section):
     """Rendered scenes: photographs moved by known smooth motion with parallax."""
+
+    model_config = ConfigDict(allow_inf_nan=False)
 
     sequences: dict[str, Annotated[int, Field(ge=0)]] = {"train": 24, "val": 2, "held_out": 6}
     """Number of sequences of each split; `train` and the others never share a photograph."""
@@ -73,6 +126,14 @@ class SceneSettings(Section):
     """Seed of photographs, motion and camera noise."""
 
     @model_validator(mode="after")
+    def _ranges_are_ranges(self) -> Self:
+        if not 0 <= self.motion[0] <= self.motion[1] or self.motion[1] == 0:
+            raise ValueError(f"motion {self.motion} is not a range of lengths above 0")
+        if not 0 <= self.objects[0] <= self.objects[1]:
+            raise ValueError(f"objects {self.objects} is not a range of counts")
+        return self
+
+    @model_validator(mode="after")
     def _exposure_fits(self) -> Self:
         if self.exposure_steps > self.steps_per_frame:
             raise ValueError(
@@ -85,15 +146,24 @@ class SceneSettings(Section):
 class VideoSettings(Section):
     """Recording a sharp video with both cameras: time is stretched to the spike camera's rate."""
 
+    model_config = ConfigDict(allow_inf_nan=False)
+
     source_frames: Positive = 5
     """Frames of the video that pass from one blurred frame's start to the next one's."""
     frames: Positive = 8
     """Frames of a sequence; sequences follow one another and share no frame of the video."""
+    interpolation: Literal["linear", "flow"] = "linear"
+    """Light between two frames of the video. `linear`: their mixture. `flow`: both moved along the
+    optical flow between them, then mixed; slower, and far closer where things move."""
     steps_per_frame: Positive = 64
     """Spike steps from one frame's start to the next one's."""
     exposure_steps: Positive = 56
     """Steps over which a frame integrates; the rest is dead time."""
-    splits: dict[str, Annotated[float, Field(gt=0)]] = {"train": 0.7, "val": 0.1, "held_out": 0.2}
+    splits: Annotated[dict[str, Annotated[float, Field(gt=0)]], Field(min_length=1)] = {
+        "train": 0.7,
+        "val": 0.1,
+        "held_out": 0.2,
+    }
     """Share of the sequences of each split, in the order of the video; each gets at least one."""
     seed: int = 0
     """Seed of the spike camera's charge and noise."""
@@ -111,10 +181,13 @@ class VideoSettings(Section):
 class DataSettings(Section):
     """A dataset folder, the shards made from it, and what the model sees of them."""
 
-    source: Path = Path("data/scenes")
-    """Dataset folder: <source>/<split>/<sequence>/{blurred,sharp,spike} and dataset.yaml."""
-    shards: Path = Path("data/shards")
-    """Folder of the prepared Parquet shards."""
+    source: Place = Path("data/scenes")
+    """Dataset folder: a path, or a URI such as s3://bucket/folder."""
+    layout: LayoutName = "vrtspike"
+    """How the dataset folder is laid out. `vrtspike`: <split>/<sequence>/{blurred,sharp,spike} and
+    dataset.yaml; the others as their authors publish them (`vrtspike.data.layouts`)."""
+    shards: Place = Path("data/shards")
+    """Folder of the prepared Parquet shards: a path, or a URI."""
     train_split: str = "train"
     """Split that is trained on."""
     val_split: str = "val"
@@ -129,6 +202,14 @@ class DataSettings(Section):
     """`rate`: count / steps of the bin x threshold. `log1p`: log1p of the count."""
     augment: bool = True
     """Random flips and transpositions, in space and time."""
+    threshold_factors: Annotated[
+        tuple[Annotated[int, Field(gt=0, lt=256)], ...], Field(min_length=1)
+    ] = (1,)
+    """One of these is drawn for each training sample: its spikes become those of a camera of so
+    many times the threshold."""
+    time_shift_steps: Annotated[int, Field(ge=0)] = 0
+    """Training samples' spikes are shifted against their frames by up to so many steps, as far as
+    the steps of a frame before and after its exposure reach."""
     shard_samples: Positive = 32
     """Samples of a shard file."""
     tile: int | None = None

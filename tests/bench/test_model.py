@@ -5,7 +5,14 @@ from __future__ import annotations
 import pytest
 import torch
 
-from vrtspike.bench.model import Machine, Plan, find_machine, measure_side_by_side, parse_size
+from vrtspike.bench.model import (
+    Machine,
+    Plan,
+    Report,
+    find_machine,
+    measure_side_by_side,
+    parse_size,
+)
 from vrtspike.bench.passes import Case, settings_of
 from vrtspike.errors import ConfigError, ResourceError
 from vrtspike.model.costs import MAP_BLOCKS, Clip, measure_costs
@@ -19,6 +26,8 @@ def test_a_size_is_frames_height_and_width() -> None:
     for text in ("64x64", "6x64x0", "6 64 64"):
         with pytest.raises(ConfigError, match="FRAMESxHEIGHTxWIDTH"):
             parse_size(text, batch=1)
+    with pytest.raises(ConfigError, match="2 frames at least"):
+        parse_size("1x64x64", batch=1)
 
 
 def test_every_combination_runs_beside_its_baseline() -> None:
@@ -70,6 +79,7 @@ def test_a_case_that_fails_says_why(tiny: ModelSettings) -> None:
     (result,) = measure_side_by_side(tiny, [case], CPU, 1)
     assert result.measured is None
     assert result.failure is not None and "neighbouring frames" in result.failure
+    assert Report(CPU, [result], []).failed
 
 
 @pytest.mark.slow

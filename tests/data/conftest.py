@@ -10,15 +10,16 @@ import pytest
 
 from vrtspike.data import prepare as module
 from vrtspike.data.shards import Manifest
+from vrtspike.storage import Folder
 
 
 @pytest.fixture
 def prepare(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Manifest]:
     """Return `prepare` with the defaults of a small dataset and without Ray."""
 
-    def run_here(jobs: list[module.Job], shards: Path) -> Iterator[dict[str, Any]]:
+    def run_here(jobs: list[module.Job], shards: Folder) -> Iterator[dict[str, Any]]:
         for number in range(len(jobs)):
-            yield module._prepare_numbered({"number": number}, jobs, str(shards))
+            yield module._prepare_numbered({"number": number}, jobs, shards)
 
     monkeypatch.setattr(module, "_run", run_here)
 

@@ -8,7 +8,9 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from vrtspike.data.dat import BitOrder, SpikeStream, write_dat
+from vrtspike.data.dat import write_dat
+from vrtspike.data.packed import BitOrder
+from vrtspike.data.stream import SpikeStream
 from vrtspike.errors import ConfigError, DataFormatError
 
 GEOMETRIES = [(4, 8), (5, 16), (3, 5), (7, 9), (6, 12), (1, 1), (8, 20)]
@@ -72,8 +74,76 @@ def test_every_crop_equals_the_crop_of_the_whole(
         np.testing.assert_array_equal(inner[:], spikes[:, top + h - 1, left + w - 1, None, None])
 
 
-def test_only_the_steps_and_rows_that_are_asked_for_are_read(tmp_path: Path) -> None:
-    stream = _stream(tmp_path, random_spikes(4, 8, 16))
+@pytest.mark.parametrize(
+    ("dropped", "width"), [([], 16), ([(0, 3)], 5), ([(5, 8), (13, 16)], 10), ([(2, 3)], 6)]
+)
+@pytest.mark.parametrize("bit_order", ["little", "big"])
+@pytest.mark.parametrize("flip", [True, False])
+def test_columns_that_are_no_pixels_are_left_out(
+    tmp_path: Path, dropped: list[tuple[int, int]], width: int, bit_order: BitOrder, flip: bool
+) -> None:
+    stored_width = width + sum(stop - start for start, stop in dropped)
+    dump = np.random.default_rng(0).integers(0, 256, (5, -(-3 * stored_width // 8)), np.uint8)
+    dump.tofile(tmp_path / "dump.raw")
+    stream = SpikeStream.open(
+        tmp_path / "dump.raw",
+        height=3,
+        width=width,
+        bit_order=bit_order,
+        flip=flip,
+        dropped_columns=dropped,
+        pad_to_byte=True,
+        steps=5,
+    )
+    expected = naive_read(dump, 3, stored_width, bit_order, flip)
+    gone = [column for start, stop in dropped for column in range(start, stop)]
+    expected = np.delete(expected, gone, axis=2)
+    np.testing.assert_array_equal(stream[:], expected)
+    for left in range(width):
+        for w in range(1, width - left + 1):
+            crop = stream.crop(1, left, 2, w)[2:4]
+            np.testing.assert_array_equal(crop, expected[2:4, 1:3, left : left + w])
+
+
+def naive_read(
+    dump: NDArray[np.uint8], height: int, width: int, bit_order: BitOrder, flip: bool
+) -> NDArray[np.bool_]:
+    """Read the whole file in one line."""
+    bits = np.unpackbits(dump, axis=1, bitorder=bit_order)[:, : height * width]
+    return bits.reshape(-1, height, width)[:, :: -1 if flip else 1].astype(bool)
+
+
+@pytest.mark.parametrize(
+    "dropped", [[(5, 5)], [(6, 5)], [(-1, 2)], [(15, 20)], [(0, 4), (3, 6)], [(0, 4), (0, 4)]]
+)
+def test_impossible_dropped_columns_are_refused(
+    tmp_path: Path, dropped: list[tuple[int, int]]
+) -> None:
+    (tmp_path / "a.dat").write_bytes(bytes(64))
+    with pytest.raises(ConfigError, match="dropped_columns must be ranges"):
+        SpikeStream.open(tmp_path / "a.dat", height=4, width=8, dropped_columns=dropped)
+
+
+def test_the_size_is_checked_with_the_stored_width(tmp_path: Path) -> None:
+    (tmp_path / "a.dat").write_bytes(bytes(2 * 250 * 416 // 8))
+    dump = {"height": 250, "width": 400, "dropped_columns": [(400, 416)]}
+    assert SpikeStream.open(tmp_path / "a.dat", **dump).shape == (2, 250, 400)
+    with pytest.raises(DataFormatError, match="not a whole number of steps"):
+        SpikeStream.open(tmp_path / "a.dat", height=250, width=400)
+    (tmp_path / "a.dat").write_bytes(bytes(2 * 250 * 400 // 8))
+    with pytest.raises(DataFormatError, match=r"250x400 stored 416 wide.*13000 bytes a step"):
+        SpikeStream.open(tmp_path / "a.dat", **dump)
+
+
+@pytest.mark.parametrize(
+    ("dropped", "width", "most"), [([], 16, 3), ([(0, 8)], 8, 3), ([(0, 3)], 10, 6)]
+)
+def test_only_the_steps_and_rows_that_are_asked_for_are_read(
+    tmp_path: Path, dropped: list[tuple[int, int]], width: int, most: int
+) -> None:
+    stored_width = width + sum(stop - start for start, stop in dropped)
+    (tmp_path / "a.dat").write_bytes(bytes(4 * stored_width))
+    stream = SpikeStream.open(tmp_path / "a.dat", height=8, width=width, dropped_columns=dropped)
     touched = []
 
     class Recorder(np.ndarray):  # type: ignore[type-arg]
@@ -82,10 +152,10 @@ def test_only_the_steps_and_rows_that_are_asked_for_are_read(tmp_path: Path) -> 
             touched.append(part.nbytes)
             return part.view(Recorder)
 
-    object.__setattr__(stream, "packed", np.asarray(stream.packed).view(Recorder))
-    stream.crop(2, 8, 3, 8)[1:2]
-    assert touched[0] == 16, "one step of 8 x 16 bits"
-    assert touched[-1] == 3, "three rows of one byte"
+    object.__setattr__(stream.source, "packed", np.asarray(stream.packed).view(Recorder))
+    stream.crop(2, 0, 3, 8)[1:2]
+    assert touched[0] <= stored_width, "one step of 8 rows"
+    assert touched[-1] == most, "three rows, of one byte where rows end on bytes"
 
 
 def _stream(folder: Path, spikes: NDArray[np.bool_]) -> SpikeStream:
@@ -131,8 +201,10 @@ def test_missing_files_folders_and_absurd_settings_are_refused(tmp_path: Path) -
     (tmp_path / "a.dat").write_bytes(bytes(4))
     with pytest.raises(ConfigError, match="geometry must be positive"):
         SpikeStream.open(tmp_path / "a.dat", height=0, width=8)
-    with pytest.raises(ConfigError, match="rate_hz must be positive"):
-        SpikeStream.open(tmp_path / "a.dat", height=4, width=8, rate_hz=0)
+    with pytest.raises(ConfigError, match="bit order"):
+        SpikeStream.open(tmp_path / "a.dat", height=4, width=8, bit_order="LITTLE")  # type: ignore[arg-type]
+    with pytest.raises(ConfigError, match="must be given"):
+        SpikeStream.open(tmp_path / "a.dat", height=4)
 
 
 def test_steps_that_do_not_end_on_a_byte_are_refused_unless_told(tmp_path: Path) -> None:

@@ -11,8 +11,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from vrtspike.data import prepare as module
-from vrtspike.data.dataset import open_dataset, read_frames, read_spikes
+from vrtspike import storage
+from vrtspike.data.clips import read_frames, read_spikes
+from vrtspike.data.dataset import open_dataset
 from vrtspike.data.shards import MANIFEST, Manifest, read_manifest, read_sample
 from vrtspike.errors import DataFormatError, VrtSpikeError
 
@@ -44,7 +45,7 @@ def test_samples_are_the_clips_of_the_dataset(
     # Whole frames, and the last clip shifted back to the end.
     assert [ref.id for ref in val.samples] == ["c/000000", "c/000001"]
     clip = open_dataset(source).clip("train", "b ü")
-    sample = read_sample(tmp_path / "shards", train, 4)
+    sample = read_sample(str(tmp_path / "shards"), train, 4)
     np.testing.assert_array_equal(sample.blurred, read_frames(clip, "blurred", 1, 4))
     np.testing.assert_array_equal(sample.sharp, read_frames(clip, "sharp", 1, 4))
     bits = sample.spike_bits(slice(0, 64), slice(0, 40), slice(0, 48))
@@ -63,7 +64,7 @@ def test_tiles_cover_the_frame_and_keep_their_place(
     assert train.samples[4].id == "a/000002/0_0"
     assert (train.shape.h, train.shape.ws, val.shape.h) == (32, 32, 40)
     clip = open_dataset(source).clip("train", "a")
-    sample = read_sample(tmp_path / "shards", train, 3)
+    sample = read_sample(str(tmp_path / "shards"), train, 3)
     np.testing.assert_array_equal(sample.sharp, read_frames(clip, "sharp", 0, 3)[:, 8:40, 16:48])
     bits = sample.spike_bits(slice(0, 64), slice(0, 32), slice(0, 32))
     np.testing.assert_array_equal(bits, read_spikes(clip, 0, 3)[:, :, 8:40, 16:48])
@@ -74,7 +75,7 @@ def test_killed_at_any_file_and_started_again_it_ends_with_the_same_bytes(
 ) -> None:
     prepare(source, tmp_path / "whole")
     expected = contents(tmp_path / "whole")
-    write = module.write_atomically
+    write = storage.write_atomically
     for allowed in range(len(expected)):
         left = allowed
 
@@ -86,11 +87,11 @@ def test_killed_at_any_file_and_started_again_it_ends_with_the_same_bytes(
             write(path, content)
 
         target = tmp_path / f"killed{allowed}"
-        monkeypatch.setattr(module, "write_atomically", failing)
+        monkeypatch.setattr(storage, "write_atomically", failing)
         with pytest.raises(KeyboardInterrupt):
             prepare(source, target)
         assert not (target / MANIFEST).exists()
-        monkeypatch.setattr(module, "write_atomically", write)
+        monkeypatch.setattr(storage, "write_atomically", write)
         prepare(source, target)
         assert contents(target) == expected
 

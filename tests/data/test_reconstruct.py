@@ -9,8 +9,8 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
-from vrtspike.data.dat import SpikeStream
 from vrtspike.data.reconstruct import tfi, tfp
+from vrtspike.data.stream import SpikeStream
 from vrtspike.errors import ConfigError
 
 

@@ -9,7 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from vrtspike.data.dataset import open_dataset, read_frames, read_spikes
+from vrtspike.data.clips import read_frames, read_spikes
+from vrtspike.data.dataset import open_dataset
 from vrtspike.data.order import Draw, sample_rng
 from vrtspike.data.samples import SampleReader
 from vrtspike.data.shards import Manifest
@@ -36,6 +37,7 @@ def test_shapes_and_types(reader: SampleReader) -> None:
         "blurred": ((2, 3, 3, 32, 32), "uint8"),
         "sharp": ((2, 3, 3, 32, 32), "uint8"),
         "counts": ((2, 3, 8, 32, 32), "uint8"),
+        "steps": ((2, 8), "float32"),
     }
     assert "counts" not in replace(reader, bins=None).training([Draw(0, 0)])
 
@@ -95,3 +97,25 @@ def test_a_reversal_in_time_reverses_the_bins(reader: SampleReader, source: Path
         expected = whole[..., left : left + 40].astype(int).sum(axis=(2, 3))
         np.testing.assert_array_equal(counts, expected[::-1, ::-1] if reverse else expected)
     assert seen == {False, True}
+
+
+def test_a_raised_threshold_keeps_frames_and_rates(reader: SampleReader) -> None:
+    raised = replace(reader, threshold_factors=(2,), augment=False)
+    plain, other = (
+        r.training([Draw(0, i) for i in range(4)]) for r in (replace(reader, augment=False), raised)
+    )
+    for name in ("blurred", "sharp"):
+        np.testing.assert_array_equal(plain[name], other[name])
+    np.testing.assert_array_equal(other["steps"], plain["steps"] / 2)
+    assert (other["counts"] <= plain["counts"]).all()
+    rates = [(b["counts"].sum((0, 1, 3, 4)) / b["steps"][0]).mean() for b in (plain, other)]
+    assert rates[1] == pytest.approx(rates[0], rel=0.02)
+
+
+def test_a_shift_takes_other_steps_of_the_same_frames(reader: SampleReader) -> None:
+    shifted = replace(reader, time_shift_steps=8, augment=False)
+    draws = [Draw(epoch, 0) for epoch in range(8)]
+    batches = [r.training(draws) for r in (replace(reader, augment=False), shifted)]
+    np.testing.assert_array_equal(batches[0]["sharp"], batches[1]["sharp"])
+    same = [np.array_equal(a, b) for a, b in zip(*(b["counts"] for b in batches), strict=True)]
+    assert not all(same)

@@ -11,7 +11,8 @@ import pytest
 import yaml
 from PIL import Image
 
-from vrtspike.data.dat import SpikeStream, write_dat
+from vrtspike.data.dat import write_dat
+from vrtspike.data.stream import SpikeStream
 from vrtspike.data.validate import validate
 from vrtspike.errors import DataFormatError
 
@@ -75,7 +76,7 @@ def test_missing_and_extra_files(root: Path) -> None:
 def test_a_gap_in_the_numbers(root: Path) -> None:
     for path in (root / "train" / "one").rglob("000001.*"):
         path.unlink()
-    assert kinds(root) == {"missing"}
+    assert kinds(root) == {"gap"}
 
 
 def test_an_empty_split(root: Path) -> None:

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-import time
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
 
-from vrtspike.data.voxelize import bin_steps, normalize_voxels, voxelize
+from vrtspike.bench.voxelization import add_at_spikes, add_at_steps
+from vrtspike.data.dat import write_dat
+from vrtspike.data.packed import BitOrder
+from vrtspike.data.stream import SpikeStream
+from vrtspike.data.voxelize import bin_steps, normalize_voxels, voxelize, voxelize_stream
 from vrtspike.errors import ConfigError
 
 RNG = np.random.default_rng(0)
@@ -57,6 +61,62 @@ def test_every_split_into_bins_agrees_with_the_definition() -> None:
         np.testing.assert_array_equal(
             voxelize(spikes, bins), naive_voxels(spikes, bins, 0, 97)[0], err_msg=f"{bins} bins"
         )
+
+
+@pytest.mark.parametrize("bit_order", ["little", "big"])
+@pytest.mark.parametrize("flip", [True, False])
+@pytest.mark.parametrize(("height", "width"), [(6, 8), (5, 7), (9, 24), (1, 1)])
+def test_a_packed_stream_gives_the_counts_of_its_spikes(
+    tmp_path: Path, height: int, width: int, flip: bool, bit_order: BitOrder
+) -> None:
+    spikes = RNG.random((47, height, width)) < 0.5
+    write_dat(tmp_path / "a.dat", spikes, flip=flip, bit_order=bit_order)
+    stream = SpikeStream.open(
+        tmp_path / "a.dat",
+        height=height,
+        width=width,
+        flip=flip,
+        bit_order=bit_order,
+        pad_to_byte=True,
+    )
+    for bins in (1, 5, 32, 47):
+        expected = add_at_steps(spikes, bins)
+        np.testing.assert_array_equal(expected, add_at_spikes(spikes, bins))
+        found = voxelize_stream(stream, bins)
+        np.testing.assert_array_equal(found, expected)
+        assert found.dtype == np.uint8 and found.flags.c_contiguous
+    window = voxelize_stream(stream, 7, start=3, stop=40)
+    np.testing.assert_array_equal(window, add_at_steps(spikes[3:40], 7))
+
+
+@pytest.mark.parametrize("flip", [True, False])
+def test_a_crop_and_dropped_columns_are_counted_alone(tmp_path: Path, flip: bool) -> None:
+    stored = RNG.random((20, 9, 24)) < 0.5
+    write_dat(tmp_path / "a.dat", stored, flip=flip)
+    stream = SpikeStream.open(
+        tmp_path / "a.dat", height=9, width=20, flip=flip, dropped_columns=[(5, 7), (22, 24)]
+    )
+    spikes = np.delete(stored, [5, 6, 22, 23], axis=2)
+    np.testing.assert_array_equal(voxelize_stream(stream, 6), add_at_steps(spikes, 6))
+    crop = voxelize_stream(stream.crop(1, 3, 5, 11), 6)
+    np.testing.assert_array_equal(crop, add_at_steps(spikes[:, 1:6, 3:14], 6))
+
+
+def test_a_bin_is_read_in_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
+    spikes = RNG.random((700, 4, 5)) < 0.9
+    monkeypatch.setattr("vrtspike.data.stream.PIECE_BYTES", 3 * 20)
+    stream = SpikeStream.from_array(spikes)
+    assert stream.piece_steps == 3
+    for bins in (1, 3, 200, 700):
+        found = voxelize_stream(stream, bins)
+        np.testing.assert_array_equal(found, add_at_steps(spikes, bins))
+        assert found.dtype == voxelize(spikes, bins).dtype
+
+
+def test_a_window_that_leaves_the_stream_is_refused() -> None:
+    stream = SpikeStream.from_array(np.zeros((10, 2, 2), bool))
+    with pytest.raises(ConfigError, match="leaves the stream"):
+        voxelize_stream(stream, 2, start=4, stop=11)
 
 
 def test_steps_outside_the_window_are_dropped() -> None:
@@ -113,18 +173,3 @@ def test_normalising_refuses_other_bins_and_modes() -> None:
     counts = np.zeros((5, 4, 4), np.uint8)
     with pytest.raises(ConfigError, match="disagree"):
         normalize_voxels(counts, bin_steps(13, 4), 2.0, "rate")
-
-
-def test_voxelizing_costs_little_more_than_unpacking_the_bits() -> None:
-    packed = RNG.integers(0, 256, (88, 180 * 320 // 8), np.uint8)
-    spikes = np.unpackbits(packed, axis=1).reshape(88, 180, 320).view(np.bool_)
-
-    def fastest(function: object) -> float:
-        times = []
-        for _ in range(7):
-            start = time.perf_counter()
-            function()  # type: ignore[operator]
-            times.append(time.perf_counter() - start)
-        return min(times)
-
-    assert fastest(lambda: voxelize(spikes, 32)) < 4 * fastest(lambda: np.unpackbits(packed))

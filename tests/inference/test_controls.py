@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from vrtspike.data.dataset import open_dataset, read_frames, read_spikes
+from vrtspike.data.clips import read_frames, read_spikes
+from vrtspike.data.dataset import open_dataset
 from vrtspike.inference.controls import CONTROLS, controls
 
 
@@ -94,7 +95,7 @@ def test_the_genuine_camera_file_gives_the_known_image(shared: Path) -> None:
     """28.5 dB against the sharp frame, box-reduced and gray (see ../shared/data/README.md)."""
     from PIL import Image
 
-    from vrtspike.data.dat import SpikeStream
+    from vrtspike.data.stream import SpikeStream
 
     stream = SpikeStream.open(shared / "data" / "spk_gopro_000226.dat", height=360, width=640)
     sharp = np.asarray(Image.open(shared / "data" / "spk_gopro_000226.png").convert("RGB"))

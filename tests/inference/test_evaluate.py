@@ -13,7 +13,8 @@ import torch
 from skimage.metrics import peak_signal_noise_ratio
 from torch import Tensor, nn
 
-from vrtspike.data.dataset import open_dataset, read_frames
+from vrtspike.data.clips import read_frames
+from vrtspike.data.dataset import open_dataset
 from vrtspike.errors import CheckpointError, DataFormatError
 from vrtspike.inference import Restorer, Results, evaluate
 from vrtspike.inference.evaluate import evenly, model_inputs

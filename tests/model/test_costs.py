@@ -43,6 +43,7 @@ def measure(
     return measure_costs(settings, clip, device=cpu, precision=precision, backward=backward)
 
 
+@pytest.mark.slow
 def test_operations_of_the_published_model() -> None:
     """As counted on the published implementation: 5.02 TFLOP for 6 frames of 192x192."""
     settings = ModelSettings(fusion="none")
@@ -51,6 +52,7 @@ def test_operations_of_the_published_model() -> None:
     assert found.parameters == 18_320_007
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("fusion", ["temporal", "concat", "early", "none"])
 def test_parts_are_the_whole_model(tiny: ModelSettings, fusion: str) -> None:
     settings = tiny.model_copy(update={"fusion": fusion})
@@ -63,6 +65,7 @@ def test_parts_are_the_whole_model(tiny: ModelSettings, fusion: str) -> None:
     assert 0 < sum(part.kept for part in found.parts) <= found.activations
 
 
+@pytest.mark.slow
 def test_a_part_is_counted_without_the_parts_that_it_calls(tiny: ModelSettings) -> None:
     """With concatenation, the fusion is called inside a stage."""
     concat, plain = (

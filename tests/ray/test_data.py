@@ -25,7 +25,9 @@ def source(
     return moving_photograph(root, {"d": 3}, split="val")
 
 
-def run_prepare(source: Path, shards: Path, allow_refused: int = 0) -> list[tuple[int, int]]:
+def run_prepare(
+    source: Path | str, shards: Path | str, allow_refused: int = 0
+) -> list[tuple[int, int]]:
     from vrtspike.data.prepare import prepare
 
     calls: list[tuple[int, int]] = []
@@ -41,6 +43,18 @@ def run_prepare(source: Path, shards: Path, allow_refused: int = 0) -> list[tupl
         progress=lambda *call: calls.append(call),
     )
     return calls
+
+
+def make_reader(shards: str, manifest: Manifest) -> SampleReader:
+    return SampleReader(
+        shards=shards,
+        split="train",
+        fingerprint=manifest.fingerprint,
+        crop=32,
+        augment=True,
+        bins=8,
+        seed=1,
+    )
 
 
 def contents(folder: Path) -> dict[str, bytes]:
@@ -66,11 +80,28 @@ def test_prepared_over_ray_are_the_bytes_of_one_process(
         module,
         "_run",
         lambda jobs, shards: (
-            module._prepare_numbered({"number": i}, jobs, str(shards)) for i in range(len(jobs))
+            module._prepare_numbered({"number": i}, jobs, shards) for i in range(len(jobs))
         ),
     )
     run_prepare(source, tmp_path / "one")
     assert contents(tmp_path / "ray") == contents(tmp_path / "one")
+
+
+def test_a_store_gives_the_shards_and_the_stream_of_a_disk(
+    source: Path, manifest: Manifest, bucket: str, upload: Callable[[Path, str], str]
+) -> None:
+    from vrtspike.data.pipeline import MicroBatches, Stream
+
+    shards = bucket.format("ray-shards")
+    run_prepare(upload(source, "ray-source"), shards)
+    remote = read_manifest(shards)
+    assert remote.fingerprint == manifest.fingerprint
+    reader = make_reader(str(source.parent / "shards"), manifest)
+    expected = Stream(reader, 8, Share(2, 1, 1), 0)
+    found = MicroBatches(Stream(make_reader(shards, remote), 8, Share(2, 1, 1), 0), 0, 3, cpus=1)
+    for number, batch in enumerate(found):
+        for name, array in expected.make(number).items():
+            np.testing.assert_array_equal(batch[name], array)
 
 
 def test_a_refused_sequence_is_an_error_with_its_reason(
@@ -94,16 +125,8 @@ def test_the_stream_of_every_rank_is_the_plan(
     # Several datasets after one another, of several tasks each.
     monkeypatch.setattr(pipeline, "AHEAD", 2)
     monkeypatch.setattr(pipeline, "SEGMENT", 4)
-    monkeypatch.setattr(pipeline, "RUN_ALONE", 3)
-    reader = SampleReader(
-        shards=str(source.parent / "shards"),
-        split="train",
-        fingerprint=manifest.fingerprint,
-        crop=32,
-        augment=True,
-        bins=8,
-        seed=1,
-    )
+    monkeypatch.setattr(pipeline, "RUN", 3)
+    reader = make_reader(str(source.parent / "shards"), manifest)
     streams = [Stream(reader, 8, Share(4, 1, 2), rank) for rank in (0, 1)]
     batches = [MicroBatches(stream, start, 10, cpus=0.5) for stream in streams]
     batches[0].start()

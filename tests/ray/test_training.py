@@ -160,7 +160,7 @@ def reference_losses(config: Config) -> list[float]:
     )
     terms = LossTerms(**config.loss.model_dump())
     samples = len(manifest.splits["train"].samples)
-    scale = VoxelScale((7,) * 8, 2.0, config.data.voxels)
+    scale = VoxelScale(2.0, config.data.voxels)
     found = []
     for step in range(train.steps):
         draws = micro_batch(config.run.seed, samples, Share(train.batch, 1, 1), step, 0)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from pathlib import Path
 
 import av
@@ -10,33 +11,37 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
-from vrtspike.data.dataset import open_dataset, read_frames, read_spikes
+from vrtspike.data.clips import read_frames, read_spikes
+from vrtspike.data.dataset import open_dataset
 from vrtspike.data.gray import luma
 from vrtspike.data.reconstruct import tfp
 from vrtspike.data.validate import validate
+from vrtspike.data.writer import begin, finish
 from vrtspike.errors import ConfigError, DataFormatError
 from vrtspike.settings import CameraSettings, VideoSettings
+from vrtspike.simulate import flow
 from vrtspike.simulate.photographs import load_photograph
 from vrtspike.simulate.scenes import Scene
 from vrtspike.simulate.video import (
     InterpolatedVideo,
+    VideoTask,
     deal,
     describe_video,
     find_shots,
     inspect_video,
     iter_frames,
+    record_video,
     video_tasks,
     write_video,
 )
-from vrtspike.simulate.writer import begin, finish
 
 SETTINGS = VideoSettings(frames=3, source_frames=4, splits={"train": 0.5, "test": 0.5})
 CAMERA = CameraSettings()
 
 
-def moving_frames(count: int, seed: int, name: str = "coffee.png") -> list[NDArray[np.uint8]]:
-    """Return frames of a scene that moves 2 pixels a frame."""
-    scene = Scene(
+def moving_scene(count: int, seed: int, name: str = "coffee.png") -> Scene:
+    """Return a scene that moves 2 pixels a frame."""
+    return Scene(
         np.random.default_rng(seed),
         load_photograph(name),
         [load_photograph("brick.png")],
@@ -48,6 +53,11 @@ def moving_frames(count: int, seed: int, name: str = "coffee.png") -> list[NDArr
         motion=(2.0, 2.0),
         objects=(1, 1),
     )
+
+
+def moving_frames(count: int, seed: int, name: str = "coffee.png") -> list[NDArray[np.uint8]]:
+    """Return frames of a scene that moves 2 pixels a frame."""
+    scene = moving_scene(count, seed, name)
     return list(np.rint(scene.render(np.arange(count)) * 255).astype(np.uint8))
 
 
@@ -117,7 +127,7 @@ def test_blur_and_spikes_agree_with_the_interpolated_light(folder: Path, dataset
 
 def test_a_recorded_video_validates_and_says_what_it_is(folder: Path, dataset: Path) -> None:
     assert validate(dataset) == []
-    source = open_dataset(dataset).info.source
+    source = open_dataset(dataset).clips("train")[0].info.source
     assert "taken as 120 fps" in source, "1920 Hz * 4 / 64"
     assert folder.name in source
 
@@ -126,7 +136,7 @@ def test_recording_again_keeps_what_is_there(folder: Path, dataset: Path) -> Non
     before = {p: p.stat().st_mtime_ns for p in dataset.rglob("*")}
     record(folder, dataset)
     assert {p: p.stat().st_mtime_ns for p in dataset.rglob("*")} == before
-    with pytest.raises(DataFormatError, match="another simulation"):
+    with pytest.raises(DataFormatError, match="another dataset"):
         record(folder, dataset, SETTINGS.model_copy(update={"seed": 3}))
 
 
@@ -138,6 +148,64 @@ def test_few_frames_are_in_memory_however_long_the_video(folder: Path) -> None:
         light.at(np.linspace(first + 0.1, first + 4.1, 9))
         most = max(most, light.frames_in_memory)
     assert most <= 4 + 2
+
+
+def test_flow_leaves_the_frames_themselves_as_they_are(folder: Path) -> None:
+    frames = np.stack(list(iter_frames(folder))[:4])
+    light = InterpolatedVideo(folder, interpolation="flow").at(np.arange(4.0))
+    np.testing.assert_array_equal(light, InterpolatedVideo(folder).at(np.arange(4.0)))
+    np.testing.assert_allclose(light * 255, frames, atol=1e-4)
+
+
+def test_a_pair_of_frames_has_its_flow_computed_once(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where frames of 4 follow one another in mid-pair; 3 frames of 4 touch 14 frames."""
+    pairs: list[bytes] = []
+
+    class Counted(flow.FlowInterpolation):
+        """Notes the pairs."""
+
+        def __init__(self, first: NDArray[np.uint8], second: NDArray[np.uint8]) -> None:
+            pairs.append(first.tobytes())
+            super().__init__(first, second)
+
+    monkeypatch.setattr(flow, "FlowInterpolation", Counted)
+    record(folder, tmp_path / "set", SETTINGS.model_copy(update={"interpolation": "flow"}))
+    assert len(pairs) == len(set(pairs)) == 2 * 13
+    assert validate(tmp_path / "set") == []
+
+
+def test_flow_moves_the_light_that_is_recorded(folder: Path) -> None:
+    """In mid-pair it is closer to the exact instant of the scene than the mixture is."""
+    exact = moving_scene(15, 0).render(np.arange(1.5, 10))
+    errors = [
+        np.square(InterpolatedVideo(folder, 0, how).at(np.arange(1.5, 10)) - exact).mean()
+        for how in ("linear", "flow")
+    ]
+    assert errors[1] < 0.7 * errors[0]
+
+
+@pytest.mark.parametrize("interpolation", ["linear", "flow"])
+def test_memory_does_not_grow_with_the_length_of_a_sequence(
+    folder: Path, interpolation: str
+) -> None:
+    """What NumPy and Python hold at most; torch holds the flow of one pair beside it."""
+    source = inspect_video(folder)
+    most = []
+    for frames in (2, 2, 6):
+        settings = VideoSettings.model_validate(
+            {"frames": frames, "source_frames": 2, "splits": {"a": 1}}
+            | {"steps_per_frame": 16, "exposure_steps": 14, "interpolation": interpolation}
+        )
+        light = InterpolatedVideo(folder, 0, settings.interpolation)
+        info = describe_video(source, settings, CAMERA)
+        tracemalloc.start()
+        for _ in record_video(VideoTask("a", 0, 0), light, info, settings, CAMERA):
+            pass
+        most.append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.stop()
+    assert most[2] < most[1] + 3 * 48 * 64 * 3, "8 frames of the video more, none of them kept"
 
 
 @pytest.mark.parametrize("weights", [{"a": 0.7, "b": 0.1, "c": 0.2}, {"a": 100.0, "b": 1, "c": 1}])

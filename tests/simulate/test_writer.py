@@ -2,19 +2,28 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from vrtspike.data.dataset import open_dataset, read_frames, read_spikes
+from vrtspike.data.alignment import Timeline
+from vrtspike.data.clips import read_frames, read_spikes
+from vrtspike.data.dataset import open_dataset
 from vrtspike.data.validate import validate
 from vrtspike.errors import ConfigError, DataFormatError
 from vrtspike.settings import CameraSettings, SceneSettings
 from vrtspike.simulate import recording
 from vrtspike.simulate.blur import ExposedFrame
-from vrtspike.simulate.recording import SceneTask, record_scene, scene_tasks, write_scenes
+from vrtspike.simulate.recording import (
+    SceneTask,
+    describe_scenes,
+    record_scene,
+    scene_tasks,
+    write_scenes,
+)
 from vrtspike.simulate.writer import write_sequence
 
 SCENES = SceneSettings(sequences={"train": 2, "val": 1}, frames=3, height=48, width=64)
@@ -38,16 +47,32 @@ def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_what_is_written_is_what_was_recorded(written: Path) -> None:
     dataset = open_dataset(written)
     assert dataset.splits == ("train", "val")
-    assert dataset.info.exposure == (0, 56)
-    assert dataset.info.target_step == 28
-    assert dataset.info.spike.rate_hz == CAMERA.rate_hz
     clip = dataset.clips("train")[1]
     assert clip.sequence == "train_0001"
+    assert clip.info.timeline == Timeline(64, (0, 56), 28)
+    assert clip.info.camera.rate_hz == CAMERA.rate_hz
     frames = list(record_scene(SceneTask("train", 1), SCENES, CAMERA))
     for kind in ("blurred", "sharp"):
         expected = [getattr(frame, kind) for frame in frames]
         np.testing.assert_array_equal(read_frames(clip, kind), expected)  # type: ignore[arg-type]
     np.testing.assert_array_equal(read_spikes(clip), [frame.spikes for frame in frames])
+
+
+def test_a_sequence_is_written_as_it_is_recorded(tmp_path: Path) -> None:
+    """Of five frames the newest is held, and the one before while the next is made."""
+    scenes = SCENES.model_copy(update={"frames": 5})
+    made: list[weakref.ref[ExposedFrame]] = []
+    alive = []
+
+    def watched() -> Iterator[ExposedFrame]:
+        for frame in record_scene(SceneTask("train", 0), scenes, CAMERA):
+            made.append(weakref.ref(frame))
+            alive.append(sum(ref() is not None for ref in made))
+            yield frame
+
+    write_sequence(tmp_path, "train", "a", watched(), describe_scenes(scenes, CAMERA))
+    assert len(alive) == 5
+    assert max(alive) <= 2
 
 
 def test_rendered_scenes_validate(written: Path) -> None:
@@ -94,7 +119,7 @@ def test_another_simulation_is_refused(written: Path) -> None:
         (SCENES, CameraSettings(threshold=1.0)),
         (SCENES, CameraSettings(noise=0.1)),
     ):
-        with pytest.raises(DataFormatError, match="holds another simulation"):
+        with pytest.raises(DataFormatError, match="holds another dataset"):
             write_scenes(scenes, camera, written)
     assert contents(written) == before
 
@@ -115,7 +140,7 @@ def test_frames_that_do_not_divide_into_the_spike_grid_are_refused(tmp_path: Pat
 
 
 def test_two_writers_of_one_sequence_leave_one_whole(written: Path, tmp_path: Path) -> None:
-    info = open_dataset(written).info
+    info = describe_scenes(SCENES, CAMERA)
     frames = list(record_scene(SceneTask("train", 0), SCENES, CAMERA))
 
     def while_another_finishes() -> Iterator[ExposedFrame]:

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from vrtspike.data.dataset import DatasetInfo
+from vrtspike.data.info import DatasetInfo
 from vrtspike.data.shards import Manifest, PrepareSettings, SampleRef, Shape, ShardFile, Split
 from vrtspike.errors import CheckpointError, ConfigError, DataFormatError, ResourceError
 from vrtspike.settings import Config
@@ -52,18 +52,26 @@ def manifest(**changes: Any) -> Manifest:
         "target_step": 28,
         "source": "a test",
     }
+    described = DatasetInfo.model_validate(info | changes)
     split = Split(
-        shape=Shape(t=3, h=40, w=48, s=64, hs=40, ws=48),
-        shards=(ShardFile(file="train/00000.parquet", rows=1, bytes=1, sha256="0"),),
+        shape=Shape(t=3, h=40, w=48, hs=40, ws=48),
+        shards=(
+            ShardFile(
+                file="train/00000.parquet", rows=1, bytes=1, sha256="0", timeline=described.timeline
+            ),
+        ),
         samples=(SampleRef(id="a/000000", shard=0, row=0),),
     )
-    made = PrepareSettings(frames=3, stride=1, tile=None, shard_samples=2, splits=("train", "val"))
+    made = PrepareSettings(
+        layout="vrtspike", frames=3, stride=1, tile=None, shard_samples=2, splits=("train", "val")
+    )
     values: dict[str, Any] = {
-        "version": 1,
+        "version": 2,
+        "source": "elsewhere",
         "settings": made,
         "inputs": "i",
         "fingerprint": "f" * 64,
-        "info": DatasetInfo.model_validate(info | changes),
+        "info": described,
         "splits": {"train": split, "val": split},
         "refused": (),
     }

@@ -26,7 +26,8 @@ def batch(samples: int, seed: int = 0) -> dict[str, NDArray[Any]]:
     frames = {
         name: rng.integers(0, 256, (samples, 2, 3, 8, 8), np.uint8) for name in ("blurred", "sharp")
     }
-    return frames | {"counts": rng.integers(0, 4, (samples, 2, 4, 8, 8), np.uint8)}
+    counts = rng.integers(0, 4, (samples, 2, 4, 8, 8), np.uint8)
+    return frames | {"counts": counts, "steps": np.full((samples, 4), 4, np.int32)}
 
 
 def make_step(
@@ -51,7 +52,7 @@ def make_step(
         accumulation=accumulation,
         precision="float32",
         clip_norm=clip,
-        voxels=VoxelScale((4, 4, 4, 4), 2.0, "rate"),
+        voxels=VoxelScale(2.0, "rate"),
     )
     return step, parameters
 
@@ -62,9 +63,7 @@ def weights(model: nn.Module) -> dict[str, Tensor]:
 
 def reference_step(model: nn.Module, optimizer: torch.optim.Optimizer, arrays: Arrays) -> float:
     """Take one step of a plain loop."""
-    blurred, sharp, voxels = to_device(
-        arrays, torch.device("cpu"), VoxelScale((4, 4, 4, 4), 2.0, "rate")
-    )
+    blurred, sharp, voxels = to_device(arrays, torch.device("cpu"), VoxelScale(2.0, "rate"))
     optimizer.zero_grad()
     loss = ((model(blurred, voxels) - sharp).square() + 1e-6).sqrt().mean()
     loss.backward()
@@ -146,7 +145,7 @@ def test_the_average_follows_and_gives_way(sharded: nn.Module) -> None:
         for name, value in weights(sharded).items():
             expected[name] = 0.75 * expected[name] + 0.25 * value
     own = weights(sharded)
-    blurred, _, voxels = to_device(batch(1), torch.device("cpu"), VoxelScale((4,) * 4, 2.0, "rate"))
+    blurred, _, voxels = to_device(batch(1), torch.device("cpu"), VoxelScale(2.0, "rate"))
     with torch.no_grad():
         before = sharded(blurred, voxels)
         reshard_all(sharded)

@@ -8,9 +8,15 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from vrtspike.data.dat import SpikeStream, write_dat
-from vrtspike.errors import ConfigError
-from vrtspike.viz.spikes import contact_sheet, preview, write_preview
+from vrtspike.data import stream as module
+from vrtspike.data.convert_stream import write_stream
+from vrtspike.data.dat import write_dat
+from vrtspike.data.reconstruct import tfi, tfp
+from vrtspike.data.stream import SpikeStream
+from vrtspike.data.voxelize import bin_steps, normalize_voxels, voxelize
+from vrtspike.errors import ConfigError, DataFormatError
+from vrtspike.viz.intervals import measure_intervals
+from vrtspike.viz.spikes import compare, contact_sheet, preview, to_picture, write_preview
 
 
 @pytest.fixture
@@ -40,14 +46,86 @@ def test_windows_end_where_the_stream_ends(stream: SpikeStream) -> None:
     assert (pictures["bits"][:, 4:] == 255).all(), "the last step, 39"
 
 
+@pytest.mark.parametrize("center", [0, 1, 17, 150, 299, 300])
+@pytest.mark.parametrize("piece", [1, 5, 1000])
+@pytest.mark.parametrize("threshold", [0.04, 2.0])
+def test_pictures_read_in_part_equal_those_of_the_whole(
+    monkeypatch: pytest.MonkeyPatch, center: int, piece: int, threshold: float
+) -> None:
+    """Pixels fire often, rarely, once, and never; 0.04 lets the search for spikes end early."""
+    rng = np.random.default_rng(center)
+    spikes = rng.random((300, 4, 6)) < np.array([0.5, 0.1, 0.02, 0.004, 0.002, 0])
+    monkeypatch.setattr(module, "PIECE_BYTES", piece * 24)
+    stream = SpikeStream.from_array(spikes, threshold=threshold)
+    pictures = preview(stream, center=center, window=21, bins=4)
+    window = {"threshold": threshold, "center": center, "window": 21}
+    np.testing.assert_array_equal(pictures["tfp"], to_picture(tfp(spikes, **window)))
+    expected = to_picture(tfi(spikes, step=center, threshold=threshold))
+    np.testing.assert_array_equal(pictures["tfi"], expected)
+    start, stop = max(center - 10, 0), min(center + 11, 300)
+    counts = voxelize(spikes, 4, start=start, stop=stop)
+    voxels = normalize_voxels(counts, bin_steps(stop - start, 4), threshold, "rate")
+    np.testing.assert_array_equal(pictures["voxels"], contact_sheet(voxels))
+
+
+def test_only_the_steps_around_the_centre_are_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    spikes = np.zeros((100_000, 2, 8), bool)
+    spikes[::5] = True
+    read = []
+    whole = SpikeStream.__getitem__
+
+    def watched(stream: SpikeStream, steps: slice) -> object:
+        read.append((steps.start, steps.stop))
+        return whole(stream, steps)
+
+    monkeypatch.setattr(SpikeStream, "__getitem__", watched)
+    preview(SpikeStream.from_array(spikes, threshold=2.0), center=5000)
+    assert all(5000 - 16 <= start < stop <= 5000 + 16 for start, stop in read)
+    read.clear()
+    spikes[:, 0] = False
+    preview(SpikeStream.from_array(spikes, threshold=2.0), center=5000)
+    assert min(read)[0] == 5000 - 1021 and max(stop for _, stop in read) == 5000 + 1021
+
+
+@pytest.mark.parametrize("name", ["a.npy", "a.npz", "a.h5"])
+def test_every_format_shows_the_same(stream: SpikeStream, tmp_path: Path, name: str) -> None:
+    write_stream(tmp_path / name, stream, axes="hws")
+    other = SpikeStream.open(tmp_path / name, axes="hws", threshold=2.0)
+    pictures = preview(other, center=30)
+    for kind, picture in preview(stream, center=30).items():
+        np.testing.assert_array_equal(pictures[kind], picture)
+
+
+def test_intervals_and_the_frame_are_shown_when_given(stream: SpikeStream, tmp_path: Path) -> None:
+    frame = np.zeros((12, 16, 3), np.uint8)
+    frame[:, 8:] = 255
+    Image.fromarray(frame).save(tmp_path / "frame.png")
+    figures = measure_intervals(stream)
+    pictures = preview(stream, center=30, window=8, intervals=figures, frame=tmp_path / "frame.png")
+    assert pictures["intervals"].dtype == np.uint8 and pictures["intervals"].min() == 0
+    gray, tfp_part, tfi_part = (pictures["side_by_side"][:, x : x + 8] for x in (0, 12, 24))
+    assert pictures["side_by_side"].shape == (6, 32)
+    np.testing.assert_array_equal(gray, frame[::2, ::2, 0])
+    np.testing.assert_array_equal(tfp_part, pictures["tfp"])
+    np.testing.assert_array_equal(tfi_part, pictures["tfi"])
+    assert compare(pictures, tmp_path / "frame.png")["tfp"] > 90
+    with pytest.raises((ConfigError, DataFormatError), match=r"none\.png"):
+        preview(stream, frame=tmp_path / "none.png")
+
+
 def test_what_cannot_be_shown_is_refused(stream: SpikeStream, tmp_path: Path) -> None:
-    unscaled = SpikeStream.open(stream.path, height=6, width=8)
+    unscaled = SpikeStream.open(tmp_path / "a.dat", height=6, width=8)
     with pytest.raises(ConfigError, match="no threshold"):
         preview(unscaled)
     with pytest.raises(ConfigError, match="centre leaves"):
         preview(stream, center=41)
     with pytest.raises(ConfigError, match="window"):
         preview(stream, window=0)
+    with pytest.raises(ConfigError, match="no step of the stream"):
+        preview(stream, center=40, window=1)
+    with pytest.raises(ConfigError, match="threshold must be positive"):
+        preview(stream, threshold=float("nan"))
+    assert stream.path is not None
     with pytest.raises(ConfigError, match="must be a folder"):
         write_preview({}, stream.path)
 

@@ -109,6 +109,11 @@ class Report:
     results: list[Result]
     comparisons: list[Comparison]
 
+    @property
+    def failed(self) -> bool:
+        """Tell whether a case came to no figures."""
+        return any(result.measured is None for result in self.results)
+
     def as_dict(self) -> dict[str, Any]:
         """Return plain values for JSON."""
         return asdict(self)
@@ -132,7 +137,15 @@ def parse_size(text: str, batch: int) -> Clip:
         raise ConfigError(
             "not the size of a clip", where="--size", got=text, expected="FRAMESxHEIGHTxWIDTH"
         )
-    return Clip(batch, *(int(number) for number in numbers))
+    frames, height, width = (int(number) for number in numbers)
+    if frames < 2:
+        raise ConfigError(
+            "the model needs a neighbour of each frame",
+            where="--size",
+            got=text,
+            expected="2 frames at least",
+        )
+    return Clip(batch, frames, height, width)
 
 
 def run_plan(

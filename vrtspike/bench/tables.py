@@ -6,9 +6,12 @@ from collections.abc import Iterable
 
 from rich.table import Table
 
+from vrtspike.bench.data import DataReport
+from vrtspike.bench.data_stages import Stages
 from vrtspike.bench.describe import Description
 from vrtspike.bench.fast_paths import Comparison
 from vrtspike.bench.model import Result
+from vrtspike.bench.voxelization import Way
 
 GIB = 2**30
 
@@ -93,6 +96,60 @@ def comparisons_table(comparisons: Iterable[Comparison]) -> Table:
         seconds = (f"{part.fast_s:.3g}", f"{part.naive_s:.3g}", f"{part.speedup:.1f}x")
         differences = (f"{part.difference:.1e}", f"{part.gradient_difference:.1e}")
         table.add_row(part.part, str(part.clip), *seconds, *differences)
+    return table
+
+
+def voxelization_table(ways: Iterable[Way]) -> Table:
+    """Return a row for each way through a stream of spikes."""
+    table = _table("a whole stream of packed spikes", "ms", "Gbit/s", "over voxelize_stream")
+    for way in ways:
+        table.add_row(
+            way.name,
+            f"{1e3 * way.seconds:.3g}",
+            f"{way.bits_s / 1e9:.3g}",
+            f"{way.over_voxelize:.3g}x",
+        )
+    return table
+
+
+def stages_table(stages: Iterable[Stages]) -> Table:
+    """Return a column for each source, in CPU milliseconds and shares."""
+    sources = list(stages)
+    table = _table("CPU ms of a sample", *(source.source for source in sources))
+    for stage in ("read", "decode", "voxelize", "augment", "transfer"):
+        cells = []
+        for source in sources:
+            seconds = source.seconds.get(stage)
+            share = f"{100 * source.shares.get(stage, 0):.0f} %"
+            cells.append("" if seconds is None else f"{1e3 * seconds:.3g} ({share})")
+        table.add_row(stage, *cells)
+    table.add_section()
+    table.add_row("all", *(f"{1e3 * source.total_s:.3g}" for source in sources))
+    over = (f"{source.over_decode:.3g}x" for source in sources)
+    table.add_row("without transfer, over decoding the images", *over)
+    return table
+
+
+def throughput_table(report: DataReport) -> Table:
+    """Return a row for each run of the pipeline: by cores, then by clips."""
+    columns = ("clips", "samples/s", "MB/s", "CPU ms: tasks", "consumer", "workers", "peak GiB")
+    table = _table("the pipeline", "cores", *columns)
+    runs = [(case, f" ({report.speedup(case):.2f}x)", "") for case in report.throughput]
+    many = [(case, "", f" ({report.growth(case):.2f}x)") for case in report.memory]
+    for cases in (runs, many):
+        for case, speedup, growth in cases:
+            table.add_row(
+                case.source,
+                str(case.cores),
+                str(case.clips),
+                f"{case.samples_s:.3g}{speedup}",
+                f"{case.bytes_s / 1e6:.3g}",
+                f"{1e3 * case.workers_cpu_s:.3g}",
+                f"{1e3 * case.consumer_cpu_s:.3g}",
+                str(case.workers),
+                f"{_gib(case.peak_bytes)}{growth}",
+            )
+        table.add_section()
     return table
 
 

@@ -53,8 +53,11 @@ class Timeline:
 
     @property
     def reversible(self) -> bool:
-        """Tell whether the exposure reversed in time still has its target at the same step."""
-        return 2 * self.target_step == self.exposure[0] + self.exposure[1]
+        """Tell whether the exposure reversed in time has its target at the same place.
+
+        An exposure of an odd number of steps has its middle half a step from any border.
+        """
+        return abs(2 * self.target_step - sum(self.exposure)) <= 1
 
 
 @dataclass(frozen=True)

@@ -34,15 +34,27 @@ class Augmentation:
 
     def frames(self, frames: Shaped[np.ndarray, "t h w c"]) -> Shaped[np.ndarray, "t n n c"]:
         """Apply the draw to frames."""
-        part = frames[:, self.top : self.top + self.size, self.left : self.left + self.size]
-        if self.reverse_time:
-            part = part[::-1]
-        return np.ascontiguousarray(self._turn(part, row_axis=1))
+        return np.ascontiguousarray(self.turned(self.window(frames), row_axis=1))
 
     def spikes(
         self, spikes: Shaped[np.ndarray, "t s hs ws"], *, exposure: tuple[int, int], grid: int = 1
     ) -> Shaped[np.ndarray, "t s m m"]:
         """Apply the draw to spikes, whose grid is `grid` times coarser than the frame's."""
+        rows, columns = self.on_grid(grid)
+        part = spikes[:, :, rows, columns]
+        if self.reverse_time:
+            order = np.arange(spikes.shape[1])
+            order[slice(*exposure)] = order[slice(*exposure)][::-1].copy()
+            part = part[::-1, order]
+        return np.ascontiguousarray(self.turned(part, row_axis=2))
+
+    def window(self, frames: Shaped[np.ndarray, "t h w c"]) -> Shaped[np.ndarray, "t n n c"]:
+        """Crop frames and put them in order, but turn none; a view."""
+        part = frames[:, self.top : self.top + self.size, self.left : self.left + self.size]
+        return part[::-1] if self.reverse_time else part
+
+    def on_grid(self, grid: int) -> tuple[slice, slice]:
+        """Return the rows and columns of the crop on a grid `grid` times coarser."""
         if self.top % grid or self.left % grid or self.size % grid:
             raise ConfigError(
                 "the crop does not lie on the spike grid",
@@ -50,15 +62,10 @@ class Augmentation:
                 expected=f"multiples of {grid}",
             )
         top, left, size = self.top // grid, self.left // grid, self.size // grid
-        part = spikes[:, :, top : top + size, left : left + size]
-        if self.reverse_time:
-            order = np.arange(spikes.shape[1])
-            order[slice(*exposure)] = order[slice(*exposure)][::-1].copy()
-            part = part[::-1, order]
-        return np.ascontiguousarray(self._turn(part, row_axis=2))
+        return slice(top, top + size), slice(left, left + size)
 
-    def _turn(self, part: Shaped[np.ndarray, "..."], row_axis: int) -> Shaped[np.ndarray, "..."]:
-        """Flip and transpose the two axes of pixels."""
+    def turned(self, part: Shaped[np.ndarray, "..."], row_axis: int) -> Shaped[np.ndarray, "..."]:
+        """Flip and transpose two neighbouring axes of pixels; a view."""
         if self.flip_v:
             part = np.flip(part, row_axis)
         if self.flip_h:

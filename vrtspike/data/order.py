@@ -16,8 +16,8 @@ from functools import lru_cache
 import numpy as np
 from numpy.typing import NDArray
 
-_ORDER, _SAMPLE = 1, 2
-"""Keep the draws of the order and those of a sample apart."""
+_ORDER, _SAMPLE, _SPIKES = 1, 2, 3
+"""Keep the draws of the order, of a sample, and of its spikes alone apart."""
 
 
 @dataclass(frozen=True)
@@ -64,3 +64,8 @@ def micro_batch(seed: int, count: int, share: Share, number: int, rank: int) -> 
 def sample_rng(seed: int, draw: Draw) -> np.random.Generator:
     """Return the generator of every random choice about a sample in its epoch."""
     return np.random.default_rng((seed, _SAMPLE, draw.epoch, draw.index))
+
+
+def spike_rng(seed: int, draw: Draw) -> np.random.Generator:
+    """Return the generator of the choices about a sample's spikes; frames do not depend on it."""
+    return np.random.default_rng((seed, _SPIKES, draw.epoch, draw.index))

@@ -30,6 +30,10 @@ import numpy as np
 import ray.data
 from numpy.typing import NDArray
 from ray.data import DataContext, ExecutionOptions, ExecutionResources
+from ray.data._internal.execution.backpressure_policy import (
+    ENABLED_BACKPRESSURE_POLICIES_CONFIG_KEY,
+    ConcurrencyCapBackpressurePolicy,
+)
 from ray.data.block import Block, BlockAccessor, BlockMetadata
 from ray.data.datasource import Datasource, ReadTask
 
@@ -40,11 +44,10 @@ MicroBatch = dict[str, NDArray[Any]]
 
 SEGMENT_BYTES = 256 * 2**20
 """Most bytes of the micro-batches of one dataset."""
-SEGMENT = 64
+SEGMENT = 128
 """Most micro-batches of one dataset."""
-RUN_ALONE, RUN_TOGETHER = 16, 2
-"""Micro-batches of a task: many where one task runs at a time, few where several do, because
-those behind the first have to wait with what they made."""
+RUN = 16
+"""Most micro-batches of a task: a task costs the scheduler, in this process, some milliseconds."""
 AHEAD = 4
 """Micro-batches that wait ready in the worker."""
 STOP_SECONDS = 0.2
@@ -97,12 +100,11 @@ class MicroBatches:
 
     def _fill(self) -> None:
         """Run one dataset after another and queue what they make, or their error, until closed."""
-        run = RUN_ALONE if self._cpus < 2 else RUN_TOGETHER
         first, length = self._start, AHEAD
         try:
             while first < self._stop and not self._closed.is_set():
                 numbers = range(first, min(first + length, self._stop))
-                for arrays in _dataset(self._stream, numbers, run, self._cpus):
+                for arrays in _dataset(self._stream, numbers, self._cpus):
                     batch = {name: array[0] for name, array in arrays.items()}
                     self._put(batch)
                 size = sum(array.nbytes for array in batch.values())
@@ -118,21 +120,28 @@ class MicroBatches:
                 continue
 
 
-def _dataset(stream: Stream, numbers: range, run: int, cpus: float) -> Any:
+def _dataset(stream: Stream, numbers: range, cpus: float) -> Any:
     """Build the dataset of some micro-batches and return its batches."""
     quiet_ray_data()
+    at_once = max(1, int(cpus))
+    run = min(RUN, -(-len(numbers) // at_once))
+    tasks = -(-len(numbers) // run)
     dataset = ray.data.read_datasource(
         _Numbers(stream, numbers, run),
-        override_num_blocks=-(-len(numbers) // run),
+        override_num_blocks=tasks,
         num_cpus=min(1.0, cpus),
+        concurrency=min(tasks, at_once),
     )
     context = dataset.context
     context.execution_options = ExecutionOptions(
         resource_limits=ExecutionResources(cpu=cpus), preserve_order=True
     )
     context.target_max_block_size = 1
-    # A segment is bounded as it is; held back, it would keep the scheduler spinning.
-    context.set_config("backpressure_policies.enabled", [])
+    # A segment is bounded as it is; held back, it would keep the scheduler spinning. Without the
+    # other policies nothing but `concurrency` bounds the CPUs.
+    context.set_config(ENABLED_BACKPRESSURE_POLICIES_CONFIG_KEY, [ConcurrencyCapBackpressurePolicy])
+    # Else a task stops after every second block until the scheduler looks at it again.
+    context._max_num_blocks_in_streaming_gen_buffer = run
     context.enable_progress_bars = False
     return dataset.iter_batches(batch_size=1, batch_format="numpy", prefetch_batches=0)
 

@@ -13,19 +13,23 @@ do not overlap, but for the last one, which ends at the last frame.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import logging
+import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
+from pathlib import PurePosixPath
 from typing import Any
 
 import numpy as np
 import ray.data
 from numpy.typing import NDArray
 
-from vrtspike.data.dataset import Clip, DatasetInfo, open_dataset, read_frames, read_spikes
+from vrtspike.data.alignment import Timeline
+from vrtspike.data.clips import Clip, read_frames, read_spikes
+from vrtspike.data.dataset import open_dataset
 from vrtspike.data.pipeline import quiet_ray_data
 from vrtspike.data.shards import (
     MANIFEST,
@@ -41,15 +45,15 @@ from vrtspike.data.shards import (
     encode_shard,
     pack_spikes,
     read_manifest,
-    sha256_of,
-    write_atomically,
 )
 from vrtspike.errors import DataFormatError, VrtSpikeError
-from vrtspike.settings import DataSettings
+from vrtspike.settings import DataSettings, LayoutName
+from vrtspike.storage import Folder
 
 logger = logging.getLogger(__name__)
 
 Report = Callable[[int, int], None]
+_NO_SPIKES = np.zeros((1, 0, 0, 0), np.bool_)
 
 
 @dataclass(frozen=True)
@@ -71,6 +75,7 @@ class Job:
     """One sequence to prepare: its clip, the windows of each shard, and the shards' files."""
 
     clip: Clip
+    timeline: Timeline | None
     shards: tuple[tuple[str, tuple[Window, ...]], ...]
     shape: Shape
     key: str
@@ -80,7 +85,7 @@ class Job:
 class Plan:
     """All jobs, and what was refused already when indexing."""
 
-    info: DatasetInfo
+    source: str
     jobs: list[Job]
     refused: list[Refusal]
     inputs: str
@@ -91,6 +96,7 @@ def prepare_data(settings: DataSettings, progress: Report | None = None) -> Mani
     return prepare(
         settings.source,
         settings.shards,
+        layout=settings.layout,
         frames=settings.frames,
         stride=settings.stride,
         tile=settings.tile,
@@ -102,9 +108,10 @@ def prepare_data(settings: DataSettings, progress: Report | None = None) -> Mani
 
 
 def prepare(
-    source: Path,
-    shards: Path,
+    source: str | os.PathLike[str],
+    shards: str | os.PathLike[str],
     *,
+    layout: LayoutName = "vrtspike",
     frames: int,
     stride: int,
     tile: int | None,
@@ -115,48 +122,56 @@ def prepare(
 ) -> Manifest:
     """Write the shards of a dataset folder, or find them already there; return their manifest."""
     settings = PrepareSettings(
+        layout=layout,
         frames=frames,
         stride=stride,
         tile=tile,
         shard_samples=shard_samples,
         splits=tuple(dict.fromkeys(splits)),
     )
-    if shards.exists() and not shards.is_dir():
-        raise DataFormatError("the place for the shards is not a folder", where=shards)
+    folder = Folder.at(shards)
+    if not folder.remote and folder.path.exists() and not folder.path.is_dir():
+        raise DataFormatError("the place for the shards is not a folder", where=folder)
     plan = plan_jobs(source, settings)
     tell = progress or (lambda done, total: None)
-    present = _present(shards, plan.inputs)
+    present = _present(folder, plan.inputs)
     if present is not None:
         tell(len(plan.jobs), len(plan.jobs))
+        if present.source != plan.source:
+            present = present.model_copy(update={"source": plan.source})
+            _write_manifest(folder, present)
         return present
-    (shards / MANIFEST).unlink(missing_ok=True)
+    folder.remove(MANIFEST)
     tell(0, len(plan.jobs))
     written: dict[str, list[ShardFile]] = {}
     refused = list(plan.refused)
-    for done, result in enumerate(_run(plan.jobs, shards), 1):
+    for done, result in enumerate(_run(plan.jobs, folder), 1):
         if result["reason"]:
             refused.append(Refusal(sequence=result["sequence"], reason=result["reason"]))
         else:
             files = [ShardFile.model_validate(file) for file in json.loads(result["files"])]
             written[result["sequence"]] = files
         tell(done, len(plan.jobs))
-    _check_refusals(refused, allow_refused, source)
-    manifest = _manifest(plan, settings, written, sorted(refused, key=lambda r: r.sequence))
-    _remove_strays(shards, manifest)
-    write_atomically(shards / MANIFEST, (manifest.model_dump_json() + "\n").encode())
+    _check_refusals(refused, allow_refused, plan.source)
+    refused.sort(key=lambda refusal: refusal.sequence)
+    manifest = _manifest(plan, settings, written, refused)
+    _remove_strays(folder, manifest)
+    _write_manifest(folder, manifest)
     return manifest
 
 
-def plan_jobs(source: Path, settings: PrepareSettings) -> Plan:
+def plan_jobs(source: str | os.PathLike[str], settings: PrepareSettings) -> Plan:
     """Lay out the samples and shards of every sequence without reading a pixel."""
-    dataset = open_dataset(source)
-    plan = Plan(dataset.info, [], [], "")
+    dataset = open_dataset(source, settings.layout)
+    plan = Plan(str(dataset.folder), [], [], "")
+    shapes: dict[str, Shape] = {}
     for split in settings.splits:
         number = 0
         for sequence in dataset.sequences(split):
             try:
                 clip = dataset.clip(split, sequence)
                 windows, shape = _windows(clip, settings, split == settings.splits[0])
+                _check_shape(clip, shape, shapes.setdefault(split, shape))
             except VrtSpikeError as error:
                 plan.refused.append(Refusal(sequence=f"{split}/{sequence}", reason=str(error)))
                 continue
@@ -166,8 +181,9 @@ def plan_jobs(source: Path, settings: PrepareSettings) -> Plan:
             ]
             named = tuple((f"{split}/{number + i:05d}.parquet", p) for i, p in enumerate(parts))
             number += len(parts)
-            key = digest([VERSION, plan.info.model_dump(mode="json"), _stamps(clip)])
-            plan.jobs.append(Job(clip, named, shape, key))
+            key = digest([VERSION, clip.info.model_dump(mode="json"), dataset.stamps(clip)])
+            timeline = clip.info.timeline if clip.info.spike else None
+            plan.jobs.append(Job(clip, timeline, named, shape, key))
     inputs = [
         (job.key, [(f, [w.name("") for w in ws]) for f, ws in job.shards]) for job in plan.jobs
     ]
@@ -182,7 +198,7 @@ def _windows(clip: Clip, settings: PrepareSettings, train: bool) -> tuple[list[W
     if count < length:
         raise DataFormatError(
             "the sequence is shorter than a sample",
-            where=clip.folder,
+            where=clip.where,
             got=f"{count} frames",
             expected=f"at least {length} (data.frames)",
         )
@@ -193,20 +209,21 @@ def _windows(clip: Clip, settings: PrepareSettings, train: bool) -> tuple[list[W
     height, width, tile = info.frame.height, info.frame.width, settings.tile
     corners: list[tuple[int | None, int | None]] = [(None, None)]
     scale = info.spike_scale
-    grid = (info.spike.height, info.spike.width)
+    grid = info.spike.grid if info.spike else (0, 0)
     if train and tile is not None:
-        if scale is None or tile > min(height, width) or tile % scale:
+        coarse = scale or (1 if info.spike is None else None)
+        if coarse is None or tile > min(height, width) or tile % coarse:
             raise DataFormatError(
                 "tiles do not fit the frames",
-                where=clip.folder,
+                where=clip.where,
                 got=f"tile {tile}, frames {height}x{width}, spikes {grid[0]}x{grid[1]}",
                 expected="a multiple of the spike grid's coarseness, at most the frame",
                 fix="change data.tile (null: whole frames)",
             )
         corners = [(top, left) for top in _cuts(height, tile) for left in _cuts(width, tile)]
         height = width = tile
-        grid = (tile // scale, tile // scale)
-    shape = Shape(t=length, h=height, w=width, s=info.steps_per_frame, hs=grid[0], ws=grid[1])
+        grid = (tile // coarse, tile // coarse) if info.spike else (0, 0)
+    shape = Shape(t=length, h=height, w=width, hs=grid[0], ws=grid[1])
     return [Window(start, *corner) for start in starts for corner in corners], shape
 
 
@@ -215,19 +232,21 @@ def _cuts(extent: int, tile: int) -> list[int]:
     return [min(start, extent - tile) for start in range(0, extent, tile)]
 
 
-def _stamps(clip: Clip) -> list[tuple[str, int, int]]:
-    """Return name, size and time of every file of a sequence."""
-    files = sorted(path for path in clip.folder.rglob("*") if path.is_file())
-    stats = [(path, path.stat()) for path in files]
-    return [
-        (path.relative_to(clip.root).as_posix(), stat.st_size, stat.st_mtime_ns)
-        for path, stat in stats
-    ]
+def _check_shape(clip: Clip, shape: Shape, first: Shape) -> None:
+    """Refuse a sequence whose samples are of another size than those before it."""
+    if shape != first:
+        raise DataFormatError(
+            "the sequence's frames or spikes are of another size than those of the first one",
+            where=clip.where,
+            got=f"samples of {shape.h}x{shape.w}, spikes {shape.hs}x{shape.ws}",
+            expected=f"{first.h}x{first.w}, spikes {first.hs}x{first.ws}",
+            fix="set data.tile for training sequences, or make a dataset of each size",
+        )
 
 
-def _present(shards: Path, inputs: str) -> Manifest | None:
+def _present(shards: Folder, inputs: str) -> Manifest | None:
     """Return the manifest that is there, if it was made from the same inputs and its files hold."""
-    if not (shards / MANIFEST).is_file():
+    if shards.size(MANIFEST) is None:
         return None
     try:
         manifest = read_manifest(shards)
@@ -237,49 +256,57 @@ def _present(shards: Path, inputs: str) -> Manifest | None:
     return manifest if manifest.inputs == inputs else None
 
 
-def _run(jobs: list[Job], shards: Path) -> Iterator[dict[str, Any]]:
+def _run(jobs: list[Job], shards: Folder) -> Iterator[dict[str, Any]]:
     """Prepare all sequences in Ray Data tasks; yield each one's result as it comes."""
     if not jobs:
         return
     quiet_ray_data()
     items = [{"number": number} for number in range(len(jobs))]
     dataset = ray.data.from_items(items, override_num_blocks=len(items)).map(
-        partial(_prepare_numbered, jobs=jobs, shards=str(shards.absolute()))
+        partial(_prepare_numbered, jobs=jobs, shards=shards.absolute())
     )
     dataset.context.enable_progress_bars = False
     yield from dataset.iter_rows()
 
 
-def _prepare_numbered(row: dict[str, Any], jobs: list[Job], shards: str) -> dict[str, Any]:
+def _prepare_numbered(row: dict[str, Any], jobs: list[Job], shards: Folder) -> dict[str, Any]:
     """Prepare one sequence of the list; its own faults are a result, not a failure of the job."""
     job = jobs[int(row["number"])]
     name = f"{job.clip.split}/{job.clip.sequence}"
     try:
-        files = prepare_sequence(job, Path(shards))
+        files = prepare_sequence(job, shards)
     except VrtSpikeError as error:
         return {"sequence": name, "files": "[]", "reason": str(error)}
     dumped = json.dumps([file.model_dump() for file in files])
     return {"sequence": name, "files": dumped, "reason": ""}
 
 
-def prepare_sequence(job: Job, shards: Path) -> list[ShardFile]:
+def prepare_sequence(job: Job, shards: Folder) -> list[ShardFile]:
     """Write the shards of one sequence that are not there yet."""
-    frames = _RecentFrames(job.clip)
-    files = []
+    known: dict[str, ShardFile] = {}
+    keys: dict[str, str] = {}
     for file, windows in job.shards:
-        path, note = shards / file, (shards / file).with_suffix(".json")
         names = [window.name(job.clip.sequence) for window in windows]
-        key = digest([job.key, job.shape.model_dump(), names])
-        known = _noted(path, note, key, file)
-        if known is None:
-            content = encode_shard([_row(job, window, frames) for window in windows])
-            write_atomically(path, content)
-            known = ShardFile(
-                file=file, rows=len(windows), bytes=len(content), sha256=sha256_of(path)
-            )
-            write_atomically(note, json.dumps({"key": key, **known.model_dump()}).encode())
-        files.append(known)
-    return files
+        keys[file] = digest([job.key, job.shape.model_dump(), names])
+        if (noted := _noted(shards, file, keys[file])) is not None:
+            known[file] = noted
+    if len(known) < len(job.shards):
+        with job.clip.local() as clip:
+            frames = _RecentFrames(clip)
+            for file, windows in job.shards:
+                if file not in known:
+                    content = encode_shard([_row(job, window, frames) for window in windows])
+                    shards.write(file, content)
+                    known[file] = ShardFile(
+                        file=file,
+                        rows=len(windows),
+                        bytes=len(content),
+                        sha256=hashlib.sha256(content).hexdigest(),
+                        timeline=job.timeline,
+                    )
+                    note = {"key": keys[file], **known[file].model_dump(mode="json")}
+                    shards.write(_note_of(file), json.dumps(note).encode())
+    return [known[file] for file, _ in job.shards]
 
 
 class _RecentFrames:
@@ -294,24 +321,32 @@ class _RecentFrames:
         self._held = {i: held for i, held in self._held.items() if i >= start}
         for i in range(start, stop):
             if i not in self._held:
+                spikes = read_spikes(self._clip, i, i + 1) if self._clip.info.spike else _NO_SPIKES
                 self._held[i] = (
                     read_frames(self._clip, "blurred", i, i + 1),
                     read_frames(self._clip, "sharp", i, i + 1),
-                    read_spikes(self._clip, i, i + 1),
+                    spikes,
                 )
         parts = [self._held[i] for i in range(start, stop)]
         return tuple(np.concatenate(kind) for kind in zip(*parts, strict=True))
 
 
-def _noted(path: Path, note: Path, key: str, file: str) -> ShardFile | None:
+def _note_of(file: str) -> str:
+    """Return the name of the note beside a shard."""
+    return str(PurePosixPath(file).with_suffix(".json"))
+
+
+def _noted(shards: Folder, file: str, key: str) -> ShardFile | None:
     """Return what the note beside a shard says, if it is of these inputs and the file verifies."""
     try:
-        found = json.loads(note.read_text(encoding="utf-8"))
+        if shards.size(_note_of(file)) is None:
+            return None
+        found = json.loads(shards.read(_note_of(file)))
         if found.pop("key") != key:
             return None
         known = ShardFile.model_validate(found)
-        whole = path.stat().st_size == known.bytes and sha256_of(path) == known.sha256
-    except (OSError, ValueError, KeyError, AttributeError):
+        whole = shards.size(file) == known.bytes and shards.sha256(file) == known.sha256
+    except (OSError, ValueError, KeyError, AttributeError, DataFormatError):
         return None
     return known if whole and known.file == file else None
 
@@ -320,8 +355,8 @@ def _row(job: Job, window: Window, frames: _RecentFrames) -> dict[str, Any]:
     """Cut one sample out of a sequence."""
     shape, scale = job.shape, job.clip.info.spike_scale or 1
     top, left = window.top or 0, window.left or 0
+    grid = (slice(None), slice(top // scale, top // scale + shape.hs))
     pixels = (slice(None), slice(top, top + shape.h), slice(left, left + shape.w))
-    rows = slice(top // scale, top // scale + shape.hs)
     columns = slice(left // scale, left // scale + shape.ws)
     blurred, sharp, spikes = frames.window(window.start, window.start + shape.t)
     return {
@@ -330,19 +365,25 @@ def _row(job: Job, window: Window, frames: _RecentFrames) -> dict[str, Any]:
         "start": window.start,
         "blurred": blurred[pixels].tobytes(),
         "sharp": sharp[pixels].tobytes(),
-        "spikes": pack_spikes(spikes[:, :, rows, columns]).tobytes(),
+        "spikes": pack_spikes(spikes[:, *grid, columns]).tobytes(),
     }
 
 
-def _remove_strays(shards: Path, manifest: Manifest) -> None:
+def _remove_strays(shards: Folder, manifest: Manifest) -> None:
     """Delete shards of earlier settings that the manifest does not know."""
-    known = {shards / shard.file for split in manifest.splits.values() for shard in split.shards}
-    for path in [*shards.glob("*/*.parquet"), *shards.glob("*/*.json")]:
-        if path.stem.isdigit() and path.with_suffix(".parquet") not in known:
-            path.unlink()
+    known = {shard.file for split in manifest.splits.values() for shard in split.shards}
+    for file in shards.listing():
+        name = PurePosixPath(file)
+        ours = len(name.parts) == 2 and name.stem.isdigit() and name.suffix in (".parquet", ".json")
+        if ours and str(name.with_suffix(".parquet")) not in known:
+            shards.remove(file)
 
 
-def _check_refusals(refused: list[Refusal], allowed: int, source: Path) -> None:
+def _write_manifest(shards: Folder, manifest: Manifest) -> None:
+    shards.write(MANIFEST, (manifest.model_dump_json() + "\n").encode())
+
+
+def _check_refusals(refused: list[Refusal], allowed: int, source: str) -> None:
     """Name the refused sequences, or fail when there are more than the user accepts."""
     if len(refused) > allowed:
         first = refused[0]
@@ -384,14 +425,16 @@ def _manifest(
                 ]
                 files.append(file)
         splits[name] = Split(shape=jobs[0].shape, shards=tuple(files), samples=tuple(samples))
-    content = [settings.model_dump(mode="json"), plan.info.model_dump(mode="json")]
+    info = plan.jobs[0].clip.info
+    content = [settings.model_dump(mode="json"), info.model_dump(mode="json")]
     contents = [[file.sha256 for file in split.shards] for split in splits.values()]
     return Manifest(
         version=VERSION,
+        source=plan.source,
         settings=settings,
         inputs=plan.inputs,
         fingerprint=digest([content, contents]),
-        info=plan.info,
+        info=info,
         splits=splits,
         refused=tuple(refused),
     )

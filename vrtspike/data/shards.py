@@ -6,8 +6,9 @@
 
 Columns: sample (`sequence/start[/top_left]`), sequence, start (frame), blurred and sharp (uint8
 (t, h, w, 3), C order), spikes (bits of (t, s, hs, ws) packed along ws, least significant first, so
-(t, s, hs, ceil(ws / 8)) bytes; all steps of the .dat, the exposure is in `info`). Split, so that a
-crop unpacks only the bytes it needs.
+(t, s, hs, ceil(ws / 8)) bytes; all steps of a frame, of which the shard's timeline in the manifest
+says which expose it; empty where there is no spike camera). Split, so that a crop unpacks only the
+bytes it needs. The folder may lie in an object store (`vrtspike.storage`).
 """
 
 from __future__ import annotations
@@ -18,7 +19,6 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -27,10 +27,13 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from vrtspike.data.dataset import DatasetInfo
+from vrtspike.data.alignment import Timeline
+from vrtspike.data.info import DatasetInfo
 from vrtspike.errors import DataFormatError
+from vrtspike.settings import LayoutName
+from vrtspike.storage import Folder
 
-VERSION = 1
+VERSION = 2
 MANIFEST = "manifest.json"
 SCHEMA = pa.schema(
     [
@@ -53,23 +56,24 @@ class Record(BaseModel):
 
 
 class Shape(Record):
-    """Sizes that all samples of a split share: frames, pixels, spike steps and spike pixels."""
+    """Sizes that all samples of a split share: frames, pixels, and spike pixels (0: no spikes)."""
 
     t: int
     h: int
     w: int
-    s: int
     hs: int
     ws: int
 
 
 class ShardFile(Record):
-    """One Parquet file, relative to the shards' folder."""
+    """One Parquet file, relative to the shards' folder; its samples are of one sequence."""
 
     file: str
     rows: int
     bytes: int
     sha256: str
+    timeline: Timeline | None
+    """Where the exposure lies in the steps of each frame; none: there is no spike camera."""
 
 
 class SampleRef(Record):
@@ -87,6 +91,13 @@ class Split(Record):
     shards: tuple[ShardFile, ...]
     samples: tuple[SampleRef, ...]
 
+    def timeline(self, index: int) -> Timeline:
+        """Return the times of a sample's frames."""
+        timeline = self.shards[self.samples[index].shard].timeline
+        if timeline is None:
+            raise DataFormatError("the shards hold no spikes", where=self.samples[index].id)
+        return timeline
+
 
 class Refusal(Record):
     """A sequence that could not be prepared, and why."""
@@ -98,6 +109,7 @@ class Refusal(Record):
 class PrepareSettings(Record):
     """The settings that decide what is in the shards."""
 
+    layout: LayoutName
     frames: int
     stride: int
     tile: int | None
@@ -109,12 +121,15 @@ class Manifest(Record):
     """What a folder of shards holds."""
 
     version: int
+    source: str
+    """The dataset folder."""
     settings: PrepareSettings
     inputs: str
     """SHA-256 over the settings and the names, sizes and times of all source files."""
     fingerprint: str
     """SHA-256 over the settings and the content of all shards."""
     info: DatasetInfo
+    """What is known of the first sequence; sequences may differ in their times alone."""
     splits: dict[str, Split]
     refused: tuple[Refusal, ...]
 
@@ -133,33 +148,15 @@ class Sample:
         """Unpack the spikes of a window: (t, steps, rows, columns)."""
         first = columns.start // 8
         packed = self.spikes[:, steps, rows, first : -(-columns.stop // 8)]
-        bits = np.unpackbits(packed, axis=-1, bitorder="little").view(np.bool_)
+        # Flat: along an axis it takes one call a row.
+        flat = np.unpackbits(np.ascontiguousarray(packed).reshape(-1), bitorder="little")
+        bits = flat.reshape(*packed.shape[:-1], 8 * packed.shape[-1]).view(np.bool_)
         return bits[..., columns.start - 8 * first : columns.stop - 8 * first]
 
 
 def pack_spikes(spikes: NDArray[np.bool_]) -> Bytes:
     """Pack bits (..., ws) into bytes (..., ceil(ws / 8))."""
     return np.packbits(spikes, axis=-1, bitorder="little")
-
-
-def write_atomically(path: Path, content: bytes) -> None:
-    """Write a file so that a reader sees the old one or the whole new one, also after a crash."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        with temporary.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-def sha256_of(path: Path) -> str:
-    """Return the SHA-256 of a file."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def digest(content: Any) -> str:
@@ -180,20 +177,21 @@ def encode_shard(rows: Sequence[dict[str, Any]]) -> bytes:
     return content
 
 
-def read_manifest(shards: Path) -> Manifest:
+def read_manifest(shards: Folder | str | os.PathLike[str]) -> Manifest:
     """Read the manifest of a folder of shards, and check it against the files there."""
-    path = shards / MANIFEST
-    if not path.is_file():
+    folder = shards if isinstance(shards, Folder) else Folder.at(shards)
+    if folder.size(MANIFEST) is None:
         raise DataFormatError(
-            "no prepared shards", where=shards, expected=MANIFEST, fix="run `vrtspike prepare`"
+            "no prepared shards", where=folder, expected=MANIFEST, fix="run `vrtspike prepare`"
         )
+    where = folder.name(MANIFEST)
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
+        found = json.loads(folder.read(MANIFEST))
         version = found.get("version") if isinstance(found, dict) else None
         if version != VERSION:
             raise DataFormatError(
                 "the shards are of another version",
-                where=path,
+                where=where,
                 got=version,
                 expected=VERSION,
                 fix="delete the folder and run `vrtspike prepare`",
@@ -201,15 +199,15 @@ def read_manifest(shards: Path) -> Manifest:
         manifest = Manifest.model_validate(found)
     except (ValueError, ValidationError) as error:
         problem = " ".join(str(error).split())[:200]
-        raise DataFormatError(f"the manifest cannot be read: {problem}", where=path) from None
+        raise DataFormatError(f"the manifest cannot be read: {problem}", where=where) from None
+    have = folder.listing()
     for split in manifest.splits.values():
         for shard in split.shards:
-            file = shards / shard.file
-            size = file.stat().st_size if file.is_file() else None
+            size = have[shard.file].size if shard.file in have else None
             if size != shard.bytes:
                 raise DataFormatError(
                     "a shard is not what the manifest says",
-                    where=file,
+                    where=folder.name(shard.file),
                     got="no file" if size is None else f"{size} bytes",
                     expected=f"{shard.bytes} bytes",
                     fix="run `vrtspike prepare` again",
@@ -217,7 +215,7 @@ def read_manifest(shards: Path) -> Manifest:
     return manifest
 
 
-def split_of(manifest: Manifest, name: str, where: Path) -> Split:
+def split_of(manifest: Manifest, name: str, where: object) -> Split:
     """Return a split of the manifest, or say which there are."""
     if name not in manifest.splits:
         raise DataFormatError(
@@ -229,28 +227,28 @@ def split_of(manifest: Manifest, name: str, where: Path) -> Split:
     return manifest.splits[name]
 
 
-def read_sample(shards: Path, split: Split, index: int, *, spikes: bool = True) -> Sample:
+def read_sample(shards: str, split: Split, index: int, *, spikes: bool = True) -> Sample:
     """Read one sample; without `spikes` their bytes are not read and have no steps."""
     ref, shape = split.samples[index], split.shape
-    path = shards / split.shards[ref.shard].file
+    file = split.shards[ref.shard].file
+    where = f"{Folder.at(shards).name(file)}, row {ref.row}"
     columns = ["sample", "blurred", "sharp", *(["spikes"] if spikes else [])]
     try:
-        table = _open_shard(path).read_row_group(ref.row, columns=columns, use_threads=False)
+        table = _open_shard(shards, file).read_row_group(ref.row, columns, use_threads=False)
     except (OSError, pa.ArrowException) as error:
         _open_shard.cache_clear()
-        raise DataFormatError(
-            f"cannot read a sample: {error}", where=f"{path}, row {ref.row}"
-        ) from None
+        raise DataFormatError(f"cannot read a sample: {error}", where=where) from None
     if table["sample"][0].as_py() != ref.id:
         raise DataFormatError(
             "a shard holds another sample than the manifest says",
-            where=f"{path}, row {ref.row}",
+            where=where,
             got=table["sample"][0].as_py(),
             expected=ref.id,
             fix="run `vrtspike prepare` again",
         )
     frames = (shape.t, shape.h, shape.w, 3)
-    packed = (shape.t, shape.s if spikes else 0, shape.hs, -(-shape.ws // 8))
+    steps = split.timeline(index).steps_per_frame if spikes else 0
+    packed = (shape.t, steps, shape.hs, -(-shape.ws // 8))
     return Sample(
         id=ref.id,
         blurred=_bytes_of(table, "blurred", frames),
@@ -261,11 +259,14 @@ def read_sample(shards: Path, split: Split, index: int, *, spikes: bool = True) 
 
 
 @lru_cache(maxsize=64)
-def _open_shard(path: Path) -> pq.ParquetFile:
+def _open_shard(shards: str, file: str) -> pq.ParquetFile:
     """Keep files open: a footer is read once."""
-    return pq.ParquetFile(path, memory_map=True)
+    return pq.ParquetFile(Folder.at(shards).open(file))
 
 
 def _bytes_of(table: pa.Table, column: str, shape: tuple[int, ...]) -> Bytes:
     """View a binary cell as an array without copying it."""
-    return np.frombuffer(table[column][0].as_buffer(), np.uint8).reshape(shape)
+    cell = table[column].chunk(0)
+    _, offsets, values = cell.buffers()
+    first, stop = np.frombuffer(offsets, np.int32)[cell.offset : cell.offset + 2].tolist()
+    return np.frombuffer(values, np.uint8, stop - first, first).reshape(shape)

@@ -8,204 +8,159 @@ rendered scenes and recorded video; a still scene says nothing about time and gi
 
 from __future__ import annotations
 
-import hashlib
 import os
 from collections import defaultdict
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Literal
 
 import numpy as np
 
 from vrtspike.data.agreement import Agreement, measure_agreement
 from vrtspike.data.alignment import ShiftFit
-from vrtspike.data.dat import bytes_per_step
-from vrtspike.data.dataset import Clip, Dataset, frame_names, open_dataset, read_frames
+from vrtspike.data.clips import Clip
+from vrtspike.data.dataset import Dataset, open_dataset
+from vrtspike.data.findings import Finding, FindingKind, SequenceCheck, Validation
+from vrtspike.data.frame_check import check_frame, check_images
 from vrtspike.errors import DataFormatError
+from vrtspike.settings import LayoutName
+from vrtspike.storage import Folder
 
-Kind = Literal[
-    "empty",
-    "missing",
-    "extra",
-    "stream-size",
-    "image",
-    "dead-spikes",
-    "blurred-is-sharp",
-    "orientation",
-    "exposure-shift",
-    "target-shift",
-    "brightness",
-    "unrelated",
-    "shared-sequence",
-]
-COMPARED_FRAMES = 4
-"""Frames of a sequence whose spikes are compared with the images."""
+__all__ = ["Finding", "Validation", "check_dataset", "validate"]
+
+Contents = defaultdict[bytes, set[tuple[str, str]]]
+"""Which sequences hold a frame of some content (a digest of its spikes or of its sharp image)."""
+COMPARED_FRAMES, MAX_COMPARED_FRAMES, COMPARED_PIXELS = 4, 16, 100_000
+"""Frames of a sequence whose spikes are compared with the images: more where they are small."""
 MIN_SHIFT, MIN_SHIFT_GAIN = 3, 0.02
 """Steps, and share of the error that the shift removes, from which a shift is a finding."""
 MIN_TURN_CORRELATION, MIN_TURN_GAIN = 0.2, 0.1
 """Gradient correlation, and its lead over the declared one, from which a turn is a finding."""
+MAX_UNRELATED, MIN_EXPECTED = 0.1, 0.3
+"""Correlation below which spikes show another picture, if as much as the second is expected."""
 MAX_BRIGHTNESS = 1.5
 """Ratio of brightness (or its inverse) beyond which the threshold is doubted."""
 
 
-@dataclass(frozen=True)
-class Finding:
-    """One thing that is wrong: its kind, the file or folder, and what to know about it."""
-
-    kind: Kind
-    where: str
-    message: str
-
-
 def validate(
-    root: str | os.PathLike[str], progress: Callable[[int, int], None] | None = None
+    root: str | os.PathLike[str],
+    progress: Callable[[int, int], None] | None = None,
+    *,
+    layout: LayoutName = "vrtspike",
 ) -> list[Finding]:
     """Return what is wrong with a dataset folder; an empty list if nothing was found."""
-    dataset = open_dataset(root)
+    return list(check_dataset(open_dataset(root, layout), progress).findings)
+
+
+def check_dataset(
+    dataset: Dataset, progress: Callable[[int, int], None] | None = None
+) -> Validation:
+    """Return what is wrong with a dataset, and what was measured of each sequence."""
     findings: list[Finding] = []
     if not dataset.splits:
-        findings.append(Finding("empty", str(dataset.root), "no split"))
-    work: list[tuple[str, str]] = []
-    for split in dataset.splits:
-        try:
-            work += [(split, sequence) for sequence in dataset.sequences(split)]
-        except DataFormatError as error:
-            findings.append(Finding("empty", str(error.where), error.what))
-    contents: dict[bytes, set[tuple[str, str]]] = defaultdict(set)
+        findings.append(Finding("empty", str(dataset.folder), "no sequence of this layout"))
+    for folder in dataset.folder.empty_folders():
+        findings.append(Finding("empty", dataset.folder.name(folder), "the folder holds no file"))
+    work = [(split, name) for split in dataset.splits for name in dataset.sequences(split)]
+    contents: Contents = defaultdict(set)
+    sequences = []
     for done, (split, sequence) in enumerate(work, start=1):
-        findings += _check_sequence(dataset, split, sequence, contents)
+        found, check = _check_sequence(dataset, split, sequence, contents)
+        findings += {(f.kind, f.where, f.message): f for f in found}.values()
+        sequences.append(check)
         if progress is not None:
             progress(done, len(work))
-    return findings + list(_shared(work, contents, dataset.root))
+    findings += _shared(work, contents, dataset.folder)
+    return Validation(tuple(findings), tuple(sequences))
 
 
 def _check_sequence(
-    dataset: Dataset, split: str, sequence: str, contents: dict[bytes, set[tuple[str, str]]]
-) -> Iterator[Finding]:
-    """Check one sequence: its names, then its files, then what they show."""
-    folder = dataset.root / split / sequence
+    dataset: Dataset, split: str, sequence: str, contents: Contents
+) -> tuple[list[Finding], SequenceCheck]:
+    """Check one sequence: its names and sizes, then its files, then what they show."""
+    place = f"{split}/{sequence}"
     try:
-        names = frame_names(folder)
+        indexed, problems = dataset.inspect(split, sequence)
     except DataFormatError as error:
-        yield Finding("missing", str(error.where), error.what)
-        return
-    common = set.intersection(*names.values())
-    yield from _check_names(folder, names)
-    clip = Clip(split, sequence, dataset.root, tuple(sorted(common)), dataset.info)
-    sound = []
-    for index in range(len(clip.frames)):
-        problems = list(_check_frame(clip, index, contents))
-        yield from problems
-        if not problems:
-            sound.append(index)
-    if len(sound) == len(clip.frames) > 0:
-        chosen = np.linspace(0, len(sound) - 1, COMPARED_FRAMES + 2).round().astype(int)
-        inner = sorted({*chosen[1:-1].tolist()})
-        yield from _check_agreement(str(folder), measure_agreement(clip, inner))
+        where = str(error.where or dataset.folder.name(place))
+        kind: FindingKind = "image" if error.what == "unreadable image" else "layout"
+        return [Finding(kind, where, str(error), place)], SequenceCheck(split, sequence, 0, None)
+    findings = [Finding(*problem, sequence=place) for problem in problems]
+    agreement = None
+    with indexed.local() as clip:
+        checks = [check_frame(clip, i, indexed.folder) for i in range(len(clip.frames))]
+        for check in checks:
+            findings += check.findings
+            for digest in check.content:
+                contents[digest].add((split, sequence))
+        pictures = list(check_images(clip, checks, indexed.folder))
+        findings += pictures
+        sound = [i for i, check in enumerate(checks) if not check.findings and check.detail]
+        whole = all(problem.kind == "gap" for problem in problems)
+        if sound and whole and clip.info.spike is not None:
+            agreement = measure_agreement(clip, _chosen(sound, clip.info.camera.grid))
+            findings += _check_agreement(indexed, agreement, times=not pictures)
+    return findings, SequenceCheck(split, sequence, len(checks), agreement)
 
 
-def _check_names(folder: Path, names: dict[str, set[str]]) -> Iterator[Finding]:
-    """Report frames that lack a file of some kind, and gaps in numbered frames."""
-    every = set[str]().union(*names.values())
-    if not every:
-        yield Finding("empty", str(folder), "the sequence holds no frame")
-        return
-    most = max(len(have) for have in names.values())
-    for kind, have in names.items():
-        lacking = sorted(every - have)
-        if lacking and len(have) < most:
-            yield Finding("missing", str(folder / kind), f"no {kind} of {_listed(lacking)}")
-        only = sorted(have - set[str]().union(*(n for k, n in names.items() if k != kind)))
-        if only:
-            yield Finding("extra", str(folder / kind), f"only {kind} of {_listed(only)}")
-    if all(name.isdecimal() for name in every):
-        numbers = {int(name) for name in every}
-        gaps = sorted(set(range(min(numbers), max(numbers))) - numbers)
-        if gaps:
-            yield Finding("missing", str(folder), f"numbers without a frame: {_listed(gaps)}")
+def _chosen(sound: list[int], grid: tuple[int, int]) -> list[int]:
+    """Return the frames to be compared, without the sequence's ends where there are enough."""
+    count = min(max(COMPARED_FRAMES, COMPARED_PIXELS // (grid[0] * grid[1])), MAX_COMPARED_FRAMES)
+    if count + 2 > len(sound):
+        return sound[:count]
+    at = np.linspace(1, len(sound) - 2, count).round().astype(int)
+    return [sound[i] for i in at]
 
 
-def _check_frame(
-    clip: Clip, index: int, contents: dict[bytes, set[tuple[str, str]]]
-) -> Iterator[Finding]:
-    """Check the three files of a frame, each by itself."""
-    path = clip.spike_path(index)
-    try:
-        packed = clip.spike_stream(index).packed
-        spike = clip.info.spike
-        pixels = spike.height * spike.width
-        used = np.unpackbits(packed, axis=1, bitorder=spike.bit_order)[:, :pixels]
-        fired = int(used.sum(dtype=np.int64))
-        if fired in (0, used.size):
-            state = "no pixel ever fires" if not fired else "every pixel fires at every step"
-            yield Finding("dead-spikes", str(path), state)
-        else:
-            contents[hashlib.sha1(packed.tobytes()).digest()].add((clip.split, clip.sequence))
-    except DataFormatError as error:
-        info = clip.info
-        size = info.steps_per_frame * bytes_per_step(info.spike.height, info.spike.width)
-        yield Finding("stream-size", str(path), f"{error} (a frame has {size} bytes)")
-    images = []
-    for kind in ("blurred", "sharp"):
-        try:
-            images.append(read_frames(clip, kind, index, index + 1)[0])
-        except DataFormatError as error:
-            yield Finding("image", str(error.where), str(error))
-    if len(images) == 2 and np.array_equal(*images):
-        where = str(clip.frame_path("blurred", index))
-        yield Finding("blurred-is-sharp", where, "the blurred frame is its own ground truth")
+def _check_agreement(clip: Clip, agreement: Agreement, times: bool) -> Iterator[Finding]:
+    """Report spikes that show another picture than the frames, or, if asked, at another time."""
+    where, facts = clip.where, agreement.facts()
 
+    def finding(kind: FindingKind, message: str) -> Finding:
+        return Finding(kind, where, message, clip.name, facts)
 
-def _check_agreement(where: str, agreement: Agreement) -> Iterator[Finding]:
-    """Report spikes that show another picture than the frames, or at another time."""
     declared = agreement.turns["as declared"]
     turn, best = max(agreement.turns.items(), key=lambda item: item[1])
     if best >= MIN_TURN_CORRELATION and best - declared >= MIN_TURN_GAIN:
         message = f"spikes fit the frames better {turn}: gradients correlate {best:.2f}"
-        yield Finding("orientation", where, f"{message} instead of {declared:.2f}")
+        yield finding("orientation", f"{message} instead of {declared:.2f}")
         return
-    if best < 0.5 * MIN_TURN_CORRELATION:
+    if best < MAX_UNRELATED and agreement.expected >= MIN_EXPECTED:
         message = f"spikes do not show the frames: gradients correlate {best:.2f}"
-        yield Finding("unrelated", where, message)
+        yield finding("unrelated", f"{message}, expected {agreement.expected:.2f}")
         return
     exposure, target = agreement.exposure, agreement.target
-    if _is_shifted(exposure):
+    if times and _is_shifted(exposure, agreement.exposure_chance):
         message = f"the blurred frames fit an exposure {exposure.best:+d} steps from the declared"
-        yield Finding("exposure-shift", where, f"{message} (error {exposure.gain:.0%} less)")
-    if _is_shifted(target):
+        yield finding("exposure-shift", f"{message} (error {exposure.gain:.0%} less)")
+    if times and _is_shifted(target, agreement.target_chance):
         message = f"the sharp frames fit an instant {target.best:+d} steps from target_step"
-        yield Finding("target-shift", where, f"{message} (error {target.gain:.0%} less)")
-    if not 1 / MAX_BRIGHTNESS <= agreement.brightness <= MAX_BRIGHTNESS:
+        yield finding("target-shift", f"{message} (error {target.gain:.0%} less)")
+    wrong = not 1 / MAX_BRIGHTNESS <= agreement.brightness <= MAX_BRIGHTNESS
+    if wrong and agreement.spikes_off > 1:
         message = f"threshold x rate is {agreement.brightness:.2f} times the frames' brightness"
-        yield Finding("brightness", where, f"{message}; is the threshold right?")
+        yield finding("brightness", f"{message}; is the threshold right?")
 
 
-def _is_shifted(fit: ShiftFit) -> bool:
+def _is_shifted(fit: ShiftFit, chance: float) -> bool:
     """Tell whether a shift explains the frames clearly better than none."""
-    return abs(fit.best) >= MIN_SHIFT and fit.gain >= MIN_SHIFT_GAIN
+    return abs(fit.best) >= MIN_SHIFT and fit.gain >= max(MIN_SHIFT_GAIN, chance)
 
 
-def _shared(
-    work: list[tuple[str, str]], contents: dict[bytes, set[tuple[str, str]]], root: Path
-) -> Iterator[Finding]:
-    """Report sequences of one name, or with frames of one content, in several splits."""
+def _shared(work: list[tuple[str, str]], contents: Contents, folder: Folder) -> Iterator[Finding]:
+    """Report sequences of one name, or with frames of one content, in several splits.
+
+    Names that are numbers are no evidence: published splits count from 0 each.
+    """
     pairs: set[tuple[tuple[str, str], tuple[str, str]]] = set()
     by_name: dict[str, list[tuple[str, str]]] = defaultdict(list)
     for split, sequence in work:
-        by_name[sequence].append((split, sequence))
+        if not sequence.isdecimal():
+            by_name[sequence].append((split, sequence))
     for group in [*by_name.values(), *map(sorted, contents.values())]:
         first, *others = group
         pairs |= {(first, other) for other in others if other[0] != first[0]}
     for first, other in sorted(pairs):
+        place = "/".join(other)
+        message = f"is also in split {first[0]}, as {first[1]}"
         yield Finding(
-            "shared-sequence",
-            str(root / other[0] / other[1]),
-            f"is also in split {first[0]}, as {first[1]}",
+            "shared-sequence", f"{folder}/{place}", message, place, {"also": "/".join(first)}
         )
-
-
-def _listed(items: list[str] | list[int]) -> str:
-    """Name the first few of many."""
-    text = ", ".join(str(item) for item in items[:5])
-    return text + (f" and {len(items) - 5} more" if len(items) > 5 else "")

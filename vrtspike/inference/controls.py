@@ -13,6 +13,8 @@ Out: uint8 RGB images on the frame's grid (spike images are gray, and enlarged b
 
 from __future__ import annotations
 
+from typing import Literal
+
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -21,6 +23,7 @@ from jaxtyping import Bool, Float, UInt8
 from numpy.typing import NDArray
 
 from vrtspike.data.reconstruct import tfi, tfp
+from vrtspike.data.srgb import encode
 
 CONTROLS = ("blurred", "tfp", "tfi", "sdm")
 
@@ -36,12 +39,18 @@ def controls(
     target_step: int,
     tfp_steps: int,
     sdm_steps: int,
+    light: Literal["gamma", "linear"] = "gamma",
 ) -> dict[str, Image]:
-    """Return every control's image of one frame, by name."""
+    """Return every control's image of one frame, by name.
+
+    Spike images of a camera that integrates linear light are gamma-encoded to be compared.
+    """
     size = blurred.shape[:2]
     average = tfp(spikes, threshold=threshold, center=target_step, window=tfp_steps)
     interval = tfi(spikes, step=target_step, threshold=threshold)
     ratio = _sharpening_ratio(spikes, threshold, exposure, target_step, sdm_steps)
+    if light == "linear":
+        average, interval = encode(average.clip(0, 1)), encode(interval.clip(0, 1))
     return {
         "blurred": blurred,
         "tfp": _gray_image(average, size),

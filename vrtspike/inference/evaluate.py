@@ -8,6 +8,7 @@ method sees the same frames; models see whole sequences, in clips of `tile_frame
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,9 @@ from einops import rearrange
 from torch import Tensor
 
 import vrtspike
-from vrtspike.data.dataset import Clip, open_dataset, read_frames, read_spikes
+from vrtspike.data.clips import Clip, read_frames, read_spikes
+from vrtspike.data.dataset import open_dataset
+from vrtspike.data.info import DatasetInfo
 from vrtspike.data.voxelize import bin_steps, normalize_voxels, voxelize
 from vrtspike.inference.controls import controls
 from vrtspike.inference.restore import restore_stream
@@ -26,7 +29,7 @@ from vrtspike.inference.results import PSNR_CAP, FrameScore, Image, Panel, Resul
 from vrtspike.inference.run_folder import Restorer
 from vrtspike.metrics import psnr, ssim, to_uint8
 from vrtspike.perceptual import LPIPS
-from vrtspike.settings import EvaluationSettings
+from vrtspike.settings import EvaluationSettings, LayoutName
 
 log = logging.getLogger(__name__)
 
@@ -35,11 +38,12 @@ MAX_PANELS = 12
 
 
 def evaluate(
-    dataset: Path,
+    dataset: str | os.PathLike[str],
     split: str,
     models: Mapping[str, Restorer],
     settings: EvaluationSettings,
     *,
+    layout: LayoutName = "vrtspike",
     weights_dir: Path | None = None,
     device: torch.device | str = "cpu",
     progress: Callable[[int, int], None] | None = None,
@@ -50,21 +54,22 @@ def evaluate(
     where they are). `progress` hears of (done, total) frames, each counted once for the controls
     and once for every model.
     """
-    clips = open_dataset(dataset).clips(split)
+    clips = open_dataset(dataset, layout).clips(split)
     lpips = LPIPS(weights_dir).to(device) if settings.lpips else None
     total = sum(len(clip.frames) for clip in clips) * (1 + len(models))
     chosen = {clips[i].sequence for i in evenly(len(clips), MAX_PANELS)}
     frames, panels, done = [], [], 0
     for clip in clips:
         log.debug("evaluating %s, %d frames", clip.sequence, len(clip.frames))
-        scorer = _ClipScorer(clip, settings, lpips, device)
-        for count in scorer.run(models):
-            done += count
-            if progress is not None:
-                progress(done, total)
-        frames += scorer.rows
-        if clip.sequence in chosen:
-            panels.append(scorer.panel())
+        with clip.local() as here:
+            scorer = _ClipScorer(here, settings, lpips, device)
+            for count in scorer.run(models):
+                done += count
+                if progress is not None:
+                    progress(done, total)
+            frames += scorer.rows
+            if clip.sequence in chosen:
+                panels.append(scorer.panel())
     protocol = _protocol(dataset, split, clips, settings, models)
     return Results(split=split, protocol=protocol, frames=frames, panels=panels)
 
@@ -118,7 +123,7 @@ class _ClipScorer:
 
     def panel(self) -> Panel:
         """Return the hardest frame as every method gives it."""
-        frame = self.clip.frames[self.hardest]
+        frame = self.clip.frames[self.hardest].name
         return Panel(
             sequence=self.clip.sequence,
             frame=frame,
@@ -128,14 +133,18 @@ class _ClipScorer:
 
     def _controls(self, index: int) -> dict[str, Image]:
         info = self.clip.info
+        blurred = read_frames(self.clip, "blurred", index, index + 1)[0]
+        if info.spike is None:
+            return {"blurred": blurred}
         return controls(
-            read_frames(self.clip, "blurred", index, index + 1)[0],
+            blurred,
             read_spikes(self.clip, index, index + 1)[0],
             threshold=info.spike.threshold,
-            exposure=info.exposure,
-            target_step=info.target_step,
+            exposure=info.timeline.exposure,
+            target_step=info.timeline.target_step,
             tfp_steps=self.settings.tfp_steps,
             sdm_steps=self.settings.sdm_steps,
+            light=info.spike.light,
         )
 
     def _restored(self, restorer: Restorer) -> Iterator[Tensor]:
@@ -170,7 +179,7 @@ class _ClipScorer:
             name: Score(min(noise.item(), PSNR_CAP), similarity.item(), distance)
             for name, noise, similarity, distance in found
         }
-        sequence, frame = self.clip.sequence, self.clip.frames[index]
+        sequence, frame = self.clip.sequence, self.clip.frames[index].name
         self.rows += [FrameScore(sequence, frame, name, score) for name, score in scores.items()]
         return scores
 
@@ -187,7 +196,7 @@ def model_inputs(
     blurred = rearrange(frames, "t h w c -> t c h w").float() / 255
     if restorer.bins is None:
         return blurred, None
-    first, last = clip.info.exposure
+    first, last = clip.info.timeline.exposure
     counts = [
         voxelize(read_spikes(clip, index, index + 1)[0], restorer.bins, start=first, stop=last)
         for index in range(start, stop)
@@ -195,13 +204,26 @@ def model_inputs(
     return blurred, normalize_voxels(
         torch.from_numpy(np.stack(counts)),
         bin_steps(last - first, restorer.bins),
-        clip.info.spike.threshold,
+        clip.info.camera.threshold,
         restorer.voxels,
     )
 
 
+def _camera(info: DatasetInfo) -> dict[str, Any]:
+    """Describe the spike camera and its times."""
+    if info.spike is None:
+        return {"spike_size": None}
+    return {
+        "spike_size": list(info.spike.grid),
+        "spike_threshold": info.spike.threshold,
+        "spike_rate_hz": info.spike.rate_hz,
+        "exposure_steps": "[{}, {})".format(*info.timeline.exposure),
+        "target_step": info.timeline.target_step,
+    }
+
+
 def _protocol(
-    dataset: Path,
+    dataset: str | os.PathLike[str],
     split: str,
     clips: tuple[Clip, ...],
     settings: EvaluationSettings,
@@ -217,11 +239,7 @@ def _protocol(
         "sequences": len(clips),
         "frames": sum(len(clip.frames) for clip in clips),
         "frame_size": [info.frame.height, info.frame.width],
-        "spike_size": [info.spike.height, info.spike.width],
-        "spike_threshold": info.spike.threshold,
-        "spike_rate_hz": info.spike.rate_hz,
-        "exposure_steps": "[{}, {})".format(*info.exposure),
-        "target_step": info.target_step,
+        **_camera(info),
         "comparison": "uint8-rounded RGB, whole frames, no border left out",
         "mean": f"over all frames under {split!r}; over sequences under 'mean_over_clips'",
         "psnr": f"10 log10(255^2 / MSE) dB of each frame; equal frames count {PSNR_CAP:g} dB",

@@ -7,7 +7,9 @@ In: a function that renders instants (steps of the whole recording) as gamma-enc
     sharp   = the light at the instant f + target_step                            (uint8)
     spikes  = the camera's answer to the light at f + s + 0.5, all s of the frame  (bool)
 
-The mean is taken of gamma-encoded values, as in published datasets.
+What the spike camera's pixels see of the RGB, and in which light the mean is taken, the optics say
+(`vrtspike.data.optics`): gray and gamma-encoded values unless set. Only the spikes of a frame
+are ever held for all of its steps.
 """
 
 from __future__ import annotations
@@ -20,11 +22,13 @@ from jaxtyping import Bool, Float, UInt8
 from numpy.typing import NDArray
 
 from vrtspike.data.alignment import Timeline
-from vrtspike.data.gray import box_reduce, luma
+from vrtspike.data.optics import Optics
 from vrtspike.simulate.camera import SpikeCamera
 
 Render = Callable[[NDArray[np.float64]], Float[np.ndarray, "n h w 3"]]
 PIXELS_AT_ONCE = 1 << 18
+PUBLISHED = Optics()
+"""Gray, gamma-encoded, of the frame's resolution."""
 
 
 @dataclass(frozen=True)
@@ -37,32 +41,41 @@ class ExposedFrame:
 
 
 def expose_frames(
-    render: Render, camera: SpikeCamera, timeline: Timeline, *, frames: int, downscale: int = 1
+    render: Render,
+    camera: SpikeCamera,
+    timeline: Timeline,
+    *,
+    frames: int,
+    optics: Optics = PUBLISHED,
 ) -> Iterator[ExposedFrame]:
     """Record consecutive frames; the spike camera runs on through exposures and dead time."""
     for frame in range(frames):
-        yield expose_frame(render, camera, timeline, frame * timeline.steps_per_frame, downscale)
+        yield expose_frame(render, camera, timeline, frame * timeline.steps_per_frame, optics)
 
 
 def expose_frame(
-    render: Render, camera: SpikeCamera, timeline: Timeline, first_step: int, downscale: int = 1
+    render: Render,
+    camera: SpikeCamera,
+    timeline: Timeline,
+    first_step: int,
+    optics: Optics = PUBLISHED,
 ) -> ExposedFrame:
     """Record the frame that starts at `first_step`, a few instants in memory at a time."""
     sharp = render(np.array([first_step + timeline.target_step], np.float64))[0]
     total = np.zeros(sharp.shape, np.float64)
-    spikes = []
+    spikes = np.empty((timeline.steps_per_frame, *camera.charge.shape), np.bool_)
     piece = max(1, PIXELS_AT_ONCE // (sharp.shape[0] * sharp.shape[1]))
     e0, e1 = timeline.exposure
     for start in range(0, timeline.steps_per_frame, piece):
         stop = min(start + piece, timeline.steps_per_frame)
         light = render(first_step + np.arange(start, stop) + 0.5)
         exposed = light[max(e0 - start, 0) : max(e1 - start, 0)]
-        total += exposed.sum(axis=0)
-        spikes.append(camera.expose(box_reduce(luma(light), downscale)))
+        total += optics.to_blur(exposed).sum(axis=0)
+        spikes[start:stop] = camera.expose(optics.at_pixels(light))
     return ExposedFrame(
-        blurred=to_uint8(total / timeline.exposure_steps),
+        blurred=to_uint8(optics.from_blur(total / timeline.exposure_steps)),
         sharp=to_uint8(sharp),
-        spikes=np.concatenate(spikes),
+        spikes=spikes,
     )
 
 

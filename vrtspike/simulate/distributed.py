@@ -14,6 +14,7 @@ from pathlib import Path
 import ray
 from ray.exceptions import RayTaskError
 
+from vrtspike.data.writer import begin, finish
 from vrtspike.errors import VrtSpikeError
 from vrtspike.settings import CameraSettings, SceneSettings, VideoSettings
 from vrtspike.simulate.recording import describe_scenes, scene_tasks, write_scene
@@ -24,7 +25,6 @@ from vrtspike.simulate.video import (
     video_tasks,
     write_video,
 )
-from vrtspike.simulate.writer import begin, finish
 
 Progress = Callable[[int, int], None]
 

@@ -15,13 +15,15 @@ from pathlib import Path
 import numpy as np
 
 from vrtspike.data.alignment import Timeline
-from vrtspike.data.dataset import DatasetInfo
+from vrtspike.data.info import DatasetInfo
+from vrtspike.data.optics import build_optics
+from vrtspike.data.writer import begin, finish, is_written
 from vrtspike.settings import CameraSettings, SceneSettings
 from vrtspike.simulate.blur import ExposedFrame, expose_frames
-from vrtspike.simulate.camera import SpikeCamera
+from vrtspike.simulate.camera import build_camera
 from vrtspike.simulate.photographs import load_photograph, photographs_of
 from vrtspike.simulate.scenes import Scene
-from vrtspike.simulate.writer import begin, describe, finish, is_written, write_sequence
+from vrtspike.simulate.writer import camera_facts, describe, write_sequence
 
 Progress = Callable[[int, int], None]
 
@@ -46,10 +48,7 @@ def scene_tasks(scenes: SceneSettings) -> list[SceneTask]:
 
 def describe_scenes(scenes: SceneSettings, camera: CameraSettings) -> DatasetInfo:
     """Return what `dataset.yaml` says of rendered scenes."""
-    settings = {
-        "scenes": scenes.model_dump(mode="json"),
-        "camera": camera.model_dump(mode="json", include={"noise", "dark_rate", "downscale"}),
-    }
+    settings = {"scenes": scenes.model_dump(mode="json"), "camera": camera_facts(camera)}
     return describe(
         height=scenes.height,
         width=scenes.width,
@@ -84,20 +83,12 @@ def record_scene(
 ) -> Iterator[ExposedFrame]:
     """Render a sequence and expose its frames one by one."""
     scene, rng = build_scene(task, scenes)
-    spike_camera = SpikeCamera(
-        scenes.height // camera.downscale,
-        scenes.width // camera.downscale,
-        threshold=camera.threshold,
-        noise=camera.noise,
-        dark_rate=camera.dark_rate,
-        rng=rng,
-    )
     return expose_frames(
         scene.render,
-        spike_camera,
+        build_camera(camera, scenes.height, scenes.width, rng),
         _timeline(scenes),
         frames=scenes.frames,
-        downscale=camera.downscale,
+        optics=build_optics(camera),
     )
 
 

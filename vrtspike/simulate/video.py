@@ -2,8 +2,9 @@
 
 The video's time is stretched: `source_frames` of its frames pass in `steps_per_frame` steps, so it
 is taken for footage of rate_hz * source_frames / steps_per_frame frames a second (dataset.yaml says
-so). Light between two frames is their linear mixture. The target instant of each blurred frame
-falls on a frame of the video, which is its sharp frame, unmixed:
+so). Light between two frames is their linear mixture, or follows their motion
+(`vrtspike.simulate.flow`). The target instant of each blurred frame falls on a frame of the video,
+which is its sharp frame, unmixed:
 
     video time of step x of frame f = first + f * source_frames
                                       + ceil(lead) - lead + x * source_frames / steps_per_frame,
@@ -12,8 +13,9 @@ falls on a frame of the video, which is its sharp frame, unmixed:
 Sequences take `frames * source_frames + 2` frames of the video each, share none, and never cross a
 cut: where consecutive frames differ by `CUT_LEVELS` gray levels and `CUT_RATIO` times as much as
 the two pairs before and after (two, for videos that show each frame twice), one shot ends. A
-frame's light needs `source_frames + 2` frames in memory, whatever the video's length. Video carries
-blur of its own: what is restored here is relative to its frames.
+frame's light needs `source_frames + 2` frames in memory (and the flow of one pair of them),
+whatever the video's length. Video carries blur of its own: what is restored here is relative to its
+frames.
 """
 
 from __future__ import annotations
@@ -25,6 +27,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
+from typing import TYPE_CHECKING, Literal
 
 import av
 import numpy as np
@@ -32,13 +35,19 @@ from jaxtyping import Float, UInt8
 from numpy.typing import NDArray
 
 from vrtspike.data.alignment import Timeline
-from vrtspike.data.dataset import IMAGE_SUFFIXES, DatasetInfo, read_image
+from vrtspike.data.clips import IMAGE_SUFFIXES, read_image
 from vrtspike.data.gray import gray_on_grid
+from vrtspike.data.info import DatasetInfo
+from vrtspike.data.optics import build_optics
+from vrtspike.data.writer import is_written
 from vrtspike.errors import ConfigError, DataFormatError
 from vrtspike.settings import CameraSettings, VideoSettings
 from vrtspike.simulate.blur import ExposedFrame, expose_frame
-from vrtspike.simulate.camera import SpikeCamera
-from vrtspike.simulate.writer import describe, is_written, write_sequence
+from vrtspike.simulate.camera import build_camera
+from vrtspike.simulate.writer import camera_facts, describe, write_sequence
+
+if TYPE_CHECKING:
+    from vrtspike.simulate.flow import FlowInterpolation
 
 Image = UInt8[np.ndarray, "h w 3"]
 CUT_LEVELS = 15.0
@@ -163,8 +172,8 @@ def describe_video(
     taken = camera.rate_hz * settings.source_frames / settings.steps_per_frame
     declared = f"{source.fps:g}" if source.fps else "an unknown number of"
     facts = {
-        "video": settings.model_dump(mode="json"),
-        "camera": camera.model_dump(mode="json", include={"noise", "dark_rate", "downscale"}),
+        "video": settings.model_dump(mode="json", exclude={"interpolation"}),
+        "camera": camera_facts(camera),
     }
     return describe(
         height=source.height,
@@ -172,7 +181,7 @@ def describe_video(
         timeline=_timeline(settings),
         camera=camera,
         source=f"video {source.path.name} of {source.frames} frames, declared {declared} fps, "
-        f"taken as {taken:g} fps, linear interpolation: {json.dumps(facts)}",
+        f"taken as {taken:g} fps, {settings.interpolation} interpolation: {json.dumps(facts)}",
     )
 
 
@@ -188,7 +197,7 @@ def write_video(
     if not open_tasks:
         return
     info = describe_video(source, settings, camera)
-    light = InterpolatedVideo(source.path, start=open_tasks[0].first)
+    light = InterpolatedVideo(source.path, open_tasks[0].first, settings.interpolation)
     for task in open_tasks:
         frames = record_video(task, light, info, settings, camera)
         write_sequence(root, task.split, task.sequence, frames, info)
@@ -202,14 +211,9 @@ def record_video(
     camera: CameraSettings,
 ) -> Iterator[ExposedFrame]:
     """Expose the frames of one sequence one by one."""
-    spike_camera = SpikeCamera(
-        info.spike.height,
-        info.spike.width,
-        threshold=camera.threshold,
-        noise=camera.noise,
-        dark_rate=camera.dark_rate,
-        rng=np.random.default_rng([settings.seed, zlib.crc32(task.split.encode()), task.index]),
-    )
+    rng = np.random.default_rng([settings.seed, zlib.crc32(task.split.encode()), task.index])
+    spike_camera = build_camera(camera, info.frame.height, info.frame.width, rng)
+    optics = build_optics(camera)
     rate = settings.source_frames / settings.steps_per_frame
     timeline = info.timeline
     whole = math.ceil(timeline.target_step * settings.source_frames / settings.steps_per_frame)
@@ -222,29 +226,36 @@ def record_video(
     for frame in range(settings.frames):
         first_step = frame * timeline.steps_per_frame
         light.forget_before(target + (first_step - timeline.target_step) * rate)
-        yield expose_frame(render, spike_camera, timeline, first_step, camera.downscale)
+        yield expose_frame(render, spike_camera, timeline, first_step, optics)
 
 
 class InterpolatedVideo:
     """A video as light at any time (in frames of the video), decoded forwards as needed."""
 
-    def __init__(self, path: Path, start: int = 0) -> None:
+    def __init__(
+        self, path: Path, start: int = 0, interpolation: Literal["linear", "flow"] = "linear"
+    ) -> None:
         self.path = path
+        self.interpolation = interpolation
         self._frames = iter_frames(path, start)
         self._next = start
         self._kept: dict[int, Image] = {}
+        self._motion: tuple[int, FlowInterpolation] | None = None
 
     def at(self, times: NDArray[np.float64]) -> Float[np.ndarray, "n h w 3"]:
-        """Return the linear mixtures of the frames around each time, in [0, 1]."""
-        mixtures = []
+        """Return the light at each time, in [0, 1]; at whole numbers it is the frame, unmixed."""
+        instants = []
         for time in times:
             number = math.floor(time)
             share = np.float32(time - number)
+            if share > 0 and self.interpolation == "flow":
+                instants.append(self._motion_after(number).at(float(share)))
+                continue
             light = self._frame(number) * np.float32((1 - share) / 255)
             if share > 0:
                 light += self._frame(number + 1) * np.float32(share / 255)
-            mixtures.append(light)
-        return np.stack(mixtures)
+            instants.append(light)
+        return np.stack(instants)
 
     def forget_before(self, time: float) -> None:
         """Drop the frames that no later instant needs."""
@@ -254,6 +265,17 @@ class InterpolatedVideo:
     def frames_in_memory(self) -> int:
         """Return how many decoded frames are kept."""
         return len(self._kept)
+
+    def _motion_after(self, number: int) -> FlowInterpolation:
+        """Return the motion from a frame to the next; that of the last pair asked for is kept."""
+        # Flow needs torch: half a gigabyte that processes which mix linearly do not load.
+        from vrtspike.simulate.flow import FlowInterpolation
+
+        if self._motion is None or self._motion[0] != number:
+            self._motion = None
+            pair = FlowInterpolation(self._frame(number), self._frame(number + 1))
+            self._motion = (number, pair)
+        return self._motion[1]
 
     def _frame(self, number: int) -> Image:
         """Return a frame by number, decoding up to it."""

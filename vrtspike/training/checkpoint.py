@@ -18,8 +18,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from vrtspike.data.shards import sha256_of
 from vrtspike.errors import CheckpointError
+from vrtspike.storage import sha256_of
 
 MANIFEST = "manifest.json"
 VERSION = 1

@@ -8,7 +8,7 @@ from pathlib import Path
 from safetensors.torch import save
 from torch import Tensor
 
-from vrtspike.data.shards import write_atomically
+from vrtspike.storage import write_atomically
 
 
 def write_export(path: Path, weights: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:

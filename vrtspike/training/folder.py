@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import vrtspike.errors
-from vrtspike.data.shards import write_atomically
 from vrtspike.errors import VrtSpikeError
 from vrtspike.settings import Config
+from vrtspike.storage import write_atomically
 
 _PARTS = ("what", "where", "got", "expected", "fix")
 

@@ -17,7 +17,7 @@ import math
 from pathlib import Path
 from typing import Any
 
-from vrtspike.data.shards import write_atomically
+from vrtspike.storage import write_atomically
 
 METRICS = "metrics.jsonl"
 

@@ -14,6 +14,7 @@ from vrtspike.errors import CheckpointError, ConfigError, ResourceError
 from vrtspike.losses import LossTerms
 from vrtspike.model import build_model
 from vrtspike.settings import Config
+from vrtspike.storage import Folder
 from vrtspike.training.checkpoint import newest
 from vrtspike.training.folder import RunFolder
 
@@ -88,7 +89,17 @@ def data_cpus(config: Config, resources: Mapping[str, float]) -> float:
 def check_data(config: Config, manifest: Manifest) -> None:
     """Check that the shards are what the configuration trains on."""
     data, made = config.data, manifest.settings
+    source = Folder.at(data.source)
+    if manifest.source != str(source) and source.exists():
+        raise ConfigError(
+            "the shards were prepared from another dataset",
+            where=Folder.at(data.shards),
+            got=manifest.source,
+            expected=f"{source} (data.source)",
+            fix=f"set data.shards to another folder, or data.source={manifest.source}",
+        )
     for key, found, wanted in (
+        ("layout", made.layout, data.layout),
         ("frames", made.frames, data.frames),
         ("stride", made.stride, data.stride),
         ("tile", made.tile, data.tile),
@@ -96,7 +107,7 @@ def check_data(config: Config, manifest: Manifest) -> None:
         if found != wanted:
             raise ConfigError(
                 f"the shards were prepared with another data.{key}",
-                where=data.shards,
+                where=Folder.at(data.shards),
                 got=found,
                 expected=wanted,
                 fix=f"run `vrtspike prepare` with this configuration, or set data.{key}={found}",
@@ -111,12 +122,20 @@ def check_data(config: Config, manifest: Manifest) -> None:
             fix=f"set data.crop={min(shape.h, shape.w)} or less",
         )
     scale, fused = manifest.info.spike_scale, config.model.fusion != "none"
+    if fused and manifest.info.spike is None:
+        raise ConfigError(
+            "the model wants spikes, and the shards hold none",
+            where=Folder.at(data.shards),
+            got=f"model.fusion {config.model.fusion}",
+            expected="none",
+            fix="train the baseline with model.fusion=none, or prepare a dataset with spikes",
+        )
     if fused and scale is None:
-        spike, frame = manifest.info.spike, manifest.info.frame
+        spike, frame = manifest.info.camera, manifest.info.frame
         raise ConfigError(
             "the spike grid is not a whole number of times coarser than the frames",
-            where=data.shards,
-            got=f"spikes {spike.height}x{spike.width}, frames {frame.height}x{frame.width}",
+            where=Folder.at(data.shards),
+            got=f"spikes {spike.grid[0]}x{spike.grid[1]}, frames {frame.height}x{frame.width}",
             fix="resample the frames to a multiple of the spike grid",
         )
     if data.crop % (scale or 1):
@@ -125,8 +144,11 @@ def check_data(config: Config, manifest: Manifest) -> None:
             got=f"data.crop {data.crop}",
             expected=f"a multiple of {scale}",
         )
-    exposure = manifest.info.timeline.exposure_steps
-    if fused and config.model.spike.bins > exposure:
+    if not fused:
+        return
+    shards = [shard for split in manifest.splits.values() for shard in split.shards]
+    exposure = min(shard.timeline.exposure_steps for shard in shards if shard.timeline)
+    if config.model.spike.bins > exposure:
         raise ConfigError(
             "more voxel bins than steps in the exposure",
             got=f"model.spike.bins {config.model.spike.bins}",
@@ -137,7 +159,7 @@ def check_data(config: Config, manifest: Manifest) -> None:
 
 def check_before_ray(config: Config) -> None:
     """Make the checks that need no cluster, so that a mistake does not cost a start of Ray."""
-    if (config.data.shards / MANIFEST).is_file():
+    if Folder.at(config.data.shards).size(MANIFEST) is not None:
         check_data(config, read_manifest(config.data.shards))
     if not os.environ.get("RAY_ADDRESS"):
         data_cpus(
@@ -179,7 +201,7 @@ def check_resume(config: Config, manifest: Manifest, folder: RunFolder) -> int:
     if saved.facts["fingerprint"] != manifest.fingerprint:
         raise ConfigError(
             f"the run {config.run.name!r} was started with other training data",
-            where=config.data.shards,
+            where=Folder.at(config.data.shards),
             got=f"fingerprint {manifest.fingerprint[:12]}",
             expected=saved.facts["fingerprint"][:12],
             fix="restore the shards, or start a run of another run.name",

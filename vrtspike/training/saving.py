@@ -19,8 +19,8 @@ from torch.distributed.checkpoint.filesystem import FileSystemReader
 from torch.distributed.checkpoint.state_dict_loader import load as load_shards
 from torch.distributed.checkpoint.state_dict_saver import save as save_shards
 
-from vrtspike.data.shards import sha256_of, write_atomically
 from vrtspike.errors import CheckpointError
+from vrtspike.storage import sha256_of, write_atomically
 from vrtspike.training.checkpoint import MANIFEST, VERSION, Saved, checkpoint_path
 
 

@@ -14,7 +14,6 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-import numpy as np
 import torch
 import torch.distributed as dist
 from numpy.typing import NDArray
@@ -32,9 +31,8 @@ from vrtspike.training.parallel import synchronize_gradients
 
 @dataclass(frozen=True)
 class VoxelScale:
-    """How counts become voxels: steps of each bin, threshold, and the kind of normalisation."""
+    """How counts become voxels: the threshold, and the kind of normalisation."""
 
-    steps: tuple[int, ...]
     threshold: float
     mode: Literal["rate", "log1p"]
 
@@ -62,8 +60,8 @@ def to_device(
     blurred, sharp = (moved[name].float().div_(255) for name in ("blurred", "sharp"))
     if scale is None:
         return blurred, sharp, None
-    steps = np.asarray(scale.steps)
-    return blurred, sharp, normalize_voxels(moved["counts"], steps, scale.threshold, scale.mode)
+    voxels = normalize_voxels(moved["counts"], moved["steps"], scale.threshold, scale.mode)
+    return blurred, sharp, voxels
 
 
 class TrainingStep:

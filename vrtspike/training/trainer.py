@@ -27,10 +27,12 @@ from typing import Any
 
 from vrtspike.cluster import resolve_paths
 from vrtspike.config import dump_config
-from vrtspike.data.shards import MANIFEST, Manifest, read_manifest, write_atomically
+from vrtspike.data.info import INFO_FILE
+from vrtspike.data.shards import MANIFEST, Manifest, read_manifest
 from vrtspike.errors import ResourceError
 from vrtspike.progress import Progress
 from vrtspike.settings import Config
+from vrtspike.storage import Folder, local_path, write_atomically
 from vrtspike.training.checkpoint import checkpoint_steps
 from vrtspike.training.folder import RunFolder, WorkerPlan
 from vrtspike.training.journal import METRICS
@@ -94,14 +96,15 @@ def run_training(config: Config) -> Path:
 def ensure_data(config: Config) -> Manifest:
     """Return the shards' manifest; render and prepare first where they are missing."""
     data = config.data
-    if not (data.shards / MANIFEST).is_file():
+    if Folder.at(data.shards).size(MANIFEST) is None:
         from vrtspike.data.prepare import prepare_data
 
-        if config.scenes is not None and not (data.source / "dataset.yaml").is_file():
+        if config.scenes is not None and Folder.at(data.source).size(INFO_FILE) is None:
             from vrtspike.simulate.distributed import simulate_scenes
 
             with Progress("simulate") as progress:
-                simulate_scenes(config.scenes, config.camera, data.source, progress.update)
+                out = local_path(data.source, "rendered scenes")
+                simulate_scenes(config.scenes, config.camera, out, progress.update)
         with Progress("prepare") as progress:
             prepare_data(data, progress.update)
     return read_manifest(data.shards)

@@ -28,7 +28,6 @@ from vrtspike.data.order import Share, micro_batch
 from vrtspike.data.pipeline import MicroBatches, Stream
 from vrtspike.data.samples import SampleReader
 from vrtspike.data.shards import Manifest, read_manifest
-from vrtspike.data.voxelize import bin_steps
 from vrtspike.errors import ResourceError, VrtSpikeError
 from vrtspike.losses import LossTerms
 from vrtspike.model import build_model, load_weights
@@ -270,6 +269,8 @@ class Worker:
             augment=data.augment,
             bins=None if model.fusion == "none" else model.spike.bins,
             seed=self.config.run.seed,
+            threshold_factors=data.threshold_factors,
+            time_shift_steps=data.time_shift_steps,
         )
 
     def _log(self, done: int, result: StepResult, rate: float, clock: _Clock) -> None:
@@ -384,9 +385,7 @@ def voxel_scale(config: Config, manifest: Manifest) -> VoxelScale | None:
     """Return how counts become voxels, or None for a model without spikes."""
     if config.model.fusion == "none":
         return None
-    info = manifest.info
-    steps = bin_steps(info.timeline.exposure_steps, config.model.spike.bins)
-    return VoxelScale(tuple(steps.tolist()), info.spike.threshold, config.data.voxels)
+    return VoxelScale(manifest.info.camera.threshold, config.data.voxels)
 
 
 def _memory_gb(device: torch.device) -> float:

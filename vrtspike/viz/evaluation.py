@@ -37,7 +37,7 @@ def run_evaluation(
     if out.exists() and not out.is_dir():
         raise ConfigError("the results need a folder", where=out, got="a file")
     split = config.evaluation.split
-    open_dataset(config.data.source).sequences(split)
+    open_dataset(config.data.source, config.data.layout).sequences(split)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     models = {name: Restorer.load(run, device) for name, run in runs.items()}
     results = evaluate(
@@ -45,6 +45,7 @@ def run_evaluation(
         split,
         models,
         config.evaluation,
+        layout=config.data.layout,
         weights_dir=config.loss.weights_dir,
         device=device,
         progress=progress,

@@ -2,7 +2,7 @@
 
 In: the results of an evaluation, what is known of the models' training runs, and the environment.
 Out: report.html with the numbers, the gain by sequence, pictures to compare, learning curves, and
-how all of it was made. Styles and scripts lie beside this file and are put into the page.
+how all of it was made. The page's frame is `vrtspike.viz.page`.
 """
 
 from __future__ import annotations
@@ -11,13 +11,13 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
 from vrtspike.inference.results import Results, write_text
 from vrtspike.viz.charts import Line, dot_chart, line_chart
 from vrtspike.viz.methods import BASELINE, main_model, method
+from vrtspike.viz.page import header, page, tiles
 from vrtspike.viz.pictures import PanelPage
 from vrtspike.viz.tables import sequence_table, signed, summary_table
 
@@ -56,9 +56,6 @@ def write_report(
 ) -> None:
     """Write the report of an evaluation; `runs` are the models' training runs by method."""
     panels = [PanelPage(number, panel) for number, panel in enumerate(results.panels)]
-    folder = files("vrtspike.viz")
-    style = (folder / "report.css").read_text(encoding="utf-8")
-    script = (folder / "report.js").read_text(encoding="utf-8")
     images = "\n".join(panel.css() for panel in panels)
     sections = [
         _header(results, title),
@@ -69,28 +66,7 @@ def write_report(
         _curves(runs),
         _details(results, runs, environment),
     ]
-    write_text(
-        path,
-        f"""<!doctype html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<title>{escape(title)}: vrtspike report</title>
-<style>
-{style}
-{images}
-</style>
-</head>
-<body>
-{"".join(sections)}
-<script>
-{script}
-</script>
-</body>
-</html>
-""",
-    )
+    write_text(path, page(f"{title}: vrtspike report", "".join(sections), images))
 
 
 def _header(results: Results, title: str) -> str:
@@ -104,12 +80,7 @@ def _header(results: Results, title: str) -> str:
         (height, width), (rows, columns) = facts["frame_size"], facts["spike_size"]
         about.append(f"frames {width} × {height}")
         about.append(f"spikes {columns} × {rows} at {facts['spike_rate_hz']:,g} Hz")
-    return f"""
-<header class="page">
-  <div><p class="eyebrow">vrtspike evaluation</p><h1>{escape(title)}</h1>
-  <p class="about">{" · ".join(about)}</p></div>
-  <button type="button" class="theme" aria-label="switch between light and dark">◐</button>
-</header>"""
+    return header("vrtspike evaluation", title, " · ".join(about))
 
 
 def _tiles(results: Results) -> str:
@@ -118,21 +89,13 @@ def _tiles(results: Results) -> str:
     if name is None:
         return ""
     score, blurred = results.over_frames(name), results.over_frames("blurred")
-    tiles = [(f"{score.psnr:.2f}", "dB", f"PSNR, {method(name).name}")]
+    numbers = [(f"{score.psnr:.2f}", "dB", f"PSNR, {method(name).name}")]
     if BASELINE in results.methods and name != BASELINE:
         gain = score.psnr - results.over_frames(BASELINE).psnr
-        tiles.append((signed(gain), "dB", "over the same model without spikes"))
-    tiles.append((signed(score.psnr - blurred.psnr), "dB", "over the blurred input"))
-    tiles.append((f"{score.ssim:.3f}", "", f"SSIM, blurred input {blurred.ssim:.3f}"))
-    return (
-        '<section class="tiles">'
-        + "".join(
-            f'<div class="tile"><p class="value">{escape(value)}<small>{unit}</small></p>'
-            f"<p>{escape(text)}</p></div>"
-            for value, unit, text in tiles
-        )
-        + "</section>"
-    )
+        numbers.append((signed(gain), "dB", "over the same model without spikes"))
+    numbers.append((signed(score.psnr - blurred.psnr), "dB", "over the blurred input"))
+    numbers.append((f"{score.ssim:.3f}", "", f"SSIM, blurred input {blurred.ssim:.3f}"))
+    return tiles(numbers)
 
 
 def _by_sequence(results: Results) -> str:

@@ -1,0 +1,1 @@
+"""The commands of `vrtspike`, by what they work on."""

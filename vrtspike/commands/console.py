@@ -1,0 +1,83 @@
+"""What all commands share: options, output, and how a command's body is run.
+
+Every command takes `--json FILE` (a machine-readable result) and `--debug` (tracebacks), and, where
+it has a configuration, `--config FILE` and overrides `a.b=c`. Nothing else in the package prints.
+"""
+
+from __future__ import annotations
+
+import sys
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from vrtspike.cluster import resolve_paths
+from vrtspike.outcome import Outcome, outcome_of_command
+from vrtspike.settings import LayoutName
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from vrtspike.settings import Config
+
+ConfigFile = Annotated[Path, typer.Option("--config", "-c", help="Configuration (YAML).")]
+OptionalConfigFile = Annotated[
+    Path | None, typer.Option("--config", "-c", help="Configuration (YAML).")
+]
+Overrides = Annotated[
+    list[str] | None,
+    typer.Argument(help="Settings that replace the file's, such as train.steps=100."),
+]
+LayoutOption = Annotated[LayoutName, typer.Option(help="How the dataset folder is laid out.")]
+JsonFile = Annotated[Path | None, typer.Option("--json", help="Write the result here as JSON.")]
+Debug = Annotated[bool, typer.Option("--debug", help="Show tracebacks and debug logs.")]
+
+
+def command(json_file: Path | None, debug: bool) -> AbstractContextManager[Outcome]:
+    """Return the context of a command's body: it says errors and sets the exit status."""
+    return outcome_of_command(json_file, debug=debug, say_error=say_error)
+
+
+def say(text: str = "") -> None:
+    """Print a line."""
+    print(text, flush=True)
+
+
+def say_error(text: str) -> None:
+    """Print a line on standard error."""
+    print(f"vrtspike: {text}", file=sys.stderr, flush=True)
+
+
+def load(config: Path | None, overrides: list[str] | None) -> Config:
+    """Read a configuration and its overrides; paths become absolute."""
+    from vrtspike.config import load_config
+
+    return resolve_paths(load_config(config, overrides or ()))
+
+
+def check_dataset(settings: Config) -> None:
+    """Refuse a dataset that is not there or lacks a split, before Ray is started."""
+    from vrtspike.data.dataset import open_dataset
+
+    dataset = open_dataset(settings.data.source, settings.data.layout)
+    for split in (settings.data.train_split, settings.data.val_split):
+        dataset.sequences(split)
+
+
+def print_tables(*tables: Table) -> None:
+    """Print tables."""
+    from rich.console import Console
+
+    # What is piped or logged must not be folded to the width of a terminal that is not there.
+    console = Console() if sys.stdout.isatty() else Console(width=160)
+    for table in tables:
+        console.print(table)
+
+
+def short(path: Path | str) -> Path | str:
+    """Write a path below the current folder relative to it."""
+    if isinstance(path, str):
+        return path
+    return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path

@@ -1,0 +1,304 @@
+"""Commands on datasets and streams: simulate, validate, preview, convert, prepare.
+
+Heavy modules are imported inside the commands, so that `vrtspike --help` answers at once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+
+from vrtspike.cluster import connect, resolve_path
+from vrtspike.commands.console import (
+    ConfigFile,
+    Debug,
+    JsonFile,
+    LayoutOption,
+    OptionalConfigFile,
+    Overrides,
+    check_dataset,
+    command,
+    load,
+    say,
+    short,
+)
+from vrtspike.errors import ConfigError, DataFormatError
+
+if TYPE_CHECKING:
+    from vrtspike.data.stream import SpikeStream
+
+BitOrder = Literal["little", "big"]
+Axes = Literal["shw", "hws"]
+Height = Annotated[int | None, typer.Option(help="Rows of the spike grid.")]
+Width = Annotated[int | None, typer.Option(help="Columns of the spike grid.")]
+BitOrderOption = Annotated[
+    BitOrder | None, typer.Option(help="Order of the pixels in a byte; bit-packed: little.")
+]
+Flip = Annotated[
+    bool | None,
+    typer.Option("--flip/--no-flip", help="Rows are stored bottom-up; as the format has it."),
+]
+PadToByte = Annotated[bool, typer.Option(help="Each step ends on a byte.")]
+DropColumns = Annotated[
+    list[str] | None,
+    typer.Option(help="Stored columns that are no picture, as FIRST:LAST+1; may be repeated."),
+]
+AxesOption = Annotated[
+    Axes | None, typer.Option(help="Order of an array's axes: steps, rows (h), columns (w).")
+]
+Key = Annotated[str | None, typer.Option(help="Name of the array in a .npz or HDF5 file.")]
+
+
+def simulate(
+    overrides: Overrides = None,
+    config: OptionalConfigFile = None,
+    video: Annotated[
+        Path | None, typer.Option(help="Sharp video, or folder of frames; without: scenes.")
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Dataset folder to write; without: data.source.")
+    ] = None,
+    json_file: JsonFile = None,
+    debug: Debug = False,
+) -> None:
+    """Make spikes, blurred and sharp frames from a video or from rendered scenes."""
+    with command(json_file, debug) as outcome:
+        settings = load(config, overrides)
+        from vrtspike.storage import local_path
+
+        folder = resolve_path(out, written=True) if out else settings.data.source
+        folder = local_path(folder, "a simulation")
+        if video is None and settings.scenes is None:
+            raise ConfigError(
+                "nothing to simulate from",
+                fix="give --video FILE, or a --config that has a `scenes:` section",
+            )
+        if video is not None and out is None:
+            raise ConfigError("no folder for the simulated dataset", fix="give --out DIR")
+        from vrtspike.progress import Progress
+        from vrtspike.simulate.video import iter_frames
+
+        # What does not decode costs no start of Ray.
+        if video is not None and next(iter_frames(video), None) is None:
+            raise DataFormatError("the video holds no frame", where=video)
+        with connect(), Progress("simulate") as progress:
+            from vrtspike.simulate.distributed import simulate_scenes, simulate_video
+
+            if video is not None:
+                simulate_video(
+                    resolve_path(video),
+                    folder,
+                    settings.camera,
+                    progress.update,
+                    settings=settings.video,
+                )
+            else:
+                assert settings.scenes is not None
+                simulate_scenes(settings.scenes, settings.camera, folder, progress.update)
+        outcome.facts = {"dataset": str(folder)}
+        say(f"dataset: {short(folder)}")
+
+
+def validate(
+    dataset: Annotated[str, typer.Argument(help="Dataset folder, or its URI.")],
+    layout: LayoutOption = "vrtspike",
+    html: Annotated[Path | None, typer.Option(help="Write a page with thumbnails here.")] = None,
+    json_file: JsonFile = None,
+    debug: Debug = False,
+) -> None:
+    """Check a dataset folder before it costs training time; findings give exit status 1."""
+    with command(json_file, debug) as outcome:
+        from vrtspike.data.dataset import open_dataset
+        from vrtspike.data.validate import check_dataset as find_problems
+        from vrtspike.progress import Progress
+        from vrtspike.viz.validation import write_validation_report
+
+        opened = open_dataset(dataset, layout)
+        with Progress("validate") as progress:
+            found = find_problems(opened, progress.update)
+        name, count = str(opened.folder), len(found.findings)
+        outcome.facts = {"dataset": name, "layout": layout, **found.facts()}
+        outcome.status = 1 if count else 0
+        if html is not None:
+            write_validation_report(html, opened, found)
+        for finding in found.findings:
+            say(f"{finding.kind}: {finding.message} [{finding.where}]")
+        say(f"{name}: {count} findings" if count else f"{name}: nothing found")
+
+
+def preview(
+    file: Annotated[
+        Path,
+        typer.Argument(help="Spike stream (.dat, .npy, .npz, .h5), or a folder of SpikeCV's."),
+    ],
+    height: Height = None,
+    width: Width = None,
+    out: Annotated[Path, typer.Option(help="Folder for the images.")] = Path("preview"),
+    threshold: Annotated[float, typer.Option(help="Scales spikes to brightness.")] = 2.0,
+    center: Annotated[int | None, typer.Option(help="Step to look at; the middle.")] = None,
+    window: Annotated[int, typer.Option(help="Steps that are averaged.")] = 32,
+    bins: Annotated[int, typer.Option(help="Voxel bins of the window.")] = 8,
+    bit_order: BitOrderOption = None,
+    flip: Flip = None,
+    pad_to_byte: PadToByte = False,
+    drop_columns: DropColumns = None,
+    axes: AxesOption = None,
+    key: Key = None,
+    frame: Annotated[
+        Path | None, typer.Option(help="Sharp frame of the same instant, to compare with.")
+    ] = None,
+    animation: Annotated[
+        Path | None, typer.Option(help="Write averages through time: a .gif or .mp4 file.")
+    ] = None,
+    json_file: JsonFile = None,
+    debug: Debug = False,
+) -> None:
+    """Look at a stream: average (TFP), interval (TFI), bits, voxels, intervals, an animation."""
+    with command(json_file, debug) as outcome:
+        from vrtspike.viz.intervals import measure_intervals
+        from vrtspike.viz.spike_video import write_animation
+        from vrtspike.viz.spikes import compare, preview, write_preview
+
+        described = _described(height, width, bit_order, flip, pad_to_byte, drop_columns, axes, key)
+        stream = _open(file, described, threshold)
+        figures = measure_intervals(stream)
+        pictures = preview(
+            stream, center=center, window=window, bins=bins, intervals=figures, frame=frame
+        )
+        outcome.facts = {"height": stream.height, "width": stream.width, **figures.facts()}
+        if frame is not None:
+            outcome.facts["psnr"] = compare(pictures, frame)
+        files = write_preview(pictures, out)
+        if animation is not None:
+            write_animation(stream, animation, window=window)
+            files.append(animation)
+        outcome.facts["files"] = [str(path) for path in files]
+        say(f"{file}: {len(stream)} steps of {stream.height}x{stream.width}")
+        for name, value in figures.facts().items():
+            if value is not None and name != "steps":
+                say(f"{name.replace('_', ' ')}: {value:.4g}")
+        for name, psnr in outcome.facts.get("psnr", {}).items():
+            say(f"{name} against {frame}: {psnr:.2f} dB")
+        say("wrote " + " ".join(str(path) for path in files))
+
+
+def convert(
+    source: Annotated[str, typer.Argument(help="Dataset folder (or its URI), or a stream.")],
+    out: Annotated[Path, typer.Argument(help="Dataset folder to write, or a stream by suffix.")],
+    layout: LayoutOption = "vrtspike",
+    height: Height = None,
+    width: Width = None,
+    bit_order: BitOrderOption = None,
+    flip: Flip = None,
+    pad_to_byte: PadToByte = False,
+    drop_columns: DropColumns = None,
+    axes: AxesOption = None,
+    key: Key = None,
+    out_axes: Annotated[Axes | None, typer.Option(help="Axes of an array that is written.")] = None,
+    json_file: JsonFile = None,
+    debug: Debug = False,
+) -> None:
+    """Turn a published dataset into ours, or a spike stream into another format."""
+    with command(json_file, debug) as outcome:
+        from vrtspike.data.convert import convert as convert_dataset
+        from vrtspike.data.convert_stream import write_stream
+        from vrtspike.progress import Progress
+        from vrtspike.storage import is_remote
+
+        described = _described(height, width, bit_order, flip, pad_to_byte, drop_columns, axes, key)
+        if is_remote(source) or not Path(source).is_file():
+            for name in {**described, **({"out_axes": out_axes} if out_axes else {})}:
+                option = f"--{name.replace('_', '-')}"
+                raise ConfigError(
+                    f"{option} is for a single stream",
+                    where=source,
+                    fix="leave it out for a dataset",
+                )
+            with Progress("convert") as progress:
+                count = convert_dataset(source, out, layout, progress.update)
+            outcome.facts = {"dataset": str(out), "sequences": count}
+            say(f"dataset: {out}: {count} sequences")
+            return
+        if layout != "vrtspike":
+            raise ConfigError("--layout is for dataset folders", where=source)
+        stream = _open(Path(source), described, None)
+        write_stream(out, stream, axes=out_axes)
+        outcome.facts = {"stream": str(out), "shape": stream.shape}
+        say(f"stream: {out}: {len(stream)} steps of {stream.height}x{stream.width}")
+
+
+def prepare(
+    config: ConfigFile,
+    overrides: Overrides = None,
+    json_file: JsonFile = None,
+    debug: Debug = False,
+) -> None:
+    """Shard a dataset for training (Ray Data); continues where it was stopped."""
+    with command(json_file, debug) as outcome:
+        settings = load(config, overrides)
+        data = settings.data
+        check_dataset(settings)
+        from vrtspike.progress import Progress
+
+        with connect(), Progress("prepare") as progress:
+            from vrtspike.data.prepare import prepare_data
+
+            manifest = prepare_data(data, progress.update)
+        samples = {name: len(split.samples) for name, split in manifest.splits.items()}
+        refused = [refusal.model_dump() for refusal in manifest.refused]
+        outcome.facts = {"shards": str(data.shards), "samples": samples, "refused": refused}
+        counts = ", ".join(f"{count} samples of {name}" for name, count in samples.items())
+        say(f"shards: {short(data.shards)}: {counts}")
+
+
+def _described(
+    height: int | None,
+    width: int | None,
+    bit_order: BitOrder | None,
+    flip: bool | None,
+    pad_to_byte: bool,
+    drop_columns: list[str] | None,
+    axes: Axes | None,
+    key: str | None,
+) -> dict[str, Any]:
+    """Return what the user says of a stream: the options that were given, by name."""
+    options = {
+        "height": height,
+        "width": width,
+        "bit_order": bit_order,
+        "flip": flip,
+        "pad_to_byte": pad_to_byte or None,
+        "drop_columns": [_range(text) for text in drop_columns or ()] or None,
+        "axes": axes,
+        "key": key,
+    }
+    return {name: value for name, value in options.items() if value is not None}
+
+
+def _open(file: Path, described: Mapping[str, Any], threshold: float | None) -> SpikeStream:
+    """Open a stream as it is described; a folder as SpikeCV's file in it says."""
+    from vrtspike.data.spikecv import read_spikecv
+    from vrtspike.data.stream import SpikeStream
+
+    if file.is_dir():
+        for name in described:
+            option = f"--{name.replace('_', '-')}"
+            raise ConfigError(f"{option} is what the folder's config.yaml says", where=file)
+        folder = read_spikecv(file)
+        return folder.open(folder.stream_paths()[0], threshold=threshold)
+    columns = described.get("drop_columns", ())
+    others = {name: value for name, value in described.items() if name != "drop_columns"}
+    return SpikeStream.open(file, threshold=threshold, dropped_columns=columns, **others)
+
+
+def _range(text: str) -> tuple[int, int]:
+    """Read `400:416` as a half-open range."""
+    first, colon, last = text.partition(":")
+    if not (colon and first.isdigit() and last.isdigit() and int(first) < int(last)):
+        raise ConfigError(
+            "not a range of columns", where="--drop-columns", got=text, expected="such as 400:416"
+        )
+    return int(first), int(last)

@@ -1,0 +1,142 @@
+"""Commands that measure: describe, bench."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+import typer
+
+from vrtspike.commands.console import (
+    ConfigFile,
+    Debug,
+    JsonFile,
+    Overrides,
+    command,
+    load,
+    print_tables,
+    say,
+)
+
+Choice = Literal["off", "on", "both"]
+CHOICES = {"off": (False,), "on": (True,), "both": (False, True)}
+
+
+def describe(
+    config: ConfigFile,
+    overrides: Overrides = None,
+    json_file: JsonFile = None,
+    debug: Debug = False,
+) -> None:
+    """Tell what a configuration costs: parameters, operations, shapes, memory of a step."""
+    with command(json_file, debug) as outcome:
+        settings = load(config, overrides)
+        from vrtspike.bench.describe import describe
+        from vrtspike.bench.tables import memory_table, parts_table
+
+        found = describe(settings)
+        outcome.facts = found.as_dict()
+        say(f"a worker's batch: {found.clip} (b x t x h x w), {found.precision}")
+        print_tables(parts_table(found), memory_table(found))
+        say(f"counted on {found.device}" + (f": {found.note}" if found.note else ""))
+
+
+def bench_model(
+    config: ConfigFile,
+    overrides: Overrides = None,
+    size: Annotated[
+        list[str] | None, typer.Option(help="Frames x height x width; may be repeated.")
+    ] = None,
+    batch: Annotated[int, typer.Option(min=1, help="Clips at once.")] = 1,
+    precision: Annotated[
+        Literal["float32", "bfloat16", "both"], typer.Option(help="Arithmetic.")
+    ] = "float32",
+    checkpoint: Annotated[
+        Literal["configured", "off", "on", "both"],
+        typer.Option(help="Recompute attention and MLPs in the backward pass."),
+    ] = "configured",
+    compiled: Annotated[
+        Choice, typer.Option("--compile", help="Run torch.compile on each block.")
+    ] = "off",
+    device: Annotated[
+        Literal["cpu", "cuda"] | None, typer.Option(help="Without: cuda where there is one.")
+    ] = None,
+    threads: Annotated[int | None, typer.Option(min=1, help="Threads on a CPU.")] = None,
+    repeats: Annotated[int, typer.Option(min=1, help="Timed passes of each case.")] = 3,
+    naive: Annotated[bool, typer.Option(help="Compare the fast paths with plain code.")] = True,
+    json_file: JsonFile = None,
+    debug: Debug = False,
+) -> None:
+    """Time restoring and training, fused and baseline in turns; tell their greatest memory."""
+    with command(json_file, debug) as outcome:
+        settings = load(config, overrides).model
+        from vrtspike.bench.model import Plan, find_machine, parse_size, run_plan
+        from vrtspike.bench.tables import comparisons_table, results_table
+        from vrtspike.progress import Progress
+
+        plan = Plan(
+            clips=tuple(parse_size(text, batch) for text in size or ["6x64x64"]),
+            precisions=("float32", "bfloat16") if precision == "both" else (precision,),
+            checkpoints=(None,) if checkpoint == "configured" else CHOICES[checkpoint],
+            compiles=CHOICES[compiled],
+            repeats=repeats,
+            naive=naive,
+        )
+        machine = find_machine(device, threads)
+        with Progress("bench model") as progress:
+            found = run_plan(settings, plan, machine, progress.update)
+        outcome.facts, outcome.status = found.as_dict(), int(found.failed)
+        say(str(machine))
+        print_tables(results_table(found.results))
+        if found.comparisons:
+            print_tables(comparisons_table(found.comparisons))
+
+
+def bench_data(
+    height: Annotated[int, typer.Option(help="Rows of a frame.")] = 720,
+    width: Annotated[int, typer.Option(help="Columns of a frame.")] = 1280,
+    spike_scale: Annotated[int, typer.Option(help="How coarser the spike grid is.")] = 2,
+    frames: Annotated[int, typer.Option(help="Frames of a sample.")] = 6,
+    steps: Annotated[int, typer.Option(help="Spike steps of a frame.")] = 88,
+    crop: Annotated[int, typer.Option(help="Side of the training crop.")] = 192,
+    bins: Annotated[int, typer.Option(help="Voxel bins of a frame.")] = 32,
+    cores: Annotated[
+        list[int] | None,
+        typer.Option(help="Cores the pipeline is bound to, 0: leave it out; may be repeated."),
+    ] = None,
+    clips: Annotated[
+        list[int] | None, typer.Option(help="Small clips for its memory; may be repeated.")
+    ] = None,
+    batches: Annotated[int, typer.Option(min=4, help="Micro-batches of its measurement.")] = 128,
+    repeats: Annotated[int, typer.Option(min=1, help="Timed passes of the rest.")] = 7,
+    json_file: JsonFile = None,
+    debug: Debug = False,
+) -> None:
+    """Measure on generated data what voxelization, samples and the pipeline cost."""
+    with command(json_file, debug) as outcome:
+        from vrtspike.bench.data import DataPlan, run_data_plan
+        from vrtspike.bench.generated import Sizes
+        from vrtspike.bench.tables import stages_table, throughput_table, voxelization_table
+        from vrtspike.progress import Progress
+
+        plan = DataPlan(
+            sizes=Sizes(
+                height=height,
+                width=width,
+                spike_scale=spike_scale,
+                frames=frames,
+                steps=steps,
+                crop=crop,
+                bins=bins,
+            ),
+            repeats=repeats,
+            cores=tuple(core for core in cores or (1, 2) if core),
+            batches=batches,
+            many=tuple(clips or (100, 1000)),
+        )
+        with Progress("bench data") as progress:
+            found = run_data_plan(plan, progress.update)
+        outcome.facts = found.as_dict()
+        say(str(found.machine))
+        print_tables(voxelization_table(found.voxelization), stages_table(found.stages))
+        if plan.cores:
+            print_tables(throughput_table(found))

@@ -1,0 +1,112 @@
+"""Commands on runs: train, evaluate, demo."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from vrtspike.cluster import connect, resolve_path
+from vrtspike.commands.console import (
+    ConfigFile,
+    Debug,
+    JsonFile,
+    Overrides,
+    check_dataset,
+    command,
+    load,
+    print_tables,
+    say,
+    short,
+)
+
+
+def train(
+    config: ConfigFile,
+    overrides: Overrides = None,
+    json_file: JsonFile = None,
+    debug: Debug = False,
+) -> None:
+    """Train on Ray; the same as `python ray_jobs/train.py`. A run of the same name continues."""
+    with command(json_file, debug) as outcome:
+        settings = load(config, overrides)
+        from vrtspike.storage import Folder
+
+        shards = Folder.at(settings.data.shards)
+        if shards.size("manifest.json") is None and settings.scenes is None:
+            check_dataset(settings)
+        from vrtspike.training.preflight import check_before_ray
+        from vrtspike.training.trainer import run_training
+
+        check_before_ray(settings)
+        with connect():
+            run = run_training(settings)
+        outcome.facts = {"run": str(run)}
+        say(f"run: {short(run)}")
+
+
+def evaluate(
+    config: ConfigFile,
+    overrides: Overrides = None,
+    fused: Annotated[Path | None, typer.Option(help="Run folder of the model.")] = None,
+    baseline: Annotated[
+        Path | None, typer.Option(help="Run folder of the model without spikes.")
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Folder of the report; without: the run's folder.")
+    ] = None,
+    json_file: JsonFile = None,
+    debug: Debug = False,
+) -> None:
+    """Score models beside controls that need no training; write results.json and report.html."""
+    with command(json_file, debug) as outcome:
+        settings = load(config, overrides)
+        if out is None:
+            out = fused or settings.run.root / settings.run.name
+        folder = resolve_path(out, written=True)
+        from vrtspike.progress import Progress
+        from vrtspike.viz.evaluation import run_evaluation
+
+        named = {"baseline": baseline, "fused": fused}
+        runs = {name: resolve_path(run) for name, run in named.items() if run is not None}
+        with Progress("evaluate") as progress:
+            results = run_evaluation(settings, runs, folder, progress=progress.update)
+        outcome.facts = results.as_dict()
+        say(f"results: {short(folder / 'results.json')}")
+
+
+def demo(
+    overrides: Overrides = None,
+    config: ConfigFile = Path("configs/demo.yaml"),
+    json_file: JsonFile = None,
+    debug: Debug = False,
+) -> None:
+    """Run the main job from nothing to a report: simulate, prepare, train twice, evaluate."""
+    with command(json_file, debug) as outcome:
+        from vrtspike.config import load_config
+        from vrtspike.demo import plan, read_table, run_demo
+        from vrtspike.progress import clock_text
+
+        settings = load_config(config, overrides or ())
+        phases = plan(config, settings, overrides or ())
+        status, seconds = run_demo(phases, say)
+        outcome.status, outcome.facts = status, {"seconds": seconds}
+        if not status:
+            out = settings.run.root / settings.run.name
+            rows = read_table(out / "results.json", settings.evaluation.split)
+            outcome.facts["report"] = str(out / "report.html")
+            print_scores(rows)
+            say(f"all of it took {clock_text(sum(seconds.values()))}")
+            say(f"report: {out / 'report.html'}")
+
+
+def print_scores(rows: list[tuple[str, float, float]]) -> None:
+    from rich.table import Table
+
+    table = Table("held-out scenes", title=None)
+    for heading in ("PSNR (dB)", "SSIM"):
+        table.add_column(heading, justify="right")
+    for title, psnr, ssim in rows:
+        table.add_row(title, f"{psnr:.2f}", f"{ssim:.4f}")
+    print_tables(table)

@@ -1,0 +1,171 @@
+"""Dataset folders of SpikeCV: their `config.yaml`, and the streams that it describes.
+
+In: a folder with a `config.yaml`. Out: what it says (`SpikeCVInfo`), and its `.dat` streams. Of
+time and threshold the file says nothing; who opens a stream gives them.
+
+`filename` names one `.dat` of the folder, or is a pattern (`*`, `?`, `[`); without it all `.dat`
+files are streams. Where `data_field_identifier` is given the streams lie in that subfolder. Keys
+that are not known here are kept in `model_extra`.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Annotated
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from vrtspike.data.source import file_size, unreadable
+from vrtspike.data.stream import SpikeStream
+from vrtspike.errors import DataFormatError
+
+CONFIG_FILE = "config.yaml"
+LABEL_TYPES = {
+    0.0: "raw",
+    1.0: "reconstruction",
+    2.0: "optical flow",
+    3.1: "depth",
+    3.2: "depth",
+    4.0: "detection",
+    5.0: "tracking",
+    6.0: "recognition",
+    7.0: "Bayer pattern",
+}
+"""What the numbers of `labeled_data_type` stand for."""
+
+Positive = Annotated[int, Field(gt=0, strict=True)]
+Name = Annotated[str, Field(min_length=1, strict=True)]
+
+
+class SpikeCVInfo(BaseModel):
+    """What `config.yaml` says of a dataset."""
+
+    model_config = ConfigDict(frozen=True, extra="allow", use_attribute_docstrings=True)
+
+    folder: Path
+    """Where the file lies."""
+    filename: Name | None = None
+    """One `.dat`, or a pattern; all of them if not given."""
+    spike_w: Positive
+    """Columns of the spike grid."""
+    spike_h: Positive
+    """Rows of the spike grid."""
+    is_labeled: Annotated[bool, Field(strict=True)]
+    """Whether there are labels beside the streams."""
+    labeled_data_type: tuple[float, ...] = ()
+    """Kinds of labels, numbers of `LABEL_TYPES`."""
+    labeled_data_suffix: Name | None = None
+    """Suffix of the label files."""
+    data_field_identifier: Name | None = None
+    """Subfolder of the streams."""
+    label_field_identifier: Name | None = None
+    """Subfolder of the labels."""
+
+    @field_validator("filename", "data_field_identifier", "label_field_identifier")
+    @classmethod
+    def _stays_in_the_folder(cls, value: str | None) -> str | None:
+        if value is not None and (Path(value).is_absolute() or ".." in Path(value).parts):
+            raise ValueError("a name within the dataset's folder is expected")
+        return value
+
+    @field_validator("labeled_data_type", mode="before")
+    @classmethod
+    def _one_is_a_list_of_one(cls, value: object) -> object:
+        return (value,) if isinstance(value, int | float) else value
+
+    @field_validator("labeled_data_type")
+    @classmethod
+    def _types_are_known(cls, value: tuple[float, ...]) -> tuple[float, ...]:
+        if unknown := [number for number in value if number not in LABEL_TYPES]:
+            known = ", ".join(f"{number:g} {name}" for number, name in LABEL_TYPES.items())
+            raise ValueError(f"unknown kinds of labels {unknown}, known are {known}")
+        return value
+
+    @model_validator(mode="after")
+    def _labels_are_described(self) -> SpikeCVInfo:
+        if self.is_labeled and not self.labeled_data_type:
+            raise ValueError("is_labeled needs labeled_data_type")
+        return self
+
+    @property
+    def label_names(self) -> tuple[str, ...]:
+        """Return the kinds of labels in words."""
+        return tuple(LABEL_TYPES[number] for number in self.labeled_data_type)
+
+    @property
+    def stream_pattern(self) -> str:
+        """Return which files below the folder are streams."""
+        name = self.filename or "*.dat"
+        return f"{self.data_field_identifier}/{name}" if self.data_field_identifier else name
+
+    def stream_paths(self) -> tuple[Path, ...]:
+        """Return the `.dat` files, sorted; none is an error."""
+        folder = self.folder / (self.data_field_identifier or "")
+        if not folder.is_dir():
+            raise DataFormatError(
+                "no folder of streams",
+                where=folder,
+                expected=f"the folder that {CONFIG_FILE} calls data_field_identifier",
+            )
+        name = self.filename or "*.dat"
+        if set(name) & set("*?["):
+            found = [p for p in folder.glob(name) if p.suffix.lower() == ".dat" and p.is_file()]
+            paths = sorted(path for path in found if not path.name.startswith("."))
+        else:
+            paths = [path for path in (folder / name,) if path.is_file()]
+        if not paths:
+            raise DataFormatError(
+                "the dataset holds no stream",
+                where=folder,
+                expected=name,
+                fix=f"correct filename or data_field_identifier in {CONFIG_FILE}",
+            )
+        return tuple(paths)
+
+    def open(
+        self, path: Path, *, rate_hz: float | None = None, threshold: float | None = None
+    ) -> SpikeStream:
+        """Open one of the streams with the dataset's geometry."""
+        return SpikeStream.open(
+            path,
+            height=self.spike_h,
+            width=self.spike_w,
+            rate_hz=rate_hz,
+            threshold=threshold,
+        )
+
+
+def read_spikecv(folder: str | os.PathLike[str]) -> SpikeCVInfo:
+    """Read the `config.yaml` of a dataset folder."""
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise DataFormatError("a SpikeCV dataset must be a folder", where=folder)
+    path = folder / CONFIG_FILE
+    file_size(path, CONFIG_FILE)
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise unreadable(path, error, CONFIG_FILE) from error
+    if not isinstance(values, dict) or "folder" in values:
+        raise DataFormatError(
+            "not the configuration of a dataset",
+            where=path,
+            got=type(values).__name__,
+            expected="keys spike_w, spike_h, is_labeled, ...",
+        )
+    try:
+        return SpikeCVInfo.model_validate({**values, "folder": folder})
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = ".".join(map(str, first["loc"])) or "the file"
+        missing = first["type"] == "missing"
+        raise DataFormatError(
+            f"{key}: {'the key is missing' if missing else first['msg']}",
+            where=path,
+            got=None if missing else repr(first["input"])[:200],
+            expected="spike_w, spike_h (pixels) and is_labeled (true or false)"
+            if missing
+            else None,
+        ) from error

@@ -1,0 +1,267 @@
+"""Folders of files, on this machine or in an object store, behind one small interface.
+
+A folder is a path, or a URI that pyarrow (`s3://`, `gs://`, `hdfs://`, `abfss://`) or fsspec
+understands; credentials and endpoints come from the environment or the URI's query, as those
+libraries document. Files are named by their path below the folder, with slashes. A file is written
+whole or not at all: locally by renaming, in an object store because an object appears when it is
+complete.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import re
+import shutil
+import tempfile
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path, PurePosixPath
+from typing import Any, NamedTuple
+
+import pyarrow as pa
+from pyarrow import fs
+
+from vrtspike.errors import ConfigError, DataFormatError
+from vrtspike.whole_file import whole_file
+
+COPY_BYTES = 1 << 22
+
+
+class Stamp(NamedTuple):
+    """What tells a changed file from an unchanged one: bytes, and nanoseconds since 1970."""
+
+    size: int
+    modified: int
+
+
+def is_remote(where: str | os.PathLike[str]) -> bool:
+    """Tell whether a place is a URI rather than a path."""
+    return "://" in str(where)
+
+
+def local_path(where: str | os.PathLike[str], what: str) -> Path:
+    """Return a place as a path; a URI is refused, for `what` is written to this machine only."""
+    if is_remote(where):
+        raise ConfigError(
+            f"{what} cannot be written to an object store",
+            got=where,
+            expected="a path",
+            fix="write them to a folder, and copy it",
+        )
+    return Path(where)
+
+
+@dataclass(frozen=True)
+class Folder:
+    """A folder by its path or URI; small enough to send between processes."""
+
+    where: str
+
+    @classmethod
+    def at(cls, where: str | os.PathLike[str]) -> Folder:
+        """Return the folder at a path or URI; nothing is read yet."""
+        text = str(where)
+        return cls(text.removeprefix("file://"))
+
+    def __str__(self) -> str:
+        """Return the place as it may be shown and written down: without keys and options."""
+        return re.sub(r"://[^/@]*@", "://", self.where.partition("?")[0])
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"where": self.where}
+
+    @property
+    def remote(self) -> bool:
+        """Tell whether files have to be fetched before other libraries can read them."""
+        return is_remote(self.where)
+
+    @property
+    def path(self) -> Path:
+        """Return the path of a folder on this machine."""
+        assert not self.remote
+        return Path(self.where)
+
+    def absolute(self) -> Folder:
+        """Return this folder so that processes that run elsewhere find it."""
+        return self if self.remote else Folder(str(self.path.absolute()))
+
+    def name(self, file: str) -> str:
+        """Return the full name of a file, for messages."""
+        return f"{self}/{file}"
+
+    def exists(self) -> bool:
+        """Tell whether there is a folder here."""
+        if not self.remote:
+            return self.path.exists()
+        system, root = self._system
+        return bool(system.get_file_info(root).type != fs.FileType.NotFound)
+
+    def listing(self, below: str = "") -> dict[str, Stamp]:
+        """Return the visible files below this folder by name, sorted; those that start with a dot,
+        or lie in such a folder, are not visible."""
+        if not self.remote:
+            found = dict(_walk(self.path / below, below))
+        else:
+            system, root = self._system
+            selector = fs.FileSelector(f"{root}/{below}" if below else root, recursive=True)
+            try:
+                infos = system.get_file_info(selector)
+            except (OSError, pa.ArrowException) as error:
+                raise self._failed("cannot list the folder", below, error) from None
+            found = {
+                info.path[len(root) :].lstrip("/"): Stamp(info.size, info.mtime_ns or 0)
+                for info in infos
+                if info.type == fs.FileType.File
+            }
+            found = {k: v for k, v in found.items() if not any(map(_hidden, k.split("/")))}
+        return dict(sorted(found.items()))
+
+    def empty_folders(self) -> list[str]:
+        """Return the visible folders without a file below; an object store has none."""
+        if self.remote:
+            return []
+        folders = (path for path in sorted(self.path.rglob("*")) if path.is_dir())
+        names = [path.relative_to(self.path).as_posix() for path in folders]
+        full = {str(PurePosixPath(file).parent) for file in self.listing()}
+        return [
+            name
+            for name in names
+            if not any(map(_hidden, name.split("/")))
+            and not any(f == name or f.startswith(f"{name}/") for f in full)
+        ]
+
+    def size(self, file: str) -> int | None:
+        """Return the bytes of a file, or None where there is none."""
+        if not self.remote:
+            path = self.path / file
+            return path.stat().st_size if path.is_file() else None
+        system, root = self._system
+        info = system.get_file_info(f"{root}/{file}")
+        return int(info.size) if info.type == fs.FileType.File else None
+
+    def read(self, file: str) -> bytes:
+        """Return the content of a file."""
+        try:
+            if not self.remote:
+                return (self.path / file).read_bytes()
+            with self.open(file) as stream:
+                content: bytes = stream.read()
+                return content
+        except (OSError, pa.ArrowException) as error:
+            raise self._failed("cannot read the file", file, error) from None
+
+    def open(self, file: str) -> pa.NativeFile:
+        """Open a file for random access; one on this machine is mapped into memory."""
+        if not self.remote:
+            return pa.memory_map(str(self.path / file))
+        system, root = self._system
+        return system.open_input_file(f"{root}/{file}")
+
+    def write(self, file: str, content: bytes) -> None:
+        """Write a file, whole or not at all."""
+        try:
+            if not self.remote:
+                write_atomically(self.path / file, content)
+                return
+            system, root = self._system
+            with system.open_output_stream(f"{root}/{file}") as stream:
+                stream.write(content)
+        except (OSError, pa.ArrowException) as error:
+            raise self._failed("cannot write the file", file, error) from None
+
+    def remove(self, file: str) -> None:
+        """Delete a file, if it is there."""
+        if not self.remote:
+            (self.path / file).unlink(missing_ok=True)
+            return
+        system, root = self._system
+        with contextlib.suppress(FileNotFoundError):
+            system.delete_file(f"{root}/{file}")
+
+    def sha256(self, file: str) -> str:
+        """Return the SHA-256 of a file."""
+        digest = hashlib.sha256()
+        with self.open(file) as stream:
+            while piece := stream.read(COPY_BYTES):
+                digest.update(piece)
+        return digest.hexdigest()
+
+    @contextlib.contextmanager
+    def local(self, files: Iterable[str]) -> Iterator[Path]:
+        """Give a folder on this machine that holds the files: this one, or a copy for a while."""
+        if not self.remote:
+            yield self.path
+            return
+        with tempfile.TemporaryDirectory(prefix="vrtspike-") as copy:
+            for file in files:
+                target = Path(copy) / file
+                target.parent.mkdir(parents=True, exist_ok=True)
+                try:
+                    with self.open(file) as source, target.open("wb") as sink:
+                        shutil.copyfileobj(source, sink, COPY_BYTES)
+                except (OSError, pa.ArrowException) as error:
+                    raise self._failed("cannot fetch the file", file, error) from None
+            yield Path(copy)
+
+    @cached_property
+    def _system(self) -> tuple[fs.FileSystem, str]:
+        """Return the file system of a URI, and the path in it."""
+        try:
+            system, path = fs.FileSystem.from_uri(self.where)
+        except (OSError, pa.ArrowException) as error:
+            system, path = self._fsspec(error)
+        return system, path.rstrip("/")
+
+    def _fsspec(self, refusal: Exception) -> tuple[fs.FileSystem, str]:
+        """Return the file system that fsspec has for a URI that pyarrow does not know."""
+        import fsspec
+
+        try:
+            system, path = fsspec.core.url_to_fs(self.where)
+        except (ImportError, ValueError, OSError):
+            raise self._failed("cannot reach this place", "", refusal) from None
+        return fs.PyFileSystem(fs.FSSpecHandler(system)), path
+
+    def _failed(self, what: str, file: str, error: Exception) -> DataFormatError:
+        where = self.name(file) if file else str(self)
+        reason = getattr(error, "strerror", None) or " ".join(str(error).split())
+        return DataFormatError(what, where=where, got=reason[:300])
+
+
+def write_atomically(path: Path, content: bytes) -> None:
+    """Write a file so that a reader sees the old one or the whole new one, also after a crash."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with whole_file(path) as temporary, temporary.open("wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def sha256_of(path: Path) -> str:
+    """Return the SHA-256 of a file on this machine."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _walk(folder: Path, name: str) -> Iterator[tuple[str, Stamp]]:
+    """Yield the visible files below a folder, following links to folders."""
+    try:
+        entries = list(os.scandir(folder))
+    except OSError as error:
+        raise DataFormatError("cannot list the folder", where=folder, got=error.strerror) from None
+    for entry in entries:
+        if _hidden(entry.name):
+            continue
+        below = f"{name}/{entry.name}" if name else entry.name
+        if entry.is_dir():
+            yield from _walk(Path(entry.path), below)
+        elif entry.is_file():
+            stat = entry.stat()
+            yield below, Stamp(stat.st_size, stat.st_mtime_ns)
+
+
+def _hidden(name: str) -> bool:
+    return name.startswith(".")

@@ -1,0 +1,112 @@
+"""The scene that a spike stream saw, as an animation: the spike average (TFP) moving through time.
+
+In: a `SpikeStream`. Out: a `.gif` or `.mp4` file, gray. Frame i shows the steps
+`[i * stride, i * stride + window)`, scaled by the threshold like every picture of a preview; what
+is left over at the end of the stream is not shown. Frames are computed, encoded and written one at
+a time, so memory does not depend on the stream's length.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Iterator
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import numpy as np
+from PIL import GifImagePlugin, Image
+
+from vrtspike.data.stream import SpikeStream
+from vrtspike.errors import ConfigError
+from vrtspike.viz.spikes import Picture, average_image, to_picture, usable_threshold
+from vrtspike.whole_file import whole_file
+
+GIF_MAX_FPS = 50
+"""Browsers slow down GIFs whose frames last less than two hundredths of a second."""
+
+
+def write_animation(
+    stream: SpikeStream,
+    path: str | os.PathLike[str],
+    *,
+    window: int = 32,
+    stride: int = 8,
+    fps: float = 25.0,
+    threshold: float | None = None,
+) -> int:
+    """Write an animation, whole or not at all, and return its number of frames.
+
+    The threshold is the stream's unless given. A width or height that is odd is continued by one
+    pixel in `.mp4`, whose colours are stored for squares of four pixels.
+    """
+    path = Path(path)
+    threshold = usable_threshold(stream, threshold)
+    suffix = path.suffix.lower()
+    if suffix not in (".gif", ".mp4"):
+        raise ConfigError(
+            "the suffix names no animation", where=path, got=suffix or None, expected=".gif or .mp4"
+        )
+    most = GIF_MAX_FPS if suffix == ".gif" else 1000
+    if not (math.isfinite(fps) and 0 < fps <= most):
+        raise ConfigError("impossible rate of frames", got=fps, expected=f"more than 0, to {most}")
+    if stride < 1 or not 1 <= window <= len(stream):
+        raise ConfigError(
+            "no frame can be made of the stream",
+            got=f"window {window}, stride {stride}",
+            expected=f"a window of 1 to {len(stream)} steps, a stride of 1 or more",
+        )
+    starts = range(0, len(stream) - window + 1, stride)
+    frames = (
+        to_picture(average_image(stream, start, start + window, threshold)) for start in starts
+    )
+    with whole_file(path) as temporary:
+        if suffix == ".gif":
+            _write_gif(temporary, frames, fps)
+        else:
+            _write_mp4(temporary, frames, fps)
+    return len(starts)
+
+
+def _write_gif(path: Path, frames: Iterator[Picture], fps: float) -> None:
+    """Write a GIF that repeats for ever, frame by frame.
+
+    `Image.save` would keep all frames in memory until the last one is known, so its parts are
+    written here. Frames last whole hundredths of a second, of which the sum keeps to `fps`.
+    """
+    grays = bytes(level for level in range(256) for _ in "rgb")
+    shown = 0
+    with path.open("wb") as file:
+        for number, frame in enumerate(frames, 1):
+            image = Image.fromarray(frame)
+            image.putpalette(grays)
+            if number == 1:
+                header, _ = GifImagePlugin.getheader(image.copy(), info={"loop": 0})
+                file.writelines(header)
+            until = round(100 * number / fps)
+            file.writelines(GifImagePlugin.getdata(image, duration=10 * (until - shown)))
+            shown = until
+        file.write(b";")
+
+
+def _write_mp4(path: Path, frames: Iterator[Picture], fps: float) -> None:
+    """Write H.264, or MPEG-4 part 2 where FFmpeg was built without an encoder for it."""
+    codec = "libx264" if "libx264" in av.codecs_available else "mpeg4"
+    try:
+        with av.open(str(path), "w", format="mp4") as container:
+            video = container.add_stream(codec, rate=Fraction(fps).limit_denominator(1001))
+            assert isinstance(video, av.VideoStream)
+            video.pix_fmt = "yuv420p"
+            if codec == "libx264":
+                video.options = {"crf": "16"}
+            else:
+                video.bit_rate = 8_000_000
+            for number, picture in enumerate(frames):
+                even = np.pad(picture, [(0, side % 2) for side in picture.shape], "edge")
+                if number == 0:
+                    video.height, video.width = even.shape
+                container.mux(video.encode(av.VideoFrame.from_ndarray(even, format="gray")))
+            container.mux(video.encode())
+    except av.error.FFmpegError as error:
+        raise OSError(error.errno, error.strerror) from error

@@ -1,0 +1,50 @@
+"""Files that are written whole or not at all.
+
+In: the path of a file to write. Out: a temporary file beside it, hidden, that takes its place when
+all has been written. What fails on the way (a full disk, a folder that is not there) is one
+`DataFormatError` that names the file, and leaves neither a part of it nor the temporary file.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from vrtspike.errors import DataFormatError
+
+FIXES = {
+    errno.ENOSPC: "free space on the disk, or write elsewhere",
+    errno.EDQUOT: "free space within your quota, or write elsewhere",
+    errno.ENOENT: "make the folder first, or correct the path",
+    errno.EACCES: "write to a folder that is yours, or ask for permission",
+    errno.EROFS: "the disk is read-only: write elsewhere",
+}
+
+
+@contextmanager
+def whole_file(path: str | os.PathLike[str]) -> Iterator[Path]:
+    """Yield a temporary file, which replaces `path` unless the block fails."""
+    path = Path(path)
+    temporary: Path | None = None
+    try:
+        if path.is_dir():
+            raise IsADirectoryError(errno.EISDIR, "a folder has this name")
+        # Not named after the file, of which the name may be as long as the disk allows.
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=".vrtspike-")
+        os.close(handle)
+        temporary = Path(name)
+        yield temporary
+        temporary.chmod(0o644)
+        os.replace(temporary, path)
+    except OSError as error:
+        reason = error.strerror or " ".join(str(error).split())[:160]
+        raise DataFormatError(
+            f"cannot write the file: {reason}", where=path, fix=FIXES.get(error.errno or 0)
+        ) from error
+    finally:
+        if temporary is not None:
+            temporary.unlink(missing_ok=True)
