@@ -13,9 +13,12 @@ import pytest
 from PIL import Image
 from typer.testing import CliRunner
 
+from vrtspike.bench.data import DataPlan
 from vrtspike.cli import app
 from vrtspike.data import DatasetInfo, write_dat
 from vrtspike.data.info import FrameInfo, SpikeInfo, write_info
+from vrtspike.data.stream import SpikeStream
+from vrtspike.errors import DataFormatError
 
 SIZE, STEPS, FRAMES = 16, 8, 4
 
@@ -154,12 +157,115 @@ def test_preview_writes_images(dataset: Path, tmp_path: Path) -> None:
     assert (out / "tfp.png").is_file()
 
 
+def test_preview_checks_the_animation_first(dataset: Path, tmp_path: Path) -> None:
+    dat, out = dataset / "train/a/spike/000000.dat", tmp_path / "out"
+    asked = ("preview", dat, "--height", SIZE, "--width", SIZE, "--out", out, "--animation")
+    assert ".gif or .mp4" in refused(*asked, tmp_path / "a.txt")
+    assert "--window 32" in refused(*asked, tmp_path / "a.gif")
+    assert "centre" in refused(*asked, tmp_path / "a.gif", "--window", 4, "--center", 99)
+    assert not out.exists() and not (tmp_path / "a.gif").exists()
+    result = CliRunner().invoke(app, [*map(str, asked), str(out / "a.gif"), "--window", "4"])
+    assert result.exit_code == 0 and (out / "a.gif").is_file()
+
+
+def test_preview_says_which_of_several_streams_it_shows(dataset: Path, tmp_path: Path) -> None:
+    folder = dataset / "train/a/spike"
+    (folder / "config.yaml").write_text(f"spike_h: {SIZE}\nspike_w: {SIZE}\nis_labeled: false\n")
+    result = CliRunner().invoke(app, ["preview", str(folder), "--out", str(tmp_path / "out")])
+    assert result.exit_code == 0, result.output
+    assert f"{FRAMES} streams" in result.output and "000000.dat: 8 steps" in result.output
+
+
+@pytest.mark.parametrize(
+    "asked",
+    [
+        "convert {dat} s3://k:secret@b/x.npy --height 16 --width 16",
+        "convert {set} s3://k:secret@b/x",
+        "simulate --video {dat} --out s3://k:secret@b/x",
+        "preview {dat} --height 16 --width 16 --out s3://k:secret@b/x",
+        "validate {set} --html s3://k:secret@b/x.html",
+        "validate {set} --json s3://k:secret@b/x.json",
+        "evaluate --config {config} --out s3://k:secret@b/x",
+    ],
+)
+def test_an_object_store_is_no_place_for_what_is_written_here(
+    dataset: Path, config: Path, asked: str
+) -> None:
+    dat = dataset / "train/a/spike/000000.dat"
+    message = refused(*asked.format(dat=dat, set=dataset, config=config).split())
+    assert "cannot be written to an object store: got s3://b/x" in message
+    assert not Path("s3:").exists()
+
+
+def test_a_page_that_cannot_be_written_is_refused_first(dataset: Path) -> None:
+    assert "a folder has this name" in refused("validate", dataset, "--html", dataset)
+    below = dataset / "dataset.yaml/page.html"
+    assert "this is no folder" in refused("validate", dataset, "--html", below)
+
+
+def test_findings_are_said_before_the_page_is_written(
+    dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise DataFormatError("the disk is full")
+
+    monkeypatch.setattr("vrtspike.viz.validation.write_validation_report", full)
+    (dataset / "train/a/sharp/000001.png").unlink()
+    page = str(tmp_path / "page.html")
+    result = CliRunner().invoke(app, ["validate", str(dataset), "--html", page])
+    assert result.exit_code == 2 and "000001" in result.stdout
+    assert "the disk is full" in result.stderr
+
+
+def test_convert_says_that_there_is_no_source(tmp_path: Path) -> None:
+    message = refused("convert", tmp_path / "none.dat", tmp_path / "out.npy", "--height", 16)
+    assert "no such file or folder" in message and "none.dat" in message
+
+
+def test_convert_chooses_how_it_writes(dataset: Path, tmp_path: Path) -> None:
+    dat = dataset / "train/a/spike/000000.dat"
+    spikes = SpikeStream.open(dat, height=SIZE, width=SIZE)[:]
+
+    def convert(name: str, *options: str) -> Path:
+        size = ["--height", str(SIZE), "--width", str(SIZE)]
+        asked = ["convert", str(dat), str(tmp_path / name), *size, *options]
+        result = CliRunner().invoke(app, asked)
+        assert result.exit_code == 0, result.output
+        return tmp_path / name
+
+    with np.load(convert("a.npz", "--out-key", "events", "--out-flip")) as arrays:
+        np.testing.assert_array_equal(arrays["events"], spikes[:, ::-1])
+    packed = convert("b.dat", "--out-bit-order", "big", "--no-out-flip").read_bytes()
+    assert packed == np.packbits(spikes).tobytes()
+    assert "--out-key" in refused("convert", dataset, tmp_path / "c", "--out-key", "events")
+
+
+def test_a_benchmark_uses_the_cores_there_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    for there, used in ((1, (1,)), (2, (1, 2)), (8, (1, 2))):
+        cores = set(range(there))
+        monkeypatch.setattr("os.sched_getaffinity", lambda _, cores=cores: cores)
+        assert DataPlan().cores == used
+
+
+def test_a_benchmark_refuses_sizes_and_cores_first() -> None:
+    sizes = ("bench", "data", "--height", 64, "--width", 64, "--crop", 32)
+    assert "voxel bins" in refused(*sizes, "--steps", 4, "--bins", 8)
+    assert "coarseness" in refused(*sizes[:-1], 31)
+    assert "so many cores" in refused(*sizes, "--cores", 4096)
+    for option in ("--spike-scale", "--frames", "--steps", "--crop", "--bins", "--clips"):
+        result = CliRunner().invoke(app, ["bench", "data", option, "0"])
+        assert result.exit_code == 2 and "equal to" in result.output, option
+
+
 def test_simulate_refuses_what_is_not_a_video(tmp_path: Path) -> None:
     text = tmp_path / "video.mp4"
     text.write_text("not a video")
     out = ("--out", tmp_path / "out")
     assert str(text) in refused("simulate", "--video", text, *out)
-    assert "none.mp4" in refused("simulate", "--video", tmp_path / "none.mp4", *out)
+    message = refused("simulate", "--video", tmp_path / "none.mp4", *out)
+    assert "no such video" in message and "none.mp4" in message
+    uri = f"data.source=file://{tmp_path}/out"
+    assert "no folder for the simulated" in refused("simulate", uri, "--video", text)
     (tmp_path / "folder").mkdir()
     assert "folder" in refused("simulate", "--video", tmp_path / "folder", *out)
 

@@ -87,3 +87,39 @@ def test_success_goes_on(tmp_path: Path) -> None:
     with outcome_of_command(file, debug=False, say_error=lines.append) as outcome:
         outcome.facts = {"path": tmp_path}
     assert json.loads(file.read_text()) == {"status": 0, "path": str(tmp_path)}
+
+
+def test_a_file_that_cannot_be_written_is_refused_before_the_work(tmp_path: Path) -> None:
+    for place in (tmp_path, "s3://key:secret@bucket/result.json"):
+        with (
+            pytest.raises(SystemExit) as caught,
+            outcome_of_command(place, debug=False, say_error=lines.append),
+        ):
+            pytest.fail("the work was started")
+        assert caught.value.code == 2
+        assert "--json" in lines[-1] and "cannot" in lines[-1] and "secret" not in lines[-1]
+
+
+@pytest.mark.parametrize(("status", "ends"), [(0, 2), (1, 1)])
+def test_a_file_that_cannot_be_written_in_the_end(status: int, ends: int, tmp_path: Path) -> None:
+    file = tmp_path / "result.json"
+    with (
+        pytest.raises(SystemExit) as caught,
+        outcome_of_command(file, debug=False, say_error=lines.append) as outcome,
+    ):
+        outcome.status = status
+        file.mkdir()
+    assert caught.value.code == ends
+    assert "--json: cannot write the file" in lines[-1]
+
+
+def test_an_error_keeps_what_was_found_before(tmp_path: Path) -> None:
+    file = tmp_path / "result.json"
+    with (
+        pytest.raises(SystemExit),
+        outcome_of_command(file, debug=False, say_error=lines.append) as outcome,
+    ):
+        outcome.facts = {"findings": [1]}
+        raise DataFormatError("no page")
+    found = json.loads(file.read_text())
+    assert (found["status"], found["findings"], found["what"]) == (2, [1], "no page")

@@ -31,11 +31,19 @@ class Outcome:
 
 @contextmanager
 def outcome_of_command(
-    json_file: Path | None, *, debug: bool, say_error: Callable[[str], None]
+    json_file: Path | str | None, *, debug: bool, say_error: Callable[[str], None]
 ) -> Iterator[Outcome]:
-    """Run a command's body; turn what it raises into one line, and end with its exit status."""
+    """Run a command's body; turn what it raises into one line, and end with its exit status.
+
+    A place for the JSON file that cannot be written to is refused before the work.
+    """
     outcome = Outcome()
     configure_logging(debug)
+    try:
+        target = None if json_file is None else _json_target(json_file)
+    except VrtSpikeError as error:
+        say_error(f"--json: {error}")
+        raise SystemExit(2) from None
     try:
         yield outcome
     except KeyboardInterrupt:
@@ -46,18 +54,39 @@ def outcome_of_command(
             traceback.print_exc()
         refusal = find_refusal(error)
         if refusal is not None:
-            outcome.status, outcome.facts = 2, {"error": type(refusal).__name__, **vars(refusal)}
+            outcome.status = 2
+            outcome.facts |= {"error": type(refusal).__name__, **vars(refusal)}
             say_error(str(refusal))
         else:
             text = " ".join(str(error).split())[:300]
-            outcome.status, outcome.facts = 1, {"error": type(error).__name__, "what": text}
+            outcome.status = 1
+            outcome.facts |= {"error": type(error).__name__, "what": text}
             say_error(f"failed unexpectedly: {type(error).__name__}: {text} (--debug tells where)")
-    if json_file is not None:
-        facts = json.dumps({"status": outcome.status, **outcome.facts}, indent=2, default=str)
-        json_file.parent.mkdir(parents=True, exist_ok=True)
-        json_file.write_text(facts + "\n", encoding="utf-8")
+    if target is not None:
+        try:
+            _write_json(target, outcome)
+        except VrtSpikeError as error:
+            say_error(f"--json: {error}")
+            outcome.status = outcome.status or 2
     if outcome.status:
         raise SystemExit(outcome.status)
+
+
+def _json_target(where: Path | str) -> Path:
+    """Return the path of the JSON file; what cannot be written to is refused."""
+    from vrtspike.storage import check_target, local_path  # heavy, and needed by few
+
+    path = local_path(where, "the result")
+    check_target(path)
+    return path
+
+
+def _write_json(path: Path, outcome: Outcome) -> None:
+    """Write status and facts, whole or not at all."""
+    from vrtspike.storage import write_atomically
+
+    facts = json.dumps({"status": outcome.status, **outcome.facts}, indent=2, default=str)
+    write_atomically(path, f"{facts}\n".encode())
 
 
 def find_refusal(error: BaseException) -> VrtSpikeError | None:

@@ -212,7 +212,7 @@ class DataSettings(Section):
     the steps of a frame before and after its exposure reach."""
     shard_samples: Positive = 32
     """Samples of a shard file."""
-    tile: int | None = None
+    tile: Positive | None = None
     """Side of the tiles into which training frames are cut when sharding; null: whole frames."""
     allow_refused: Annotated[int, Field(ge=0)] = 0
     """How many sequences `prepare` may refuse before it fails."""
@@ -382,7 +382,7 @@ class EvaluationSettings(Section):
 
     split: str = "held_out"
     """Split of the dataset folder."""
-    tile: int | None = None
+    tile: Positive | None = None
     """Side of the spatial tiles; null: whole frames."""
     tile_frames: Annotated[int, Field(ge=2)] = 12
     """Most frames restored at once."""

@@ -18,7 +18,7 @@ import tempfile
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import pyarrow as pa
@@ -44,14 +44,28 @@ def is_remote(where: str | os.PathLike[str]) -> bool:
 
 def local_path(where: str | os.PathLike[str], what: str) -> Path:
     """Return a place as a path; a URI is refused, for `what` is written to this machine only."""
-    if is_remote(where):
+    folder = Folder.at(where)
+    if folder.remote:
         raise ConfigError(
             f"{what} cannot be written to an object store",
-            got=where,
+            got=folder,
             expected="a path",
-            fix="write them to a folder, and copy it",
+            fix="write to a folder on this machine, and copy it",
         )
-    return Path(where)
+    return folder.path
+
+
+def check_target(path: Path) -> None:
+    """Refuse a file to write that cannot be one, before the work whose result it is to hold."""
+    if os.path.isdir(path):
+        raise ConfigError("cannot write the file: a folder has this name", where=path)
+    for folder in path.parents:
+        if os.path.isdir(folder):
+            return
+        if os.path.lexists(folder):
+            raise ConfigError(
+                "cannot write the file: this is no folder", where=folder, fix="correct the path"
+            )
 
 
 @dataclass(frozen=True)
@@ -68,7 +82,10 @@ class Folder:
 
     def __str__(self) -> str:
         """Return the place as it may be shown and written down: without keys and options."""
-        return re.sub(r"://[^/@]*@", "://", self.where.partition("?")[0])
+        if not self.remote:
+            return self.where
+        # A secret may hold slashes: after `user:` everything up to the last @ may be one.
+        return re.sub(r"://([^/@:]*:.*|[^/@]*)@", "://", self.where.partition("?")[0])
 
     def __getstate__(self) -> dict[str, Any]:
         return {"where": self.where}
@@ -94,10 +111,10 @@ class Folder:
 
     def exists(self) -> bool:
         """Tell whether there is a folder here."""
-        if not self.remote:
-            return self.path.exists()
-        system, root = self._system
-        return bool(system.get_file_info(root).type != fs.FileType.NotFound)
+        with self._doing("cannot look at the folder"):
+            if not self.remote:
+                return self.path.exists()
+            return bool(self._info().type != fs.FileType.NotFound)
 
     def listing(self, below: str = "") -> dict[str, Stamp]:
         """Return the visible files below this folder by name, sorted; those that start with a dot,
@@ -107,10 +124,8 @@ class Folder:
         else:
             system, root = self._system
             selector = fs.FileSelector(f"{root}/{below}" if below else root, recursive=True)
-            try:
+            with self._doing("cannot list the folder", below):
                 infos = system.get_file_info(selector)
-            except (OSError, pa.ArrowException) as error:
-                raise self._failed("cannot list the folder", below, error) from None
             found = {
                 info.path[len(root) :].lstrip("/"): Stamp(info.size, info.mtime_ns or 0)
                 for info in infos
@@ -123,68 +138,64 @@ class Folder:
         """Return the visible folders without a file below; an object store has none."""
         if self.remote:
             return []
-        folders = (path for path in sorted(self.path.rglob("*")) if path.is_dir())
-        names = [path.relative_to(self.path).as_posix() for path in folders]
-        full = {str(PurePosixPath(file).parent) for file in self.listing()}
-        return [
-            name
-            for name in names
-            if not any(map(_hidden, name.split("/")))
-            and not any(f == name or f.startswith(f"{name}/") for f in full)
-        ]
+        names = []
+        for folder, below, _ in os.walk(self.path):
+            below[:] = [name for name in below if not _hidden(name)]
+            names += [Path(folder, name).relative_to(self.path).as_posix() for name in below]
+        full: set[str] = set()
+        for file in self.listing():
+            name = file.rpartition("/")[0]
+            while name and name not in full:
+                full.add(name)
+                name = name.rpartition("/")[0]
+        return sorted(set(names) - full)
 
     def size(self, file: str) -> int | None:
         """Return the bytes of a file, or None where there is none."""
-        if not self.remote:
-            path = self.path / file
-            return path.stat().st_size if path.is_file() else None
-        system, root = self._system
-        info = system.get_file_info(f"{root}/{file}")
-        return int(info.size) if info.type == fs.FileType.File else None
+        with self._doing("cannot look at the file", file):
+            if not self.remote:
+                path = self.path / file
+                return path.stat().st_size if path.is_file() else None
+            info = self._info(file)
+            return int(info.size) if info.type == fs.FileType.File else None
 
     def read(self, file: str) -> bytes:
         """Return the content of a file."""
-        try:
+        with self._doing("cannot read the file", file):
             if not self.remote:
                 return (self.path / file).read_bytes()
-            with self.open(file) as stream:
+            with self._open(file) as stream:
                 content: bytes = stream.read()
                 return content
-        except (OSError, pa.ArrowException) as error:
-            raise self._failed("cannot read the file", file, error) from None
 
     def open(self, file: str) -> pa.NativeFile:
         """Open a file for random access; one on this machine is mapped into memory."""
-        if not self.remote:
-            return pa.memory_map(str(self.path / file))
-        system, root = self._system
-        return system.open_input_file(f"{root}/{file}")
+        with self._doing("cannot read the file", file):
+            return self._open(file)
 
     def write(self, file: str, content: bytes) -> None:
         """Write a file, whole or not at all."""
-        try:
+        with self._doing("cannot write the file", file):
             if not self.remote:
                 write_atomically(self.path / file, content)
                 return
             system, root = self._system
             with system.open_output_stream(f"{root}/{file}") as stream:
                 stream.write(content)
-        except (OSError, pa.ArrowException) as error:
-            raise self._failed("cannot write the file", file, error) from None
 
     def remove(self, file: str) -> None:
         """Delete a file, if it is there."""
-        if not self.remote:
-            (self.path / file).unlink(missing_ok=True)
-            return
-        system, root = self._system
-        with contextlib.suppress(FileNotFoundError):
+        with self._doing("cannot delete the file", file), contextlib.suppress(FileNotFoundError):
+            if not self.remote:
+                (self.path / file).unlink()
+                return
+            system, root = self._system
             system.delete_file(f"{root}/{file}")
 
     def sha256(self, file: str) -> str:
         """Return the SHA-256 of a file."""
         digest = hashlib.sha256()
-        with self.open(file) as stream:
+        with self._doing("cannot read the file", file), self._open(file) as stream:
             while piece := stream.read(COPY_BYTES):
                 digest.update(piece)
         return digest.hexdigest()
@@ -198,12 +209,10 @@ class Folder:
         with tempfile.TemporaryDirectory(prefix="vrtspike-") as copy:
             for file in files:
                 target = Path(copy) / file
-                target.parent.mkdir(parents=True, exist_ok=True)
-                try:
-                    with self.open(file) as source, target.open("wb") as sink:
+                with self._doing("cannot fetch the file", file):
+                    target.parent.mkdir(parents=True, exist_ok=True)
+                    with self._open(file) as source, target.open("wb") as sink:
                         shutil.copyfileobj(source, sink, COPY_BYTES)
-                except (OSError, pa.ArrowException) as error:
-                    raise self._failed("cannot fetch the file", file, error) from None
             yield Path(copy)
 
     @cached_property
@@ -221,19 +230,49 @@ class Folder:
 
         try:
             system, path = fsspec.core.url_to_fs(self.where)
-        except (ImportError, ValueError, OSError):
-            raise self._failed("cannot reach this place", "", refusal) from None
+        except (ImportError, ValueError, OSError) as error:
+            # Of a scheme that pyarrow knows, its reason is the one that helps.
+            unknown = "Unrecognized filesystem type" in str(refusal)
+            reason = error if unknown else refusal
+            raise self._failed("cannot reach this place", "", reason) from None
         return fs.PyFileSystem(fs.FSSpecHandler(system)), path
+
+    def _info(self, file: str = "") -> fs.FileInfo:
+        """Ask a store for what it knows of a file, or of the folder."""
+        system, root = self._system
+        return system.get_file_info(f"{root}/{file}" if file else root)
+
+    def _open(self, file: str) -> pa.NativeFile:
+        if not self.remote:
+            return pa.memory_map(str(self.path / file))
+        system, root = self._system
+        return system.open_input_file(f"{root}/{file}")
+
+    @contextlib.contextmanager
+    def _doing(self, what: str, file: str = "") -> Iterator[None]:
+        """Turn what a disk or a store raises into one line that says what could not be done."""
+        try:
+            yield
+        except (OSError, pa.ArrowException) as error:
+            raise self._failed(what, file, error) from None
 
     def _failed(self, what: str, file: str, error: Exception) -> DataFormatError:
         where = self.name(file) if file else str(self)
         reason = getattr(error, "strerror", None) or " ".join(str(error).split())
-        return DataFormatError(what, where=where, got=reason[:300])
+        if self.remote:
+            reason = re.sub(r"://\S*@", "://", reason.replace(self.where, str(self)))
+        fix = "write a space as %20, and a / in a key as %2F" if "parse URI" in reason else None
+        return DataFormatError(what, where=where, got=reason[:300], fix=fix)
 
 
 def write_atomically(path: Path, content: bytes) -> None:
     """Write a file so that a reader sees the old one or the whole new one, also after a crash."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise DataFormatError(
+            f"cannot make the folder: {error.strerror}", where=path.parent
+        ) from error
     with whole_file(path) as temporary, temporary.open("wb") as file:
         file.write(content)
         file.flush()
@@ -246,21 +285,40 @@ def sha256_of(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _walk(folder: Path, name: str) -> Iterator[tuple[str, Stamp]]:
-    """Yield the visible files below a folder, following links to folders."""
+def _walk(
+    folder: Path, name: str, above: frozenset[tuple[int, int]] = frozenset()
+) -> Iterator[tuple[str, Stamp]]:
+    """Yield the visible files below a folder, following links to folders but those it lies in.
+
+    `above` are the devices and inodes of the folders on the way down.
+    """
+    folders = []
     try:
-        entries = list(os.scandir(folder))
+        status = os.stat(folder)
+        if (here := (status.st_dev, status.st_ino)) in above:
+            return
+        for entry in list(os.scandir(folder)):
+            if _hidden(entry.name):
+                continue
+            if not _is_utf8(entry.name):
+                raise DataFormatError(
+                    "the name is not UTF-8", where=ascii(entry.path), fix="rename the file"
+                )
+            below = f"{name}/{entry.name}" if name else entry.name
+            if entry.is_dir():
+                folders.append((Path(entry.path), below))
+            elif entry.is_file():
+                stat = entry.stat()
+                yield below, Stamp(stat.st_size, stat.st_mtime_ns)
     except OSError as error:
         raise DataFormatError("cannot list the folder", where=folder, got=error.strerror) from None
-    for entry in entries:
-        if _hidden(entry.name):
-            continue
-        below = f"{name}/{entry.name}" if name else entry.name
-        if entry.is_dir():
-            yield from _walk(Path(entry.path), below)
-        elif entry.is_file():
-            stat = entry.stat()
-            yield below, Stamp(stat.st_size, stat.st_mtime_ns)
+    for path, below in folders:
+        yield from _walk(path, below, above | {here})
+
+
+def _is_utf8(name: str) -> bool:
+    """Tell whether a name that the system gave is text; other bytes come as lone surrogates."""
+    return not any("\ud800" <= letter <= "\udfff" for letter in name)
 
 
 def _hidden(name: str) -> bool:

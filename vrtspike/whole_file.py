@@ -16,6 +16,8 @@ from pathlib import Path
 
 from vrtspike.errors import DataFormatError
 
+TEMPORARY = ".vrtspike-"
+"""How the names of temporary files begin."""
 FIXES = {
     errno.ENOSPC: "free space on the disk, or write elsewhere",
     errno.EDQUOT: "free space within your quota, or write elsewhere",
@@ -34,7 +36,7 @@ def whole_file(path: str | os.PathLike[str]) -> Iterator[Path]:
         if path.is_dir():
             raise IsADirectoryError(errno.EISDIR, "a folder has this name")
         # Not named after the file, of which the name may be as long as the disk allows.
-        handle, name = tempfile.mkstemp(dir=path.parent, prefix=".vrtspike-")
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=TEMPORARY)
         os.close(handle)
         temporary = Path(name)
         yield temporary

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from vrtspike.data import prepare as module
+from vrtspike.data.plan import Job
 from vrtspike.data.shards import Manifest
 from vrtspike.storage import Folder
 
@@ -17,7 +18,7 @@ from vrtspike.storage import Folder
 def prepare(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Manifest]:
     """Return `prepare` with the defaults of a small dataset and without Ray."""
 
-    def run_here(jobs: list[module.Job], shards: Folder) -> Iterator[dict[str, Any]]:
+    def run_here(jobs: list[Job], shards: Folder) -> Iterator[dict[str, Any]]:
         for number in range(len(jobs)):
             yield module._prepare_numbered({"number": number}, jobs, shards)
 

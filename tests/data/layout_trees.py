@@ -305,7 +305,7 @@ def write_spikecv(root: Path, *, scene: Scene | None = None) -> Tree:
     found = {}
     for seed, (config, extra, file, key) in enumerate(
         (
-            ("", {"data_field_identifier": "roh daten"}, "roh daten/a.dat", ("streams", "a")),
+            ("", {"data_field_identifier": "roh daten"}, "roh daten/a.dat", (".", "a")),
             ("set ü", {"filename": "b*.dat"}, "b 1.dat", ("set ü", "b 1")),
         )
     ):

@@ -149,3 +149,6 @@ def test_impossible_rates_are_refused() -> None:
             exposure_steps(entry, rate)
     with pytest.raises(DataFormatError, match="shorter than a step"):
         exposure_steps(entry, 2.0)
+    for far, rate in ((1e306, 1e6), (1e306, 1000.0), (1e13, 1000.0)):
+        with pytest.raises(DataFormatError, match=r"beyond any stream \[frame 1 of sequence a\]"):
+            exposure_steps(AlignEntry("a", 1, 0.0, far, 0), rate)

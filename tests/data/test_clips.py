@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import tracemalloc
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +11,15 @@ import pytest
 from PIL import Image
 
 from tests.data.layout_trees import WRITERS, Scene, Tree
-from vrtspike.data.clips import Clip, read_frames, read_image, read_spikes, read_spikes_around
+from vrtspike.data import stream
+from vrtspike.data.clips import (
+    Clip,
+    iter_spikes,
+    read_frames,
+    read_image,
+    read_spikes,
+    read_spikes_around,
+)
 from vrtspike.data.dataset import open_dataset
 from vrtspike.errors import DataFormatError
 
@@ -224,3 +234,36 @@ def test_files_without_permission_are_named(
         read_frames(clip, "sharp")
     with pytest.raises(DataFormatError, match=r"spike/000000\.dat.*Permission denied.*permission"):
         read_spikes(clip)
+
+
+@pytest.mark.parametrize("name", ["align", "own", "spikecv"])
+@pytest.mark.parametrize("window", [(0, None), (3, 17)])
+def test_steps_in_pieces_are_the_steps_at_once(
+    name: str, window: tuple[int, int | None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tree = WRITERS[name](tmp_path, scene=SCENE)
+    if name == "own":  # a frame's steps lie in two files
+        path = tmp_path / "dataset.yaml"
+        path.write_text(path.read_text().replace("spike:\n", "spike:\n  time_offset_steps: 5\n"))
+    clip = clip_of(tree)
+    monkeypatch.setattr(stream, "PIECE_BYTES", 7 * 8 * 16)
+    start, stop = window
+    pieces = list(iter_spikes(clip, 0, start, stop))
+    assert max(map(len, pieces)) <= 7
+    np.testing.assert_array_equal(np.concatenate(pieces), read_spikes(clip, 0, 1)[0, start:stop])
+
+
+def test_one_frame_is_read_without_a_copy_more(tmp_path: Path) -> None:
+    tree = WRITERS["spikecv"](tmp_path, scene=SCENE)
+    clip = clip_of(tree)
+    (file,) = clip.files
+    (tmp_path / file).write_bytes((tmp_path / file).read_bytes() * 1000)
+    clip = clip_of(tree)
+    stored = clip.info.camera.model_copy(update={"flip": False})  # turned upright is a copy
+    clip = replace(clip, info=clip.info.model_copy(update={"spike": stored}))
+    tracemalloc.start()
+    size = read_spikes(clip).size
+    most = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert size == 20_000 * 8 * 16
+    assert most < 1.5 * size

@@ -96,3 +96,19 @@ def test_another_layout_than_the_folder_has_is_refused(
         convert(published, tmp_path / "out", "spk_x4k_33")
     with pytest.raises(DataFormatError, match=r"looks like spk_gopro.*: set data\.layout"):
         open_dataset(published)
+
+
+def test_two_sources_are_not_merged_and_a_sequence_may_lack_spikes(
+    published: Path, tmp_path: Path, moving_photograph: Callable[..., Path]
+) -> None:
+    convert(published, tmp_path / "ours", "spk_gopro")
+    published.rename(tmp_path / "elsewhere")
+    with pytest.raises(DataFormatError, match="another dataset"):
+        convert(tmp_path / "elsewhere", tmp_path / "ours", "spk_gopro")
+    root = moving_photograph(tmp_path / "set", {"a": 3, "b": 3}, split="train")
+    (root / "train" / "b" / "sequence.yaml").write_text(
+        "spike: null\nsteps_per_frame: null\nexposure: null\ntarget_step: null\n"
+    )
+    convert(root, tmp_path / "copy", "vrtspike")
+    clips = open_dataset(tmp_path / "copy").clips("train")
+    assert [clip.info.spike is None for clip in clips] == [False, True]

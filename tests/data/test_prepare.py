@@ -14,8 +14,9 @@ import pytest
 from vrtspike import storage
 from vrtspike.data.clips import read_frames, read_spikes
 from vrtspike.data.dataset import open_dataset
+from vrtspike.data.samples import SampleReader
 from vrtspike.data.shards import MANIFEST, Manifest, read_manifest, read_sample
-from vrtspike.errors import DataFormatError, VrtSpikeError
+from vrtspike.errors import DataFormatError, ResourceError, VrtSpikeError
 
 Prepare = Callable[..., Manifest]
 
@@ -132,8 +133,10 @@ def test_refused_sequences_are_named_and_limited(
 ) -> None:
     (source / "train" / "a" / "sharp" / "000001.png").write_bytes(b"not an image")
     (source / "train" / "b ü" / "spike" / "000002.dat").unlink()
-    with pytest.raises(DataFormatError, match="2 sequences"):
+    with pytest.raises(DataFormatError, match="1 sequences"):
         prepare(source, tmp_path / "shards")
+    with pytest.raises(DataFormatError, match="2 sequences"):
+        prepare(source, tmp_path / "shards", allow_refused=1)
     assert not (tmp_path / "shards" / MANIFEST).exists()
     with pytest.raises(DataFormatError, match="no sequence of split 'train'"):
         prepare(source, tmp_path / "shards", allow_refused=2)
@@ -178,3 +181,65 @@ def test_a_folder_that_is_not_whole_is_an_error(
     damage(tmp_path / "shards")
     with pytest.raises(VrtSpikeError, match=r"shard|manifest|version"):
         read_manifest(tmp_path / "shards")
+
+
+def test_a_flipped_bit_in_a_shard_is_found_and_repaired(
+    prepare: Prepare, source: Path, tmp_path: Path
+) -> None:
+    first = prepare(source, tmp_path / "shards")
+    path = tmp_path / "shards" / first.splits["val"].shards[0].file
+    content = path.read_bytes()
+    path.write_bytes(content[:9999] + bytes([content[9999] ^ 4]) + content[10000:])
+    assert prepare(source, tmp_path / "shards") == first
+    assert path.read_bytes() == content
+
+
+def test_files_of_others_in_the_folder_are_kept(
+    prepare: Prepare, source: Path, tmp_path: Path
+) -> None:
+    for name in ("notes/000001.json", "mine/7.parquet", "mine/8.json"):
+        (tmp_path / "shards" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "shards" / name).write_text('{"of": "somebody"}')
+    prepare(source, tmp_path / "shards")
+    prepare(source, tmp_path / "shards", stride=2)
+    for name in ("notes/000001.json", "mine/7.parquet", "mine/8.json"):
+        assert (tmp_path / "shards" / name).is_file()
+
+
+def test_a_fault_of_the_disk_refuses_no_sequence(
+    prepare: Prepare, source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write = storage.write_atomically
+
+    def failing(path: Path, content: bytes) -> None:
+        if path.name == "00001.parquet":
+            raise DataFormatError("cannot write the file: No space left on device", where=path)
+        write(path, content)
+
+    monkeypatch.setattr(storage, "write_atomically", failing)
+    with pytest.raises(ResourceError, match="No space left"):
+        prepare(source, tmp_path / "shards", allow_refused=3)
+    monkeypatch.setattr(storage, "write_atomically", write)
+    assert prepare(source, tmp_path / "shards", allow_refused=3).refused == ()
+
+
+def test_sequences_of_other_thresholds_give_comparable_rates(
+    prepare: Prepare, source: Path, tmp_path: Path
+) -> None:
+    (source / "train" / "a" / "sequence.yaml").write_text("spike: {threshold: 8}\n")
+    manifest = prepare(source, tmp_path / "shards")
+    reader = SampleReader(
+        shards=str(tmp_path / "shards"),
+        split="train",
+        fingerprint=manifest.fingerprint,
+        crop=32,
+        augment=False,
+        bins=8,
+        seed=0,
+    )
+    assert manifest.info.camera.threshold == 8  # the first sequence's
+    steps = [reader.whole(i)["steps"][0] for i in (0, len(manifest.splits["train"].samples) - 1)]
+    np.testing.assert_allclose(steps[1], 4 * steps[0])
+    (source / "train" / "a" / "sequence.yaml").write_text("spike: {light: linear}\n")
+    with pytest.raises(DataFormatError, match="another kind"):
+        prepare(source, tmp_path / "shards")

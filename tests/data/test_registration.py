@@ -187,3 +187,20 @@ def test_a_registration_that_does_not_fit_is_refused_at_once(
     real_rig(tmp_path, registration | changes, top, left, zoom)
     with pytest.raises(DataFormatError, match=rf"{says}.*dataset\.yaml|dataset\.yaml.*{says}"):
         open_dataset(tmp_path)
+
+
+@pytest.mark.parametrize("turn", ["bits swapped", "upside down"])
+def test_a_turned_stream_of_a_cropped_sensor_is_found(turn: str, tmp_path: Path) -> None:
+    registration, top, left, zoom = RIGS["crop"]
+    real_rig(tmp_path, registration, top, left, zoom)
+    height = yaml.safe_load((tmp_path / "dataset.yaml").read_text())["spike"]["height"]
+    for path in tmp_path.rglob("*.dat"):
+        packed = np.frombuffer(path.read_bytes(), np.uint8)
+        if turn == "bits swapped":
+            changed = np.packbits(np.unpackbits(packed), bitorder="little")
+        else:
+            changed = packed.reshape(40, height, -1)[:, ::-1]
+        path.write_bytes(changed.tobytes())
+    for finding in validate(tmp_path):
+        assert (finding.kind, finding.facts["best_turn"]) == ("orientation", turn)
+    assert len(validate(tmp_path)) == 2

@@ -233,7 +233,13 @@ def test_headers_that_do_not_fit_their_file_are_refused(tmp_path: Path) -> None:
     with zipfile.ZipFile(tmp_path / "huge.npz", "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr("spk.npy", content)
     np.save(tmp_path / "objects.npy", np.array([None, {}]), allow_pickle=True)
-    for name in ("long.npy", "huge.npz", "objects.npy"):
+    np.save(tmp_path / "open.npy", SPIKES)
+    content = (tmp_path / "open.npy").read_bytes()
+    (tmp_path / "open.npy").write_bytes(content.replace(b"}", b" "))
+    np.savez(tmp_path / "open.npz", spk=SPIKES)
+    with zipfile.ZipFile(tmp_path / "open.npz", "w") as archive:
+        archive.writestr("spk.npy", content.replace(b"}", b"("))
+    for name in ("long.npy", "huge.npz", "objects.npy", "open.npy", "open.npz"):
         with pytest.raises(DataFormatError, match=f"cannot read.*{name}"):
             SpikeStream.open(tmp_path / name, axes="shw")
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import tracemalloc
 from collections.abc import Callable
 from dataclasses import replace
 from functools import cache
@@ -31,6 +32,7 @@ from vrtspike.data.validate import check_dataset
 from vrtspike.settings import CameraSettings, SceneSettings
 from vrtspike.simulate.recording import write_scenes
 from vrtspike.storage import Folder
+from vrtspike.viz.validation import write_validation_report
 
 FAST = Scene(speed=0.3)
 LARGE = replace(FAST, frame=(96, 128))
@@ -386,7 +388,7 @@ def test_sequences_in_two_splits(name: str, spoil: Callable[[str], Tree]) -> Non
     if name == "spikecv":
         shutil.copy(tree.root / "roh daten" / "a.dat", tree.root / "set ü" / "b copy.dat")
         finding = one(tree)
-        assert {finding.sequence, finding.facts["also"]} == {"streams/a", "set ü/b copy"}
+        assert {finding.sequence, finding.facts["also"]} == {f"{split}/{sequence}", "set ü/b copy"}
         return
     renamed, last = "GOPR9999_07_11", sequence.split("_", 1)[1] if "occ" in sequence else sequence
     for folder in [path for path in tree.root.rglob("*") if path.name == last]:
@@ -465,3 +467,48 @@ def test_spikes_that_cannot_be_read(
     assert {f.kind for f in found} == {"spikes"}
     assert len(found) == 8
     assert "Permission denied" in found[0].message
+
+
+def test_a_spike_grid_that_no_integer_lays_over_the_frames(spoil: Callable[[str], Tree]) -> None:
+    tree = spoil("own")
+    path = tree.root / "dataset.yaml"
+    values = yaml.safe_load(path.read_text())
+    values["spike"] |= {"height": 16, "width": 48}
+    path.write_text(yaml.safe_dump(values))
+    found = check(tree).findings
+    assert [finding.kind for finding in found] == ["layout", "layout"]
+    assert (
+        "no whole number of times coarser than the frames: got spikes of 16x48 and frames of "
+        in (found[0].message)
+    )
+
+
+def test_one_name_in_two_splits_is_none_of_one_content(spoil: Callable[[str], Tree]) -> None:
+    tree = spoil("own")
+    (tree.root / "val" / "zwei").rename(tree.root / "val" / "straße 1")
+    assert check(tree).findings == (), "their frames were compared"
+    for path in (tree.root / "val").rglob("*.dat"):
+        path.write_bytes(bytes(path.stat().st_size))
+    for path in (tree.root / "val").rglob("*.png"):
+        Image.fromarray(np.zeros((48, 64, 3), np.uint8)).save(path)
+    finding = one(tree)
+    assert (finding.kind, finding.sequence) == ("shared-sequence", "val/straße 1")
+    assert "could not be compared" in finding.message
+
+
+def test_a_recording_is_checked_in_bounded_memory(
+    spoil: Callable[[str], Tree], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Recordings of 20 000 steps of 24x32, 15 MB as bool, read in pieces of 64 KiB."""
+    tree = spoil("spikecv")
+    for path in files(tree, "spike"):
+        path.write_bytes(path.read_bytes()[: 20 * 96] * 1000)
+    monkeypatch.setattr("vrtspike.data.stream.PIECE_BYTES", 1 << 16)
+    dataset = open_dataset(tree.root, tree.layout)
+    tracemalloc.start()
+    found = check_dataset(dataset)
+    write_validation_report(tree.root.parent / "page.html", dataset, found)
+    most = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert found.findings == ()
+    assert most < 4_000_000

@@ -270,3 +270,23 @@ def test_a_real_video_has_its_five_cuts(shared: Path) -> None:
     assert [first for first, _ in video.shots] == [0, 30, 76, 137, 187, 242]
     tasks = video_tasks(video, VideoSettings())
     assert [task.split for task in tasks] == ["train", "train", "val", "held_out"]
+
+
+def test_frames_of_a_folder_are_in_the_order_of_their_numbers(tmp_path: Path) -> None:
+    for i in range(12):
+        Image.new("RGB", (8, 8), (i, i, i)).save(tmp_path / f"frame {i}.png")
+    assert [int(frame[0, 0, 0]) for frame in iter_frames(tmp_path)] == list(range(12))
+
+
+def test_a_file_without_pictures_is_no_video(tmp_path: Path) -> None:
+    with av.open(str(tmp_path / "a.wav"), "w") as container:
+        sound = container.add_stream("pcm_s16le", rate=8000, layout="mono")
+        samples = av.AudioFrame.from_ndarray(np.zeros((1, 800), np.int16), "s16", "mono")
+        samples.sample_rate = 8000
+        container.mux(sound.encode(samples))
+        container.mux(sound.encode())
+    for read in (inspect_video, lambda path: next(iter_frames(path))):
+        with pytest.raises(DataFormatError, match=r"the file holds no video \[.*a\.wav"):
+            read(tmp_path / "a.wav")
+        with pytest.raises(DataFormatError, match=r"no such video \[.*none\.mp4"):
+            read(tmp_path / "none.mp4")

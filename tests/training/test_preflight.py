@@ -57,7 +57,12 @@ def manifest(**changes: Any) -> Manifest:
         shape=Shape(t=3, h=40, w=48, hs=40, ws=48),
         shards=(
             ShardFile(
-                file="train/00000.parquet", rows=1, bytes=1, sha256="0", timeline=described.timeline
+                file="train/00000.parquet",
+                rows=1,
+                bytes=1,
+                sha256="0",
+                timeline=described.timeline,
+                threshold=2.0,
             ),
         ),
         samples=(SampleRef(id="a/000000", shard=0, row=0),),

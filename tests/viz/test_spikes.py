@@ -148,3 +148,27 @@ def test_a_genuine_stream_looks_like_its_frame(shared: Path, tmp_path: Path) -> 
         gray = np.asarray(frame.convert("RGB")) @ (0.299, 0.587, 0.114)
     gray = gray.reshape(360, 2, 640, 2).mean(axis=(1, 3))
     assert 10 * np.log10(255**2 / np.mean((image - gray) ** 2)) >= 28.5
+
+
+@pytest.mark.parametrize("size", [(12, 8), (6, 16), (15, 20), (3, 4), (13, 16)])
+def test_a_frame_is_never_stretched(
+    stream: SpikeStream, tmp_path: Path, size: tuple[int, int]
+) -> None:
+    Image.new("RGB", size[::-1]).save(tmp_path / "frame.png")
+    says = f"a frame of {size[0]}x{size[1]} beside spikes of 6x8"
+    with pytest.raises(ConfigError, match=says):
+        preview(stream, frame=tmp_path / "frame.png")
+    with pytest.raises(ConfigError, match=says):
+        compare(preview(stream), tmp_path / "frame.png")
+
+
+def test_files_that_are_missing_or_in_the_way_are_named(
+    stream: SpikeStream, tmp_path: Path
+) -> None:
+    with pytest.raises(DataFormatError, match=r"no such file \[.*none\.png"):
+        preview(stream, frame=tmp_path / "none.png")
+    for folder in (tmp_path / "a.dat" / "out", tmp_path / "a.dat" / "further" / "out"):
+        with pytest.raises(ConfigError, match=r"must be a folder \[.*out"):
+            write_preview({}, folder)
+    with pytest.raises(DataFormatError, match="cannot make the folder"):
+        write_preview({}, tmp_path / ("n" * 300))

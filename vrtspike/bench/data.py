@@ -40,6 +40,11 @@ TINY = Sizes(height=64, width=64, frames=2, steps=16, crop=32, bins=8)
 """Sizes of the clips of which there are many."""
 
 
+def usual_cores() -> tuple[int, ...]:
+    """Return one core and two, as far as there are."""
+    return tuple(range(1, 1 + min(2, len(os.sched_getaffinity(0)))))
+
+
 @dataclass(frozen=True)
 class DataPlan:
     """What to measure."""
@@ -53,7 +58,7 @@ class DataPlan:
     """Passes of the ways to voxelize, and of the stages over each clip."""
     sources: tuple[Source, ...] = SOURCES
     """Where the pipeline reads from."""
-    cores: tuple[int, ...] = (1, 2)
+    cores: tuple[int, ...] = field(default_factory=usual_cores)
     """Cores that the pipeline is bound to; none: it is not measured."""
     batches: int = 128
     """Micro-batches of a measurement of the pipeline; a quarter of them where PNGs are decoded."""

@@ -59,6 +59,15 @@ class Sizes:
     bins: int = 32
 
     def __post_init__(self) -> None:
+        for name, value in vars(self).items():
+            if value < 1:
+                raise ConfigError(f"the {name} must be positive", got=value)
+        if self.bins > self.steps:
+            raise ConfigError(
+                "a frame has fewer steps than voxel bins",
+                got=f"{self.bins} bins",
+                expected=f"at most {self.steps}",
+            )
         for name in ("height", "width", "crop"):
             if getattr(self, name) % self.spike_scale:
                 raise ConfigError(
@@ -178,6 +187,7 @@ def write_shards(root: Path, sizes: Sizes, clips: Sequence[ClipArrays], count: i
                 bytes=len(content),
                 sha256=checksum,
                 timeline=sizes.info.timeline,
+                threshold=THRESHOLD,
             )
         )
         samples.append(SampleRef(id=row["sample"], shard=number, row=0))

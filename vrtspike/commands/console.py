@@ -31,11 +31,11 @@ Overrides = Annotated[
     typer.Argument(help="Settings that replace the file's, such as train.steps=100."),
 ]
 LayoutOption = Annotated[LayoutName, typer.Option(help="How the dataset folder is laid out.")]
-JsonFile = Annotated[Path | None, typer.Option("--json", help="Write the result here as JSON.")]
+JsonFile = Annotated[str | None, typer.Option("--json", help="Write the result here as JSON.")]
 Debug = Annotated[bool, typer.Option("--debug", help="Show tracebacks and debug logs.")]
 
 
-def command(json_file: Path | None, debug: bool) -> AbstractContextManager[Outcome]:
+def command(json_file: str | None, debug: bool) -> AbstractContextManager[Outcome]:
     """Return the context of a command's body: it says errors and sets the exit status."""
     return outcome_of_command(json_file, debug=debug, say_error=say_error)
 
@@ -77,7 +77,9 @@ def print_tables(*tables: Table) -> None:
 
 
 def short(path: Path | str) -> Path | str:
-    """Write a path below the current folder relative to it."""
+    """Write a path below the current folder relative to it, and a URI without its keys."""
     if isinstance(path, str):
-        return path
+        from vrtspike.storage import Folder
+
+        return str(Folder.at(path))
     return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path

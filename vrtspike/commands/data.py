@@ -59,7 +59,7 @@ def simulate(
         Path | None, typer.Option(help="Sharp video, or folder of frames; without: scenes.")
     ] = None,
     out: Annotated[
-        Path | None, typer.Option(help="Dataset folder to write; without: data.source.")
+        str | None, typer.Option(help="Dataset folder to write; without: data.source.")
     ] = None,
     json_file: JsonFile = None,
     debug: Debug = False,
@@ -69,8 +69,9 @@ def simulate(
         settings = load(config, overrides)
         from vrtspike.storage import local_path
 
-        folder = resolve_path(out, written=True) if out else settings.data.source
-        folder = local_path(folder, "a simulation")
+        folder = local_path(out or settings.data.source, "a simulation")
+        if out:
+            folder = resolve_path(folder, written=True)
         if video is None and settings.scenes is None:
             raise ConfigError(
                 "nothing to simulate from",
@@ -82,14 +83,18 @@ def simulate(
         from vrtspike.simulate.video import iter_frames
 
         # What does not decode costs no start of Ray.
-        if video is not None and next(iter_frames(video), None) is None:
-            raise DataFormatError("the video holds no frame", where=video)
+        if video is not None:
+            video = resolve_path(video)
+            if not video.exists():
+                raise DataFormatError("no such video", where=video)
+            if next(iter_frames(video), None) is None:
+                raise DataFormatError("the video holds no frame", where=video)
         with connect(), Progress("simulate") as progress:
             from vrtspike.simulate.distributed import simulate_scenes, simulate_video
 
             if video is not None:
                 simulate_video(
-                    resolve_path(video),
+                    video,
                     folder,
                     settings.camera,
                     progress.update,
@@ -105,7 +110,7 @@ def simulate(
 def validate(
     dataset: Annotated[str, typer.Argument(help="Dataset folder, or its URI.")],
     layout: LayoutOption = "vrtspike",
-    html: Annotated[Path | None, typer.Option(help="Write a page with thumbnails here.")] = None,
+    html: Annotated[str | None, typer.Option(help="Write a page with thumbnails here.")] = None,
     json_file: JsonFile = None,
     debug: Debug = False,
 ) -> None:
@@ -114,19 +119,23 @@ def validate(
         from vrtspike.data.dataset import open_dataset
         from vrtspike.data.validate import check_dataset as find_problems
         from vrtspike.progress import Progress
+        from vrtspike.storage import check_target, local_path
         from vrtspike.viz.validation import write_validation_report
 
+        page = local_path(html, "a page") if html else None
+        if page is not None:
+            check_target(page)
         opened = open_dataset(dataset, layout)
         with Progress("validate") as progress:
             found = find_problems(opened, progress.update)
         name, count = str(opened.folder), len(found.findings)
         outcome.facts = {"dataset": name, "layout": layout, **found.facts()}
         outcome.status = 1 if count else 0
-        if html is not None:
-            write_validation_report(html, opened, found)
         for finding in found.findings:
             say(f"{finding.kind}: {finding.message} [{finding.where}]")
         say(f"{name}: {count} findings" if count else f"{name}: nothing found")
+        if page is not None:
+            write_validation_report(page, opened, found)
 
 
 def preview(
@@ -136,7 +145,7 @@ def preview(
     ],
     height: Height = None,
     width: Width = None,
-    out: Annotated[Path, typer.Option(help="Folder for the images.")] = Path("preview"),
+    out: Annotated[str, typer.Option(help="Folder for the images.")] = "preview",
     threshold: Annotated[float, typer.Option(help="Scales spikes to brightness.")] = 2.0,
     center: Annotated[int | None, typer.Option(help="Step to look at; the middle.")] = None,
     window: Annotated[int, typer.Option(help="Steps that are averaged.")] = 32,
@@ -151,32 +160,41 @@ def preview(
         Path | None, typer.Option(help="Sharp frame of the same instant, to compare with.")
     ] = None,
     animation: Annotated[
-        Path | None, typer.Option(help="Write averages through time: a .gif or .mp4 file.")
+        str | None, typer.Option(help="Write averages through time: a .gif or .mp4 file.")
     ] = None,
     json_file: JsonFile = None,
     debug: Debug = False,
 ) -> None:
     """Look at a stream: average (TFP), interval (TFI), bits, voxels, intervals, an animation."""
     with command(json_file, debug) as outcome:
+        from vrtspike.storage import check_target, local_path
         from vrtspike.viz.intervals import measure_intervals
         from vrtspike.viz.spike_video import write_animation
         from vrtspike.viz.spikes import compare, preview, write_preview
 
         described = _described(height, width, bit_order, flip, pad_to_byte, drop_columns, axes, key)
-        stream = _open(file, described, threshold)
+        images = local_path(out, "a preview")
+        check_target(images / "tfp.png")
+        stream, shown, count = _open(file, described, threshold)
+        film = local_path(animation, "an animation") if animation else None
+        if film is not None:
+            _check_animation(film, len(stream), window)
         figures = measure_intervals(stream)
         pictures = preview(
             stream, center=center, window=window, bins=bins, intervals=figures, frame=frame
         )
-        outcome.facts = {"height": stream.height, "width": stream.width, **figures.facts()}
+        outcome.facts = {"file": str(shown), "streams": count}
+        outcome.facts |= {"height": stream.height, "width": stream.width, **figures.facts()}
         if frame is not None:
             outcome.facts["psnr"] = compare(pictures, frame)
-        files = write_preview(pictures, out)
-        if animation is not None:
-            write_animation(stream, animation, window=window)
-            files.append(animation)
+        files = write_preview(pictures, images)
+        if film is not None:
+            write_animation(stream, film, window=window)
+            files.append(film)
         outcome.facts["files"] = [str(path) for path in files]
-        say(f"{file}: {len(stream)} steps of {stream.height}x{stream.width}")
+        if count > 1:
+            say(f"{file}: {count} streams, of which the first is shown")
+        say(f"{shown}: {len(stream)} steps of {stream.height}x{stream.width}")
         for name, value in figures.facts().items():
             if value is not None and name != "steps":
                 say(f"{name.replace('_', ' ')}: {value:.4g}")
@@ -187,7 +205,7 @@ def preview(
 
 def convert(
     source: Annotated[str, typer.Argument(help="Dataset folder (or its URI), or a stream.")],
-    out: Annotated[Path, typer.Argument(help="Dataset folder to write, or a stream by suffix.")],
+    out: Annotated[str, typer.Argument(help="Dataset folder to write, or a stream by suffix.")],
     layout: LayoutOption = "vrtspike",
     height: Height = None,
     width: Width = None,
@@ -198,6 +216,16 @@ def convert(
     axes: AxesOption = None,
     key: Key = None,
     out_axes: Annotated[Axes | None, typer.Option(help="Axes of an array that is written.")] = None,
+    out_bit_order: Annotated[
+        BitOrder | None, typer.Option(help="Order of the pixels in a byte that is written.")
+    ] = None,
+    out_flip: Annotated[
+        bool | None,
+        typer.Option(
+            "--out-flip/--no-out-flip", help="Write rows bottom-up; as the format has it."
+        ),
+    ] = None,
+    out_key: Annotated[str | None, typer.Option(help="Name of the array that is written.")] = None,
     json_file: JsonFile = None,
     debug: Debug = False,
 ) -> None:
@@ -206,28 +234,35 @@ def convert(
         from vrtspike.data.convert import convert as convert_dataset
         from vrtspike.data.convert_stream import write_stream
         from vrtspike.progress import Progress
-        from vrtspike.storage import is_remote
+        from vrtspike.storage import Folder, local_path
 
         described = _described(height, width, bit_order, flip, pad_to_byte, drop_columns, axes, key)
-        if is_remote(source) or not Path(source).is_file():
-            for name in {**described, **({"out_axes": out_axes} if out_axes else {})}:
+        writing = {"axes": out_axes, "bit_order": out_bit_order, "flip": out_flip, "key": out_key}
+        target, place = local_path(out, "what is converted"), Folder.at(source)
+        if not place.remote and not place.path.exists():
+            raise DataFormatError("no such file or folder", where=place)
+        if place.remote or not place.path.is_file():
+            given = [f"out_{name}" for name, value in writing.items() if value is not None]
+            for name in [*described, *given]:
                 option = f"--{name.replace('_', '-')}"
                 raise ConfigError(
                     f"{option} is for a single stream",
-                    where=source,
+                    where=place,
                     fix="leave it out for a dataset",
                 )
             with Progress("convert") as progress:
-                count = convert_dataset(source, out, layout, progress.update)
-            outcome.facts = {"dataset": str(out), "sequences": count}
-            say(f"dataset: {out}: {count} sequences")
+                sequences = convert_dataset(source, target, layout, progress.update)
+            outcome.facts = {"dataset": str(target), "sequences": sequences}
+            say(f"dataset: {target}: {sequences} sequences")
             return
         if layout != "vrtspike":
-            raise ConfigError("--layout is for dataset folders", where=source)
-        stream = _open(Path(source), described, None)
-        write_stream(out, stream, axes=out_axes)
-        outcome.facts = {"stream": str(out), "shape": stream.shape}
-        say(f"stream: {out}: {len(stream)} steps of {stream.height}x{stream.width}")
+            raise ConfigError("--layout is for dataset folders", where=place)
+        stream, _, _ = _open(place.path, described, None)
+        write_stream(
+            target, stream, axes=out_axes, bit_order=out_bit_order, flip=out_flip, key=out_key
+        )
+        outcome.facts = {"stream": str(target), "shape": stream.shape}
+        say(f"stream: {target}: {len(stream)} steps of {stream.height}x{stream.width}")
 
 
 def prepare(
@@ -249,9 +284,10 @@ def prepare(
             manifest = prepare_data(data, progress.update)
         samples = {name: len(split.samples) for name, split in manifest.splits.items()}
         refused = [refusal.model_dump() for refusal in manifest.refused]
-        outcome.facts = {"shards": str(data.shards), "samples": samples, "refused": refused}
+        place = short(data.shards)
+        outcome.facts = {"shards": str(place), "samples": samples, "refused": refused}
         counts = ", ".join(f"{count} samples of {name}" for name, count in samples.items())
-        say(f"shards: {short(data.shards)}: {counts}")
+        say(f"shards: {place}: {counts}")
 
 
 def _described(
@@ -278,8 +314,13 @@ def _described(
     return {name: value for name, value in options.items() if value is not None}
 
 
-def _open(file: Path, described: Mapping[str, Any], threshold: float | None) -> SpikeStream:
-    """Open a stream as it is described; a folder as SpikeCV's file in it says."""
+def _open(
+    file: Path, described: Mapping[str, Any], threshold: float | None
+) -> tuple[SpikeStream, Path, int]:
+    """Open a stream as it is described; of a folder, the first that SpikeCV's file in it names.
+
+    Returns the stream, its file, and how many there are.
+    """
     from vrtspike.data.spikecv import read_spikecv
     from vrtspike.data.stream import SpikeStream
 
@@ -288,10 +329,29 @@ def _open(file: Path, described: Mapping[str, Any], threshold: float | None) -> 
             option = f"--{name.replace('_', '-')}"
             raise ConfigError(f"{option} is what the folder's config.yaml says", where=file)
         folder = read_spikecv(file)
-        return folder.open(folder.stream_paths()[0], threshold=threshold)
+        paths = folder.stream_paths()
+        return folder.open(paths[0], threshold=threshold), paths[0], len(paths)
     columns = described.get("drop_columns", ())
     others = {name: value for name, value in described.items() if name != "drop_columns"}
-    return SpikeStream.open(file, threshold=threshold, dropped_columns=columns, **others)
+    stream = SpikeStream.open(file, threshold=threshold, dropped_columns=columns, **others)
+    return stream, file, 1
+
+
+def _check_animation(path: Path, steps: int, window: int) -> None:
+    """Refuse an animation that cannot be written, before the pictures are."""
+    from vrtspike.storage import check_target
+
+    if path.suffix.lower() not in (".gif", ".mp4"):
+        raise ConfigError(
+            "the suffix names no animation", where=path, got=path.suffix, expected=".gif or .mp4"
+        )
+    if window > steps:
+        raise ConfigError(
+            "an animation needs a window within the stream",
+            got=f"--window {window}",
+            expected=f"at most {steps} steps",
+        )
+    check_target(path)
 
 
 def _range(text: str) -> tuple[int, int]:

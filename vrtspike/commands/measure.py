@@ -92,19 +92,21 @@ def bench_model(
 
 
 def bench_data(
-    height: Annotated[int, typer.Option(help="Rows of a frame.")] = 720,
-    width: Annotated[int, typer.Option(help="Columns of a frame.")] = 1280,
-    spike_scale: Annotated[int, typer.Option(help="How coarser the spike grid is.")] = 2,
-    frames: Annotated[int, typer.Option(help="Frames of a sample.")] = 6,
-    steps: Annotated[int, typer.Option(help="Spike steps of a frame.")] = 88,
-    crop: Annotated[int, typer.Option(help="Side of the training crop.")] = 192,
-    bins: Annotated[int, typer.Option(help="Voxel bins of a frame.")] = 32,
+    height: Annotated[int, typer.Option(min=1, help="Rows of a frame.")] = 720,
+    width: Annotated[int, typer.Option(min=1, help="Columns of a frame.")] = 1280,
+    spike_scale: Annotated[int, typer.Option(min=1, help="How coarser the spike grid is.")] = 2,
+    frames: Annotated[int, typer.Option(min=1, help="Frames of a sample.")] = 6,
+    steps: Annotated[int, typer.Option(min=1, help="Spike steps of a frame.")] = 88,
+    crop: Annotated[int, typer.Option(min=1, help="Side of the training crop.")] = 192,
+    bins: Annotated[int, typer.Option(min=1, help="Voxel bins of a frame.")] = 32,
     cores: Annotated[
         list[int] | None,
-        typer.Option(help="Cores the pipeline is bound to, 0: leave it out; may be repeated."),
+        typer.Option(
+            min=0, help="Cores the pipeline is bound to, 0: leave it out; may be repeated."
+        ),
     ] = None,
     clips: Annotated[
-        list[int] | None, typer.Option(help="Small clips for its memory; may be repeated.")
+        list[int] | None, typer.Option(min=1, help="Small clips for its memory; may be repeated.")
     ] = None,
     batches: Annotated[int, typer.Option(min=4, help="Micro-batches of its measurement.")] = 128,
     repeats: Annotated[int, typer.Option(min=1, help="Timed passes of the rest.")] = 7,
@@ -113,7 +115,7 @@ def bench_data(
 ) -> None:
     """Measure on generated data what voxelization, samples and the pipeline cost."""
     with command(json_file, debug) as outcome:
-        from vrtspike.bench.data import DataPlan, run_data_plan
+        from vrtspike.bench.data import DataPlan, run_data_plan, usual_cores
         from vrtspike.bench.generated import Sizes
         from vrtspike.bench.tables import stages_table, throughput_table, voxelization_table
         from vrtspike.progress import Progress
@@ -129,7 +131,7 @@ def bench_data(
                 bins=bins,
             ),
             repeats=repeats,
-            cores=tuple(core for core in cores or (1, 2) if core),
+            cores=tuple(core for core in cores or usual_cores() if core),
             batches=batches,
             many=tuple(clips or (100, 1000)),
         )

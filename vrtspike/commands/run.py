@@ -34,7 +34,8 @@ def train(
         from vrtspike.storage import Folder
 
         shards = Folder.at(settings.data.shards)
-        if shards.size("manifest.json") is None and settings.scenes is None:
+        rendered = settings.scenes is not None and settings.data.layout == "vrtspike"
+        if shards.size("manifest.json") is None and not rendered:
             check_dataset(settings)
         from vrtspike.training.preflight import check_before_ray
         from vrtspike.training.trainer import run_training
@@ -54,7 +55,7 @@ def evaluate(
         Path | None, typer.Option(help="Run folder of the model without spikes.")
     ] = None,
     out: Annotated[
-        Path | None, typer.Option(help="Folder of the report; without: the run's folder.")
+        str | None, typer.Option(help="Folder of the report; without: the run's folder.")
     ] = None,
     json_file: JsonFile = None,
     debug: Debug = False,
@@ -62,12 +63,12 @@ def evaluate(
     """Score models beside controls that need no training; write results.json and report.html."""
     with command(json_file, debug) as outcome:
         settings = load(config, overrides)
-        if out is None:
-            out = fused or settings.run.root / settings.run.name
-        folder = resolve_path(out, written=True)
         from vrtspike.progress import Progress
+        from vrtspike.storage import local_path
         from vrtspike.viz.evaluation import run_evaluation
 
+        own = fused or settings.run.root / settings.run.name
+        folder = resolve_path(local_path(out or own, "a report"), written=True)
         named = {"baseline": baseline, "fused": fused}
         runs = {name: resolve_path(run) for name, run in named.items() if run is not None}
         with Progress("evaluate") as progress:

@@ -3,7 +3,8 @@
 Every question is answered by comparing spike averages with frames, on the spike grid and in gray:
 
 - orientation: horizontal gradients of the exposure's spike average correlate with those of the
-  blurred frame. A wrong bit order is nearly invisible in intensity, but not there.
+  blurred frame. A wrong bit order is nearly invisible in intensity, but not there. The stream is
+  turned on the sensor, before it is registered to the frames; flips also after it.
 - exposure: which shift of the exposure window explains the blurred frame best. Consecutive `.dat`
   files are one stream, so windows may reach into the neighbouring frames.
 - target: which shift of a short window around the target explains the sharp frame best.
@@ -13,15 +14,16 @@ Every question is answered by comparing spike averages with frames, on the spike
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from types import EllipsisType
 from typing import Literal
 
 import numpy as np
-from jaxtyping import UInt8
+from jaxtyping import Bool, UInt8
 from numpy.typing import NDArray
 
 from vrtspike.data.alignment import ShiftFit, fit_shift
-from vrtspike.data.clips import Clip, read_frames, read_spikes_around
+from vrtspike.data.clips import Clip, read_frames, read_spikes, read_spikes_around
 from vrtspike.data.gray import gray_on_grid
 from vrtspike.data.info import DatasetInfo
 from vrtspike.data.optics import Optics
@@ -29,6 +31,12 @@ from vrtspike.data.reconstruct import tfp
 
 Turn = Literal["as declared", "upside down", "mirrored", "rotated by 180 degrees", "bits swapped"]
 Gray = NDArray[np.float32]
+Spikes = Bool[np.ndarray, "s h w"]
+FLIPS: dict[Turn, tuple[EllipsisType | slice, ...]] = {
+    "upside down": np.s_[..., ::-1, :],
+    "mirrored": np.s_[..., ::-1],
+    "rotated by 180 degrees": np.s_[..., ::-1, ::-1],
+}
 TARGET_WINDOW = 16
 """Steps around the target that stand for its instant."""
 CHANCE = 5.0
@@ -87,9 +95,14 @@ def measure_agreement(clip: Clip, frames: Sequence[int]) -> Agreement:
             for kind in ("blurred", "sharp")
         )
         window = (start + timeline.exposure[0], start + timeline.exposure[1])
-        image = tfp(stream[slice(*window)], threshold=spike.threshold)
-        turns.append(_compare_turns(image, blurred, spike.flip))
-        lights.append((float(image.mean()), float(blurred.mean())))
+        images = _turned_images(clip, index)
+        turns.append(
+            {
+                turn: max(_gradient_correlation(image, blurred) for image in found)
+                for turn, found in images.items()
+            }
+        )
+        lights.append((float(images["as declared"][0].mean()), float(blurred.mean())))
         quantum = spike.threshold / timeline.exposure_steps
         expected.append(_expected_correlation(blurred, quantum))
         exposures.append(
@@ -150,27 +163,33 @@ def _around(instant: int, steps: int) -> tuple[int, int]:
     return (instant - reach, instant + reach) if reach else (max(instant - 1, 0), instant or 1)
 
 
-def _compare_turns(image: Gray, gray: Gray, flip: bool) -> dict[Turn, float]:
-    """Correlate the gradients of a frame with those of the spike image, turned in every way."""
-    swapped = _swap_bits(image, flip)
-    turned: dict[Turn, Gray] = {
-        "as declared": image,
-        "upside down": image[::-1],
-        "mirrored": image[:, ::-1],
-        "rotated by 180 degrees": image[::-1, ::-1],
-        "bits swapped": swapped,
-    }
-    return {turn: _gradient_correlation(view, gray) for turn, view in turned.items()}
+def _turned_images(clip: Clip, index: int) -> dict[Turn, list[Gray]]:
+    """Return the spike average of a frame's exposure, turned in every way.
 
+    A wrong stream turns the sensor, a wrong registration the picture: where there is one, a turn
+    has an image for both.
+    """
+    spike, exposure = clip.info.camera, slice(*clip.info.timeline.exposure)
 
-def _swap_bits(image: Gray, flip: bool) -> Gray:
-    """Return the image as the other bit order would read it: pixels reversed in each byte."""
-    stored = (image[::-1] if flip else image).ravel()
-    whole = len(stored) // 8 * 8
-    swapped = stored.copy()
-    swapped[:whole] = stored[:whole].reshape(-1, 8)[:, ::-1].ravel()
-    result = swapped.reshape(image.shape)
-    return result[::-1] if flip else result
+    def read(bit_order: Literal["little", "big"]) -> Spikes:
+        """Read the exposure as the sensor saw it, not registered."""
+        camera = spike.model_copy(update={"registration": None, "bit_order": bit_order})
+        sensor = replace(clip, info=clip.info.model_copy(update={"spike": camera}))
+        return read_spikes(sensor, index, index + 1)[0, exposure]
+
+    def average(sensor: Spikes) -> Gray:
+        view = sensor if spike.registration is None else spike.registration.apply(sensor)
+        return tfp(view, threshold=spike.threshold)
+
+    declared = read(spike.bit_order)
+    image = average(declared)
+    images: dict[Turn, list[Gray]] = {"as declared": [image]}
+    for turn, turned in FLIPS.items():
+        images[turn] = [image[turned]]
+        if spike.registration is not None:
+            images[turn].append(average(declared[turned]))
+    images["bits swapped"] = [average(read("big" if spike.bit_order == "little" else "little"))]
+    return images
 
 
 def _expected_correlation(gray: Gray, quantum: float) -> float:

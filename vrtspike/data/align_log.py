@@ -30,6 +30,8 @@ from vrtspike.whole_file import whole_file
 HEADER = ("frame_idx", "t0", "t1", "event_count", "seq")
 RESOLUTION_S = 1e-6
 """Times are written to the microsecond, and so are off by up to half of one."""
+MAX_STEP = 2.0**53
+"""Steps up to which double precision tells one from the next."""
 
 
 @dataclass(frozen=True)
@@ -164,6 +166,13 @@ def exposure_steps(entry: AlignEntry, rate_hz: float, offset_steps: int = 0) -> 
         raise ConfigError("rate_hz must be positive and finite", got=rate_hz)
     # Half the log's resolution in steps, where that is small; at higher rates it would be a bias.
     slack = min(RESOLUTION_S / 2 * rate_hz * (1 + 1e-6), 0.25)
+    if not entry.t1 * rate_hz < MAX_STEP:
+        raise DataFormatError(
+            "the times lie beyond any stream",
+            where=f"frame {entry.frame} of sequence {entry.sequence}",
+            got=f"[{entry.t0:g}, {entry.t1:g}) s at {rate_hz:g} steps a second",
+            expected="seconds from the stream's start",
+        )
     start, stop = (math.floor(t * rate_hz + 0.5 + slack) for t in (entry.t0, entry.t1))
     if start >= stop:
         raise DataFormatError(

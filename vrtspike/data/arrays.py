@@ -12,6 +12,7 @@ between processes and leaves no file open; HDF5 reads the chunks that hold the b
 from __future__ import annotations
 
 import math
+import tokenize
 import zipfile
 import zlib
 from collections.abc import Iterator
@@ -30,8 +31,17 @@ from vrtspike.errors import ConfigError, DataFormatError
 
 Axes = Literal["shw", "hws"]
 Shape = tuple[int, int, int]
-# RuntimeError: encrypted, or of a compression that Python lacks.
-NUMPY_ERRORS = (OSError, ValueError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error)
+# RuntimeError: encrypted, or of a compression that Python lacks. NumPy reads a header as Python.
+NUMPY_ERRORS = (
+    OSError,
+    ValueError,
+    EOFError,
+    RuntimeError,
+    SyntaxError,
+    tokenize.TokenError,
+    zipfile.BadZipFile,
+    zlib.error,
+)
 
 
 @dataclass(frozen=True, eq=False)

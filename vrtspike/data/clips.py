@@ -120,7 +120,22 @@ def read_spikes(
 ) -> Bool[np.ndarray, "t s hs ws"]:
     """Read all steps of the frames `[start, stop)` of a clip, registered to the frames."""
     stop = _checked_stop(clip, start, stop)
-    return np.stack([_read_pieces(clip, frame.spikes) for frame in clip.frames[start:stop]])
+    parts = [_read_pieces(clip, frame.spikes) for frame in clip.frames[start:stop]]
+    # Stacking copies, and one frame may be a whole recording.
+    return parts[0][None] if len(parts) == 1 else np.stack(parts)
+
+
+def iter_spikes(
+    clip: Clip, index: int, start: int = 0, stop: int | None = None
+) -> Iterator[Bool[np.ndarray, "s hs ws"]]:
+    """Go through the steps `[start, stop)` of a frame, registered, in bounded memory."""
+    registration, base = clip.info.camera.registration, 0
+    for file, first, last in clip.frames[index].spikes:
+        begin = first + max(start - base, 0)
+        end = last if stop is None else min(first + stop - base, last)
+        for _, spikes in clip.stream(file).pieces(begin, end):
+            yield spikes if registration is None else registration.apply(spikes)
+        base += last - first
 
 
 def read_spikes_around(
@@ -158,11 +173,12 @@ def read_image(path: Path, size: tuple[int, int] | None = None) -> UInt8[np.ndar
         with Image.open(path) as image:
             # Pillow cuts 16-bit RGB down to 8 bits by itself; only the decoder's name tells.
             deep = any(";16" in str(tile[3]) for tile in image.tile)
-            if image.mode not in ("RGB", "L", "P") or deep:
+            clear = "transparency" in image.info
+            if image.mode not in ("RGB", "L", "P") or deep or clear:
                 raise DataFormatError(
                     "unsupported kind of image",
                     where=path,
-                    got=f"{image.mode}, 16 bits" if deep else image.mode,
+                    got=image.mode + (", 16 bits" if deep else ", transparent" if clear else ""),
                     expected="8-bit RGB",
                     fix="convert the images to 8-bit RGB",
                 )

@@ -11,6 +11,7 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Callable
+from itertools import pairwise
 from pathlib import Path
 
 from vrtspike.data.clips import FRAME_KINDS, Clip, read_spikes
@@ -33,10 +34,12 @@ def convert(
     names = [(split, sequence) for split in dataset.splits for sequence in dataset.sequences(split)]
     if not names:
         raise DataFormatError(
-            "the folder holds no sequence of this layout", where=source, got=f"layout {layout}"
+            "the folder holds no sequence of this layout",
+            where=dataset.folder,
+            got=f"layout {layout}",
         )
     clips = [dataset.clip(*name) for name in names]
-    usual = converted_info(clips[0].info)
+    usual = converted_info(clips[0])
     begin(out, usual)
     for done, clip in enumerate(clips, 1):
         if not is_written(out, clip.split, clip.sequence):
@@ -48,10 +51,12 @@ def convert(
     return len(clips)
 
 
-def converted_info(info: DatasetInfo) -> DatasetInfo:
+def converted_info(clip: Clip) -> DatasetInfo:
     """Return what is known of a sequence once its spikes are registered and written by frame."""
+    info = clip.info
+    source = f"{clip.folder}: {info.source}"
     if info.spike is None:
-        return info
+        return info.model_copy(update={"source": source})
     height, width = info.spike.grid
     changes = {
         "height": height,
@@ -61,7 +66,17 @@ def converted_info(info: DatasetInfo) -> DatasetInfo:
         "time_offset_steps": 0,
         "registration": None,
     }
-    return info.model_copy(update={"spike": info.spike.model_copy(update=changes)})
+    spike = info.spike.model_copy(update=changes)
+    continuous = info.continuous and _follow_one_another(clip)
+    return info.model_copy(update={"spike": spike, "continuous": continuous, "source": source})
+
+
+def _follow_one_another(clip: Clip) -> bool:
+    """Tell whether each frame's steps begin where those of the frame before end."""
+    if len(clip.steps) != 1:
+        return True  # a file a frame: `continuous` says it
+    spans = [frame.spikes for frame in clip.frames]
+    return all(a[-1].stop == b[0].start for a, b in pairwise(spans))
 
 
 def _write(clip: Clip, out: Path, usual: DatasetInfo) -> None:
@@ -85,4 +100,4 @@ def _write(clip: Clip, out: Path, usual: DatasetInfo) -> None:
             if clip.info.spike is not None:
                 spikes = read_spikes(clip, index, index + 1)[0]
                 write_dat(folder / "spike" / f"{frame.name}.dat", spikes)
-        write_changes(folder / SEQUENCE_FILE, converted_info(clip.info), usual)
+        write_changes(folder / SEQUENCE_FILE, converted_info(clip), usual)

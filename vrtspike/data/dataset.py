@@ -31,12 +31,14 @@ from vrtspike.data.layouts import (
     layout_of,
 )
 from vrtspike.data.likely_layout import missing_info, no_sequence
-from vrtspike.data.spans import align_log_spans, frame_spans, in_order, stream_spans
+from vrtspike.data.spans import Spans, align_log_spans, frame_spans, in_order, stream_spans
 from vrtspike.errors import DataFormatError
 from vrtspike.settings import LayoutName
 from vrtspike.storage import Folder, Stamp
 
 ALIGN_LOG = "align.csv"
+MAX_GAP = 1000
+"""Frames in a row that may be missing; numbers further apart are not counted frames."""
 ProblemKind = Literal["empty", "missing", "extra", "gap", "stream-size", "align-log"]
 
 
@@ -102,7 +104,10 @@ class Dataset:
         names, problems = self._names(files, info, where)
         if any(problem.kind == "gap" for problem in problems):
             info = info.model_copy(update={"continuous": False})
-        spans, steps, more = self._spans(files, names, info, where)
+        steps, more = self._steps(files, names, info)
+        spans: Spans = {}
+        if not more:
+            spans, more = self._spans(files, names, info, steps)
         frames = tuple(
             FrameFiles(name, files.blurred.get(name), files.sharp.get(name), spans.get(name, ()))
             for name in names
@@ -159,62 +164,58 @@ class Dataset:
         """Tell whether one spike file holds the whole sequence."""
         return set(files.spike) == {""}
 
-    def _spans(
-        self, files: SequenceFiles, names: list[str], info: DatasetInfo, where: str
-    ) -> tuple[dict[str, tuple[Piece, ...]], dict[str, int], list[Problem]]:
-        """Return where each frame's steps are, the steps of each spike file, and wrong sizes."""
+    def _steps(
+        self, files: SequenceFiles, names: list[str], info: DatasetInfo
+    ) -> tuple[dict[str, int], list[Problem]]:
+        """Return the steps of each spike file that is needed, and those of a wrong size."""
         if info.spike is None:
-            return {}, {}, []
+            return {}, []
         steps, problems = {}, []
         stream = self._has_stream(files)
         for name, file in files.spike.items():
             if not stream and name not in names:
                 continue
-            count, rest = divmod(self.files[file].size, info.spike.step_bytes)
+            size = self.files[file].size
+            count, rest = divmod(size, info.spike.step_bytes)
             wanted = None if stream else info.steps_per_frame
             if rest or not count or count != (wanted or count):
-                problems.append(
-                    Problem(
-                        "stream-size",
-                        self.folder.name(file),
-                        _wrong_size(self.files[file].size, info, wanted),
-                    )
-                )
+                text = _wrong_size(size, info, wanted)
+                problems.append(Problem("stream-size", self.folder.name(file), text))
             else:
                 steps[file] = count
-        if problems:
-            return {}, steps, problems
-        if not stream:
-            return frame_spans({n: files.spike[n] for n in names}, info), steps, []
-        file = files.spike[""]
-        log = f"{files.split}/{files.sequence}/{ALIGN_LOG}"
+        return steps, problems
+
+    def _spans(
+        self, files: SequenceFiles, names: list[str], info: DatasetInfo, steps: dict[str, int]
+    ) -> tuple[Spans, list[Problem]]:
+        """Return where each frame's steps are, and the frames whose steps are not there."""
+        if info.spike is None:
+            return {}, []
+        if not self._has_stream(files):
+            return frame_spans({name: files.spike[name] for name in names}, info), []
+        (file,) = files.spike.values()
         if isinstance(self.layout, OwnLayout):
+            log = f"{files.split}/{files.sequence}/{ALIGN_LOG}"
             try:
                 with self.folder.local([log]) as local:
                     spans = align_log_spans(
                         local / log, files.sequence, file, steps[file], names, info
                     )
             except DataFormatError as error:
-                return {}, steps, [Problem("align-log", self.folder.name(log), str(error))]
+                return {}, [Problem("align-log", self.folder.name(log), str(error))]
         else:
-            starts = {
-                name: self.layout.frame_index(name) - info.timeline.target_step for name in names
-            }
+            target = info.timeline.target_step
+            starts = {name: self.layout.frame_index(name) - target for name in names}
             spans = stream_spans(file, steps[file], starts, info)
-        gone = [
-            name
-            for name, (piece,) in spans.items()
-            if not 0 <= piece.start < piece.stop <= steps[file]
-        ]
-        if gone:
-            problems.append(
-                Problem(
-                    "stream-size",
-                    self.folder.name(file),
-                    f"the stream of {steps[file]} steps does not reach over {listed(gone)}",
-                )
-            )
-        return {n: s for n, s in spans.items() if n not in gone}, steps, problems
+        gone = [name for name in spans if not _inside(spans[name], steps)]
+        text = f"the stream of {steps[file]} steps does not reach over {listed(gone)}"
+        problems = [Problem("stream-size", self.folder.name(file), text)] if gone else []
+        return {name: span for name, span in spans.items() if name not in gone}, problems
+
+
+def _inside(span: tuple[Piece, ...], steps: dict[str, int]) -> bool:
+    """Tell whether pieces lie within their files."""
+    return all(0 <= piece.start < piece.stop <= steps[piece.file] for piece in span)
 
 
 def open_dataset(where: str | os.PathLike[str], layout: LayoutName = "vrtspike") -> Dataset:
@@ -239,12 +240,18 @@ def open_dataset(where: str | os.PathLike[str], layout: LayoutName = "vrtspike")
 
 
 def _gaps(names: set[str]) -> list[int]:
-    """Return the numbers that are missing between frames named by equally spaced numbers."""
+    """Return numbers that are missing between frames that are otherwise counted evenly.
+
+    Numbers that are no multiples of one spacing apart (times, say) count nothing.
+    """
     if len(names) < 3 or not all(name.isdecimal() for name in names):
         return []
     numbers = sorted(map(int, names))
-    spacing = min(b - a for a, b in pairwise(numbers))
-    return sorted(set(range(numbers[0], numbers[-1], max(spacing, 1))) - set(numbers))
+    steps = [b - a for a, b in pairwise(numbers)]
+    spacing = min(steps)
+    if not spacing or any(step % spacing for step in steps) or max(steps) > MAX_GAP * spacing:
+        return []
+    return [n for a, b in pairwise(numbers) for n in range(a + spacing, b, spacing)]
 
 
 def listed(items: list[str] | list[int]) -> str:

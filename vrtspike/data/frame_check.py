@@ -9,12 +9,13 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Bool, Float, UInt8
+from jaxtyping import Float, UInt8
 from numpy.typing import NDArray
 
-from vrtspike.data.clips import FRAME_KINDS, Clip, FrameKind, read_frames, read_spikes
+from vrtspike.data.clips import FRAME_KINDS, Clip, FrameKind, iter_spikes, read_frames
 from vrtspike.data.findings import Finding
 from vrtspike.data.gray import gray_on_grid, luma
 from vrtspike.errors import DataFormatError
@@ -58,14 +59,14 @@ def check_frame(clip: Clip, index: int, folder: object) -> FrameCheck:
     if frame.spikes:
         where = f"{folder}/{frame.spikes[0].file}"
         try:
-            spikes = read_spikes(clip, index, index + 1)[0]
+            seen = _look_at_spikes(clip, index)
         except DataFormatError as error:
             findings.append(Finding("spikes", where, _without_place(error), clip.name))
         else:
-            if state := _dead(clip, spikes, images):
+            if state := _dead(clip, seen, images):
                 findings.append(Finding("dead-spikes", where, state, clip.name))
-            if spikes.any() and not spikes.all():
-                content.append(_digest(np.packbits(spikes)))
+            if seen.some and not seen.every:
+                content.append(seen.digest)
     sharp = images.get("sharp")
     if sharp is not None and sharp.min() < sharp.max():
         content.append(_digest(sharp))
@@ -106,15 +107,37 @@ def check_images(clip: Clip, checks: list[FrameCheck], folder: object) -> Iterat
         yield Finding("swapped-frames", where, text, clip.name, {"detail_ratio": ratio})
 
 
-def _dead(clip: Clip, spikes: Bool[np.ndarray, "s h w"], images: dict[FrameKind, Image]) -> str:
+class _Spikes(NamedTuple):
+    """What is known of a frame's spikes: whether some, or all, fire, and what tells them apart."""
+
+    steps: int
+    some: bool
+    every: bool
+    digest: bytes
+
+
+def _look_at_spikes(clip: Clip, index: int) -> _Spikes:
+    """Go through a frame's spikes in bounded memory: of a stream alone it is the whole recording.
+
+    The digest is of each step by itself, so that it does not tell how the steps were read.
+    """
+    steps, some, every, digest = 0, False, True, hashlib.sha1()
+    for spikes in iter_spikes(clip, index):
+        steps += len(spikes)
+        some, every = some or bool(spikes.any()), every and bool(spikes.all())
+        digest.update(np.packbits(spikes.reshape(len(spikes), -1), axis=1).tobytes())
+    return _Spikes(steps, some, every, digest.digest())
+
+
+def _dead(clip: Clip, seen: _Spikes, images: dict[FrameKind, Image]) -> str:
     """Say that no pixel fires, or each at every step, unless the frame is so dark or so bright."""
-    if spikes.any() and not spikes.all():
+    if seen.some and not seen.every:
         return ""
     threshold = clip.info.camera.threshold
     image = images.get("blurred")
-    gray = gray_on_grid(image, *spikes.shape[1:]) if image is not None else None
-    if not spikes.any():
-        expected = None if gray is None else gray * (len(spikes) / threshold)
+    gray = gray_on_grid(image, *clip.info.camera.grid) if image is not None else None
+    if not seen.some:
+        expected = None if gray is None else gray * (seen.steps / threshold)
         dark = expected is not None and (expected.max() < 1 or expected.sum() < MIN_EXPECTED_SPIKES)
         return "" if dark else "no pixel ever fires"
     bright = gray is not None and float(gray.min()) >= 0.99 * threshold

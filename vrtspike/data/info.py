@@ -267,4 +267,4 @@ def _difference(have: dict[str, Any], usual: dict[str, Any]) -> dict[str, Any]:
                 changes[key] = inner
         elif value != old:
             changes[key] = value
-    return changes
+    return changes | {key: None for key in usual.keys() - have.keys()}

@@ -297,7 +297,7 @@ class SpikeCV(Layout):
         found: Groups = {}
         for config in (PurePosixPath(f) for f in files if PurePosixPath(f).name == CONFIG_FILE):
             pattern = PurePosixPath(self._described(folder, str(config)).stream_pattern)
-            split = str(config.parent) if len(config.parts) > 1 else "streams"
+            split = str(config.parent)  # "." at the root
             for file in sorted(files):
                 path = PurePosixPath(file)
                 if path.is_relative_to(config.parent) and _fits(
@@ -311,7 +311,7 @@ class SpikeCV(Layout):
         self, folder: Folder, files: Mapping[str, Stamp], sequence: SequenceFiles
     ) -> DatasetInfo:
         """Take the geometry from the file, and the length from the stream's size."""
-        config = CONFIG_FILE if sequence.split == "streams" else f"{sequence.split}/{CONFIG_FILE}"
+        config = str(PurePosixPath(sequence.split) / CONFIG_FILE)
         described = self._described(folder, config)
         spike = SpikeInfo(
             height=described.spike_h, width=described.spike_w, rate_hz=20_000, threshold=1

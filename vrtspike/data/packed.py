@@ -114,7 +114,8 @@ def open_packed(
             where=path,
             got=f"{height}x{stored_width}",
             expected="a multiple of 8 pixels a step",
-            fix="correct the geometry, or pass pad_to_byte=True if each step ends on a byte",
+            fix="correct the geometry, or pass pad_to_byte=True (--pad-to-byte) if each step ends "
+            "on a byte",
         )
     step_bytes = bytes_per_step(height, stored_width)
     count, rest = divmod(size, step_bytes)

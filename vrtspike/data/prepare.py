@@ -5,10 +5,6 @@ content before any task runs. A shard never spans two sequences: refusing one le
 files as they are, and the same dataset gives the same bytes, however the tasks were scheduled or
 how often the job was killed. Beside each shard lies a note of what it was made from; a shard whose
 note and SHA-256 are right is not written again. The manifest comes last.
-
-Samples of the training split (the first of `splits`) are clips of `frames` frames, `stride` apart,
-cut into tiles of `tile` pixels if given. Those of the other splits are whole frames, in clips that
-do not overlap, but for the last one, which ends at the last frame.
 """
 
 from __future__ import annotations
@@ -18,7 +14,7 @@ import json
 import logging
 import os
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import PurePosixPath
 from typing import Any
@@ -27,10 +23,9 @@ import numpy as np
 import ray.data
 from numpy.typing import NDArray
 
-from vrtspike.data.alignment import Timeline
 from vrtspike.data.clips import Clip, read_frames, read_spikes
-from vrtspike.data.dataset import open_dataset
 from vrtspike.data.pipeline import quiet_ray_data
+from vrtspike.data.plan import Job, Plan, Window, plan_jobs
 from vrtspike.data.shards import (
     MANIFEST,
     VERSION,
@@ -38,7 +33,6 @@ from vrtspike.data.shards import (
     PrepareSettings,
     Refusal,
     SampleRef,
-    Shape,
     ShardFile,
     Split,
     digest,
@@ -46,7 +40,7 @@ from vrtspike.data.shards import (
     pack_spikes,
     read_manifest,
 )
-from vrtspike.errors import DataFormatError, VrtSpikeError
+from vrtspike.errors import ConfigError, DataFormatError, ResourceError
 from vrtspike.settings import DataSettings, LayoutName
 from vrtspike.storage import Folder
 
@@ -54,41 +48,6 @@ logger = logging.getLogger(__name__)
 
 Report = Callable[[int, int], None]
 _NO_SPIKES = np.zeros((1, 0, 0, 0), np.bool_)
-
-
-@dataclass(frozen=True)
-class Window:
-    """Where a sample lies in its sequence; `top` and `left` are None for whole frames."""
-
-    start: int
-    top: int | None
-    left: int | None
-
-    def name(self, sequence: str) -> str:
-        """Return the sample's name."""
-        tile = "" if self.top is None else f"/{self.top}_{self.left}"
-        return f"{sequence}/{self.start:06d}{tile}"
-
-
-@dataclass(frozen=True)
-class Job:
-    """One sequence to prepare: its clip, the windows of each shard, and the shards' files."""
-
-    clip: Clip
-    timeline: Timeline | None
-    shards: tuple[tuple[str, tuple[Window, ...]], ...]
-    shape: Shape
-    key: str
-
-
-@dataclass
-class Plan:
-    """All jobs, and what was refused already when indexing."""
-
-    source: str
-    jobs: list[Job]
-    refused: list[Refusal]
-    inputs: str
 
 
 def prepare_data(settings: DataSettings, progress: Report | None = None) -> Manifest:
@@ -134,13 +93,14 @@ def prepare(
         raise DataFormatError("the place for the shards is not a folder", where=folder)
     plan = plan_jobs(source, settings)
     tell = progress or (lambda done, total: None)
-    present = _present(folder, plan.inputs)
+    present = _present(folder, plan)
     if present is not None:
         tell(len(plan.jobs), len(plan.jobs))
         if present.source != plan.source:
             present = present.model_copy(update={"source": plan.source})
             _write_manifest(folder, present)
         return present
+    _check_refusals(plan.refused, allow_refused, plan.source)
     folder.remove(MANIFEST)
     tell(0, len(plan.jobs))
     written: dict[str, list[ShardFile]] = {}
@@ -160,92 +120,12 @@ def prepare(
     return manifest
 
 
-def plan_jobs(source: str | os.PathLike[str], settings: PrepareSettings) -> Plan:
-    """Lay out the samples and shards of every sequence without reading a pixel."""
-    dataset = open_dataset(source, settings.layout)
-    plan = Plan(str(dataset.folder), [], [], "")
-    shapes: dict[str, Shape] = {}
-    for split in settings.splits:
-        number = 0
-        for sequence in dataset.sequences(split):
-            try:
-                clip = dataset.clip(split, sequence)
-                windows, shape = _windows(clip, settings, split == settings.splits[0])
-                _check_shape(clip, shape, shapes.setdefault(split, shape))
-            except VrtSpikeError as error:
-                plan.refused.append(Refusal(sequence=f"{split}/{sequence}", reason=str(error)))
-                continue
-            parts = [
-                tuple(windows[i : i + settings.shard_samples])
-                for i in range(0, len(windows), settings.shard_samples)
-            ]
-            named = tuple((f"{split}/{number + i:05d}.parquet", p) for i, p in enumerate(parts))
-            number += len(parts)
-            key = digest([VERSION, clip.info.model_dump(mode="json"), dataset.stamps(clip)])
-            timeline = clip.info.timeline if clip.info.spike else None
-            plan.jobs.append(Job(clip, timeline, named, shape, key))
-    inputs = [
-        (job.key, [(f, [w.name("") for w in ws]) for f, ws in job.shards]) for job in plan.jobs
-    ]
-    refusals = [refusal.model_dump() for refusal in plan.refused]
-    plan.inputs = digest([settings.model_dump(mode="json"), inputs, refusals])
-    return plan
+def _present(shards: Folder, plan: Plan) -> Manifest | None:
+    """Return the manifest that is there, if it was made from the same inputs and its files hold.
 
-
-def _windows(clip: Clip, settings: PrepareSettings, train: bool) -> tuple[list[Window], Shape]:
-    """List the samples of a sequence, and their shape."""
-    count, length, info = len(clip.frames), settings.frames, clip.info
-    if count < length:
-        raise DataFormatError(
-            "the sequence is shorter than a sample",
-            where=clip.where,
-            got=f"{count} frames",
-            expected=f"at least {length} (data.frames)",
-        )
-    if train:
-        starts = list(range(0, count - length + 1, settings.stride))
-    else:
-        starts = [min(start, count - length) for start in range(0, count, length)]
-    height, width, tile = info.frame.height, info.frame.width, settings.tile
-    corners: list[tuple[int | None, int | None]] = [(None, None)]
-    scale = info.spike_scale
-    grid = info.spike.grid if info.spike else (0, 0)
-    if train and tile is not None:
-        coarse = scale or (1 if info.spike is None else None)
-        if coarse is None or tile > min(height, width) or tile % coarse:
-            raise DataFormatError(
-                "tiles do not fit the frames",
-                where=clip.where,
-                got=f"tile {tile}, frames {height}x{width}, spikes {grid[0]}x{grid[1]}",
-                expected="a multiple of the spike grid's coarseness, at most the frame",
-                fix="change data.tile (null: whole frames)",
-            )
-        corners = [(top, left) for top in _cuts(height, tile) for left in _cuts(width, tile)]
-        height = width = tile
-        grid = (tile // coarse, tile // coarse) if info.spike else (0, 0)
-    shape = Shape(t=length, h=height, w=width, hs=grid[0], ws=grid[1])
-    return [Window(start, *corner) for start in starts for corner in corners], shape
-
-
-def _cuts(extent: int, tile: int) -> list[int]:
-    """Return where tiles start: side by side, the last one shifted back to the border."""
-    return [min(start, extent - tile) for start in range(0, extent, tile)]
-
-
-def _check_shape(clip: Clip, shape: Shape, first: Shape) -> None:
-    """Refuse a sequence whose samples are of another size than those before it."""
-    if shape != first:
-        raise DataFormatError(
-            "the sequence's frames or spikes are of another size than those of the first one",
-            where=clip.where,
-            got=f"samples of {shape.h}x{shape.w}, spikes {shape.hs}x{shape.ws}",
-            expected=f"{first.h}x{first.w}, spikes {first.hs}x{first.ws}",
-            fix="set data.tile for training sequences, or make a dataset of each size",
-        )
-
-
-def _present(shards: Folder, inputs: str) -> Manifest | None:
-    """Return the manifest that is there, if it was made from the same inputs and its files hold."""
+    What was refused while it was made is tried again. An object store vouches for the content of
+    its objects itself.
+    """
     if shards.size(MANIFEST) is None:
         return None
     try:
@@ -253,7 +133,14 @@ def _present(shards: Folder, inputs: str) -> Manifest | None:
     except DataFormatError as error:
         logger.warning("preparing again: %s", error)
         return None
-    return manifest if manifest.inputs == inputs else None
+    if manifest.inputs != plan.inputs or len(manifest.refused) != len(plan.refused):
+        return None
+    files = [file for split in manifest.splits.values() for file in split.shards]
+    for file in () if shards.remote else files:
+        if shards.sha256(file.file) != file.sha256:
+            logger.warning("preparing again: %s is damaged", shards.name(file.file))
+            return None
+    return manifest
 
 
 def _run(jobs: list[Job], shards: Folder) -> Iterator[dict[str, Any]]:
@@ -270,12 +157,15 @@ def _run(jobs: list[Job], shards: Folder) -> Iterator[dict[str, Any]]:
 
 
 def _prepare_numbered(row: dict[str, Any], jobs: list[Job], shards: Folder) -> dict[str, Any]:
-    """Prepare one sequence of the list; its own faults are a result, not a failure of the job."""
+    """Prepare one sequence of the list; its own faults are a result, not a failure of the job.
+
+    What a disk or a network does is no fault of the sequence, and ends the job.
+    """
     job = jobs[int(row["number"])]
     name = f"{job.clip.split}/{job.clip.sequence}"
     try:
         files = prepare_sequence(job, shards)
-    except VrtSpikeError as error:
+    except (DataFormatError, ConfigError) as error:
         return {"sequence": name, "files": "[]", "reason": str(error)}
     dumped = json.dumps([file.model_dump() for file in files])
     return {"sequence": name, "files": dumped, "reason": ""}
@@ -291,22 +181,38 @@ def prepare_sequence(job: Job, shards: Folder) -> list[ShardFile]:
         if (noted := _noted(shards, file, keys[file])) is not None:
             known[file] = noted
     if len(known) < len(job.shards):
-        with job.clip.local() as clip:
+        with ExitStack() as stack:
+            with _no_fault_of_the_data():
+                clip = stack.enter_context(job.clip.local())
             frames = _RecentFrames(clip)
             for file, windows in job.shards:
                 if file not in known:
-                    content = encode_shard([_row(job, window, frames) for window in windows])
-                    shards.write(file, content)
+                    content = encode_shard(_row(job, window, frames) for window in windows)
+                    with _no_fault_of_the_data():
+                        shards.write(file, content)
                     known[file] = ShardFile(
                         file=file,
                         rows=len(windows),
                         bytes=len(content),
                         sha256=hashlib.sha256(content).hexdigest(),
                         timeline=job.timeline,
+                        threshold=job.clip.info.spike.threshold if job.clip.info.spike else None,
                     )
                     note = {"key": keys[file], **known[file].model_dump(mode="json")}
-                    shards.write(_note_of(file), json.dumps(note).encode())
+                    with _no_fault_of_the_data():
+                        shards.write(_note_of(file), json.dumps(note).encode())
     return [known[file] for file, _ in job.shards]
+
+
+@contextmanager
+def _no_fault_of_the_data() -> Iterator[None]:
+    """Turn what a disk or a network refuses into an error that is no refusal of a sequence."""
+    try:
+        yield
+    except DataFormatError as error:
+        raise ResourceError(
+            error.what, where=error.where, got=error.got, expected=error.expected, fix=error.fix
+        ) from error
 
 
 class _RecentFrames:
@@ -372,11 +278,21 @@ def _row(job: Job, window: Window, frames: _RecentFrames) -> dict[str, Any]:
 def _remove_strays(shards: Folder, manifest: Manifest) -> None:
     """Delete shards of earlier settings that the manifest does not know."""
     known = {shard.file for split in manifest.splits.values() for shard in split.shards}
-    for file in shards.listing():
-        name = PurePosixPath(file)
-        ours = len(name.parts) == 2 and name.stem.isdigit() and name.suffix in (".parquet", ".json")
-        if ours and str(name.with_suffix(".parquet")) not in known:
+    files = shards.listing()
+    for file in files:
+        shard = str(PurePosixPath(file).with_suffix(".parquet"))
+        if file.endswith(".json") and shard not in known and _is_note(shards, file, shard):
+            shards.remove(shard)
             shards.remove(file)
+
+
+def _is_note(shards: Folder, file: str, shard: str) -> bool:
+    """Tell whether a file is our note of a shard; anything else is somebody's own."""
+    try:
+        found = json.loads(shards.read(file))
+    except (ValueError, DataFormatError):
+        return False
+    return isinstance(found, dict) and "key" in found and found.get("file") == shard
 
 
 def _write_manifest(shards: Folder, manifest: Manifest) -> None:

@@ -2,10 +2,10 @@
 
 Out: uint8 frames (b, t, 3, h, w), spike counts (b, t, k, hs, ws) of the exposure and the steps of
 their bins (b, k), which differ between sequences of different exposure; over n where a sample's
-threshold was raised n times, so that the rate stays. Counts become floats where the model is
-(`normalize_voxels`), a quarter of the bytes on the way there. One draw of
-(seed, epoch, sample) crops and flips frames and spikes alike; only the bytes of the crop are
-unpacked, and only the crop is voxelized. Without bins (a model without spikes) no spike is read.
+threshold is n times that of the first sequence, so that rates compare. Counts become floats where
+the model is (`normalize_voxels`), a quarter of the bytes on the way there. One draw of (seed,
+epoch, sample) crops and flips frames and spikes alike; only the bytes of the crop are unpacked,
+and only the crop is voxelized. Without bins (a model without spikes) no spike is read.
 """
 
 from __future__ import annotations
@@ -53,12 +53,16 @@ class SampleReader:
         split, _ = self._split()
         sample = read_sample(self.shards, split, index, spikes=self.bins is not None)
         shape = split.shape
-        arrays = {"blurred": _planes(sample.blurred), "sharp": _planes(sample.sharp)}
+        arrays: dict[str, NDArray[Any]] = {
+            "blurred": _planes(sample.blurred),
+            "sharp": _planes(sample.sharp),
+        }
         if self.bins is not None:
             rows, columns = slice(0, shape.hs), slice(0, shape.ws)
             timeline = split.timeline(index)
             bits = sample.spike_bits(slice(*timeline.exposure), rows, columns)
             arrays |= _voxels(bits, self.bins, timeline)
+            arrays["steps"] = arrays["steps"] / self._threshold_ratio(index)
         return stack_samples([arrays])
 
     def augmentation(self, draw: Draw) -> Augmentation:
@@ -90,8 +94,14 @@ class SampleReader:
             bits = sample.spike_bits(drawn.window(timeline), rows, columns)
             bits = raise_threshold(bits, drawn.threshold_factor, rng)
             arrays |= augmented_voxels(bits, self.bins, timeline, augmentation)
-            arrays["steps"] = arrays["steps"] / drawn.threshold_factor
+            ratio = drawn.threshold_factor * self._threshold_ratio(draw.index)
+            arrays["steps"] = arrays["steps"] / ratio
         return arrays
+
+    def _threshold_ratio(self, index: int) -> float:
+        """Return a sample's threshold over that of the first sequence."""
+        split, info = self._split()
+        return split.threshold(index) / info.camera.threshold
 
     def _split(self) -> tuple[Split, DatasetInfo]:
         return _known_split(self.shards, self.split, self.fingerprint)

@@ -16,7 +16,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -74,6 +74,8 @@ class ShardFile(Record):
     sha256: str
     timeline: Timeline | None
     """Where the exposure lies in the steps of each frame; none: there is no spike camera."""
+    threshold: float | None
+    """Charge at which its camera fires."""
 
 
 class SampleRef(Record):
@@ -97,6 +99,12 @@ class Split(Record):
         if timeline is None:
             raise DataFormatError("the shards hold no spikes", where=self.samples[index].id)
         return timeline
+
+    def threshold(self, index: int) -> float:
+        """Return the threshold of a sample's camera."""
+        threshold = self.shards[self.samples[index].shard].threshold
+        assert threshold is not None
+        return threshold
 
 
 class Refusal(Record):
@@ -129,7 +137,7 @@ class Manifest(Record):
     fingerprint: str
     """SHA-256 over the settings and the content of all shards."""
     info: DatasetInfo
-    """What is known of the first sequence; sequences may differ in their times alone."""
+    """What is known of the first sequence; others may differ in their times and threshold."""
     splits: dict[str, Split]
     refused: tuple[Refusal, ...]
 
@@ -165,7 +173,7 @@ def digest(content: Any) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def encode_shard(rows: Sequence[dict[str, Any]]) -> bytes:
+def encode_shard(rows: Iterable[dict[str, Any]]) -> bytes:
     """Return the Parquet file of some samples; equal samples give equal bytes."""
     sink = pa.BufferOutputStream()
     with pq.ParquetWriter(

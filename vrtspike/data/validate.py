@@ -11,6 +11,7 @@ from __future__ import annotations
 import os
 from collections import defaultdict
 from collections.abc import Callable, Iterator
+from itertools import combinations
 
 import numpy as np
 
@@ -84,6 +85,7 @@ def _check_sequence(
         kind: FindingKind = "image" if error.what == "unreadable image" else "layout"
         return [Finding(kind, where, str(error), place)], SequenceCheck(split, sequence, 0, None)
     findings = [Finding(*problem, sequence=place) for problem in problems]
+    findings += _check_grid(indexed, place)
     agreement = None
     with indexed.local() as clip:
         checks = [check_frame(clip, i, indexed.folder) for i in range(len(clip.frames))]
@@ -95,10 +97,23 @@ def _check_sequence(
         findings += pictures
         sound = [i for i, check in enumerate(checks) if not check.findings and check.detail]
         whole = all(problem.kind == "gap" for problem in problems)
-        if sound and whole and clip.info.spike is not None:
+        if sound and whole and clip.info.spike_scale is not None:
             agreement = measure_agreement(clip, _chosen(sound, clip.info.camera.grid))
             findings += _check_agreement(indexed, agreement, times=not pictures)
     return findings, SequenceCheck(split, sequence, len(checks), agreement)
+
+
+def _check_grid(clip: Clip, place: str) -> Iterator[Finding]:
+    """Report spikes on a grid that no integer says how to lay over the frames."""
+    info = clip.info
+    if info.spike is not None and info.spike_scale is None:
+        message = (
+            "the spike grid is no whole number of times coarser than the frames: got spikes of "
+            "{}x{} and frames of {}x{}".format(
+                *info.spike.grid, info.frame.height, info.frame.width
+            )
+        )
+        yield Finding("layout", clip.where, message, place)
 
 
 def _chosen(sound: list[int], grid: tuple[int, int]) -> list[int]:
@@ -146,21 +161,29 @@ def _is_shifted(fit: ShiftFit, chance: float) -> bool:
 
 
 def _shared(work: list[tuple[str, str]], contents: Contents, folder: Folder) -> Iterator[Finding]:
-    """Report sequences of one name, or with frames of one content, in several splits.
+    """Report sequences with frames of one content in several splits.
 
-    Names that are numbers are no evidence: published splits count from 0 each.
+    One name counts only where the frames of one of the two show nothing that could be compared, and
+    numbers not even there: published splits count from 0 each.
     """
-    pairs: set[tuple[tuple[str, str], tuple[str, str]]] = set()
+    pairs: dict[tuple[tuple[str, str], tuple[str, str]], str] = {}
     by_name: dict[str, list[tuple[str, str]]] = defaultdict(list)
     for split, sequence in work:
         if not sequence.isdecimal():
             by_name[sequence].append((split, sequence))
-    for group in [*by_name.values(), *map(sorted, contents.values())]:
+    compared = set[tuple[str, str]]().union(*contents.values())
+    for group in by_name.values():
+        for first, other in combinations(sorted(group), 2):
+            if not {first, other} <= compared:
+                message = f"has the name of a sequence of split {first[0]}"
+                pairs[first, other] = f"{message}, and the frames could not be compared"
+    for group in map(sorted, contents.values()):
         first, *others = group
-        pairs |= {(first, other) for other in others if other[0] != first[0]}
-    for first, other in sorted(pairs):
+        for other in others:
+            if other[0] != first[0]:
+                pairs[first, other] = f"is also in split {first[0]}, as {first[1]}"
+    for (first, other), message in sorted(pairs.items()):
         place = "/".join(other)
-        message = f"is also in split {first[0]}, as {first[1]}"
         yield Finding(
             "shared-sequence", f"{folder}/{place}", message, place, {"also": "/".join(first)}
         )

@@ -17,6 +17,7 @@ from pathlib import Path
 
 from vrtspike.data.info import INFO_FILE, DatasetInfo, read_info, write_info
 from vrtspike.errors import DataFormatError
+from vrtspike.whole_file import TEMPORARY
 
 UNFINISHED = ".unfinished.yaml"
 
@@ -35,11 +36,13 @@ def begin(root: Path, info: DatasetInfo) -> None:
                     fix="choose another folder, or remove this one",
                 )
             return
-    if root.exists() and any(root.iterdir()):
+    for leftover in root.glob(f"{TEMPORARY}*"):  # of a writer that was killed
+        leftover.unlink()
+    if names := sorted(path.name for path in root.glob("*")):
         raise DataFormatError(
             "the folder holds something else",
             where=root,
-            got=f"{sorted(p.name for p in root.iterdir())[0]} and no {INFO_FILE}",
+            got=f"{names[0]} and no {INFO_FILE}",
             fix="choose an empty or new folder",
         )
     root.mkdir(parents=True, exist_ok=True)

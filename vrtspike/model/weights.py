@@ -13,6 +13,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
+from pickle import UnpicklingError
 
 import torch
 from safetensors.torch import load_file
@@ -83,10 +84,14 @@ def _read(path: Path) -> State:
             return load_file(path)
         content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # a damaged pickle raises nearly anything
+        # torch's own text on this advises to let the file run code.
+        unsafe = isinstance(error, UnpicklingError)
         raise CheckpointError(
             "the weights cannot be read",
             where=path,
-            got=" ".join([f"{type(error).__name__}:", *str(error).splitlines()[:1]]),
+            got="a file that is no state dict"
+            if unsafe
+            else " ".join([f"{type(error).__name__}:", *str(error).splitlines()[:1]]),
             expected="a .safetensors file or a state dict saved by torch",
         ) from error
     state = content.get("params", content) if isinstance(content, dict) else None

@@ -24,6 +24,7 @@ import json
 import math
 import zlib
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -39,6 +40,7 @@ from vrtspike.data.clips import IMAGE_SUFFIXES, read_image
 from vrtspike.data.gray import gray_on_grid
 from vrtspike.data.info import DatasetInfo
 from vrtspike.data.optics import build_optics
+from vrtspike.data.spans import in_order
 from vrtspike.data.writer import is_written
 from vrtspike.errors import ConfigError, DataFormatError
 from vrtspike.settings import CameraSettings, VideoSettings
@@ -47,6 +49,8 @@ from vrtspike.simulate.camera import build_camera
 from vrtspike.simulate.writer import camera_facts, describe, write_sequence
 
 if TYPE_CHECKING:
+    from av.container import InputContainer
+
     from vrtspike.simulate.flow import FlowInterpolation
 
 Image = UInt8[np.ndarray, "h w 3"]
@@ -82,8 +86,6 @@ class VideoTask:
 
 def inspect_video(path: Path) -> VideoSource:
     """Decode a video once, so that one that does not decode fails here, and find its shots."""
-    if not path.exists():
-        raise DataFormatError("no such video", where=path)
     fps = None if path.is_dir() else _declared_rate(path)
     changes: list[float] = []
     previous, size = None, (0, 0)
@@ -300,12 +302,13 @@ def _timeline(settings: VideoSettings) -> Timeline:
 
 
 def _frame_files(folder: Path) -> list[Path]:
-    """Return the image files of a folder in the order of their names."""
-    return sorted(
-        f
+    """Return the image files of a folder in the order of their names, 2 before 10."""
+    names = (
+        f.name
         for f in folder.iterdir()
         if f.suffix.lower() in IMAGE_SUFFIXES and not f.name.startswith(".")
     )
+    return [folder / name for name in in_order(names)]
 
 
 def _folder_frames(folder: Path, start: int) -> Iterator[Image]:
@@ -316,32 +319,33 @@ def _folder_frames(folder: Path, start: int) -> Iterator[Image]:
 
 def _declared_rate(path: Path) -> float | None:
     """Return the frames a second that a video file declares."""
-    try:
-        with av.open(str(path)) as container:
-            if not container.streams.video:
-                raise DataFormatError("the file holds no video", where=path)
-            rate = container.streams.video[0].average_rate
-            return float(rate) if rate else None
-    except (av.error.FFmpegError, OSError) as error:
-        raise _undecodable(path, error) from error
+    with _opened(path) as container:
+        rate = container.streams.video[0].average_rate
+        return float(rate) if rate else None
 
 
 def _decoded_frames(path: Path, start: int) -> Iterator[Image]:
     """Decode a video file."""
+    with _opened(path) as container:
+        for number, frame in enumerate(container.decode(video=0)):
+            if number >= start:
+                yield frame.to_ndarray(format="rgb24")
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[InputContainer]:
+    """Open a file that holds a video; what FFmpeg says of a damaged one is one error."""
+    if not path.exists():
+        raise DataFormatError("no such video", where=path)
     try:
         with av.open(str(path)) as container:
-            for number, frame in enumerate(container.decode(video=0)):
-                if number >= start:
-                    yield frame.to_ndarray(format="rgb24")
+            if not container.streams.video:
+                raise DataFormatError("the file holds no video", where=path)
+            yield container
     except (av.error.FFmpegError, OSError) as error:
-        raise _undecodable(path, error) from error
-
-
-def _undecodable(path: Path, error: Exception) -> DataFormatError:
-    """Say that a video cannot be decoded."""
-    return DataFormatError(
-        "the video cannot be decoded",
-        where=path,
-        got=" ".join(str(error).split())[:160],
-        expected="a video file that FFmpeg reads, or a folder of images",
-    )
+        raise DataFormatError(
+            "the video cannot be decoded",
+            where=path,
+            got=" ".join(str(error).split())[:160],
+            expected="a video file that FFmpeg reads, or a folder of images",
+        ) from error

@@ -112,8 +112,8 @@ def check_data(config: Config, manifest: Manifest) -> None:
                 expected=wanted,
                 fix=f"run `vrtspike prepare` with this configuration, or set data.{key}={found}",
             )
-    shape = split_of(manifest, data.train_split, data.shards).shape
-    split_of(manifest, data.val_split, data.shards)
+    shape = split_of(manifest, data.train_split, Folder.at(data.shards)).shape
+    split_of(manifest, data.val_split, Folder.at(data.shards))
     if data.crop > min(shape.h, shape.w):
         raise ConfigError(
             "the crop is larger than the training frames",
@@ -121,31 +121,36 @@ def check_data(config: Config, manifest: Manifest) -> None:
             expected=f"at most {min(shape.h, shape.w)} (samples are {shape.h}x{shape.w})",
             fix=f"set data.crop={min(shape.h, shape.w)} or less",
         )
-    scale, fused = manifest.info.spike_scale, config.model.fusion != "none"
-    if fused and manifest.info.spike is None:
-        raise ConfigError(
-            "the model wants spikes, and the shards hold none",
-            where=Folder.at(data.shards),
-            got=f"model.fusion {config.model.fusion}",
-            expected="none",
-            fix="train the baseline with model.fusion=none, or prepare a dataset with spikes",
-        )
-    if fused and scale is None:
-        spike, frame = manifest.info.camera, manifest.info.frame
-        raise ConfigError(
-            "the spike grid is not a whole number of times coarser than the frames",
-            where=Folder.at(data.shards),
-            got=f"spikes {spike.grid[0]}x{spike.grid[1]}, frames {frame.height}x{frame.width}",
-            fix="resample the frames to a multiple of the spike grid",
-        )
+    scale = manifest.info.spike_scale
     if data.crop % (scale or 1):
         raise ConfigError(
             "the crop does not fit the spike grid",
             got=f"data.crop {data.crop}",
             expected=f"a multiple of {scale}",
         )
-    if not fused:
-        return
+    if config.model.fusion != "none":
+        _check_spikes(config, manifest)
+
+
+def _check_spikes(config: Config, manifest: Manifest) -> None:
+    """Check that the shards hold spikes that the model can take."""
+    where = Folder.at(config.data.shards)
+    if manifest.info.spike is None:
+        raise ConfigError(
+            "the model wants spikes, and the shards hold none",
+            where=where,
+            got=f"model.fusion {config.model.fusion}",
+            expected="none",
+            fix="train the baseline with model.fusion=none, or prepare a dataset with spikes",
+        )
+    if manifest.info.spike_scale is None:
+        spike, frame = manifest.info.camera, manifest.info.frame
+        raise ConfigError(
+            "the spike grid is not a whole number of times coarser than the frames",
+            where=where,
+            got=f"spikes {spike.grid[0]}x{spike.grid[1]}, frames {frame.height}x{frame.width}",
+            fix="resample the frames to a multiple of the spike grid",
+        )
     shards = [shard for split in manifest.splits.values() for shard in split.shards]
     exposure = min(shard.timeline.exposure_steps for shard in shards if shard.timeline)
     if config.model.spike.bins > exposure:

@@ -99,12 +99,13 @@ def ensure_data(config: Config) -> Manifest:
     if Folder.at(data.shards).size(MANIFEST) is None:
         from vrtspike.data.prepare import prepare_data
 
-        if config.scenes is not None and Folder.at(data.source).size(INFO_FILE) is None:
+        scenes = config.scenes if data.layout == "vrtspike" else None
+        if scenes is not None and Folder.at(data.source).size(INFO_FILE) is None:
             from vrtspike.simulate.distributed import simulate_scenes
 
             with Progress("simulate") as progress:
                 out = local_path(data.source, "rendered scenes")
-                simulate_scenes(config.scenes, config.camera, out, progress.update)
+                simulate_scenes(scenes, config.camera, out, progress.update)
         with Progress("prepare") as progress:
             prepare_data(data, progress.update)
     return read_manifest(data.shards)

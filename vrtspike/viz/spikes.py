@@ -19,9 +19,10 @@ from PIL import Image
 
 from vrtspike.data.clips import read_image
 from vrtspike.data.gray import gray_on_grid
+from vrtspike.data.source import file_size
 from vrtspike.data.stream import SpikeStream
 from vrtspike.data.voxelize import bin_steps
-from vrtspike.errors import ConfigError
+from vrtspike.errors import ConfigError, DataFormatError
 from vrtspike.viz.intervals import IntervalFigures, draw_histogram
 from vrtspike.whole_file import whole_file
 
@@ -46,7 +47,7 @@ def preview(
     given; TFP and voxels are of the `window` steps around it, as far as the stream goes. With
     `intervals` (from `measure_intervals`, which reads the whole stream) there is a picture
     `intervals`, their histogram; with a `frame` of the same instant, `side_by_side`: its gray on
-    the spike grid, TFP and TFI.
+    the spike grid, TFP and TFI (one that is no whole number of times finer is a ConfigError).
     """
     threshold = usable_threshold(stream, threshold)
     if not 0 <= (center := len(stream) // 2 if center is None else center) <= len(stream):
@@ -71,17 +72,19 @@ def preview(
     if intervals is not None:
         pictures["intervals"] = draw_histogram(intervals)
     if frame is not None:
-        gray = to_picture(gray_on_grid(read_image(frame), stream.height, stream.width))
+        gray = _frame_on_grid(frame, (stream.height, stream.width))
         pictures["side_by_side"] = side_by_side([gray, pictures["tfp"], pictures["tfi"]])
     return pictures
 
 
 def compare(pictures: dict[str, Picture], frame: Path) -> dict[str, float]:
-    """Return the PSNR (dB) of the pictures that show brightness against a frame's gray."""
-    rgb = read_image(frame)
+    """Return the PSNR (dB) of the pictures that show brightness against a frame's gray.
+
+    A frame that is no whole number of times finer than the spike grid is a ConfigError.
+    """
+    sharp = _frame_on_grid(frame, pictures["tfp"].shape).astype(np.float64)
     found = {}
     for name in ("tfp", "tfi"):
-        sharp = to_picture(gray_on_grid(rgb, *pictures[name].shape)).astype(np.float64)
         error = np.square(pictures[name] - sharp).mean()
         found[name] = float(10 * np.log10(255.0**2 / max(error, 1e-9)))
     return found
@@ -90,9 +93,14 @@ def compare(pictures: dict[str, Picture], frame: Path) -> dict[str, float]:
 def write_preview(pictures: dict[str, Picture], folder: str | os.PathLike[str]) -> list[Path]:
     """Write pictures as PNG, one file a name, and return the files."""
     folder = Path(folder)
-    if folder.exists() and not folder.is_dir():
-        raise ConfigError("the output must be a folder", where=folder, got="a file")
-    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError) as error:
+        raise ConfigError("the output must be a folder", where=folder, got="a file") from error
+    except OSError as error:
+        raise DataFormatError(
+            f"cannot make the folder: {error.strerror}", where=folder, fix="write elsewhere"
+        ) from error
     paths = []
     for name, picture in pictures.items():
         paths.append(folder / f"{name}.png")
@@ -152,6 +160,22 @@ def side_by_side(pictures: Sequence[Picture], gap: int = 4) -> Picture:
 def to_picture(intensity: Float[np.ndarray, "h w"]) -> Picture:
     """Round [0, 1] to 8 bits, clipping what is beyond."""
     return np.rint(intensity * 255.0).clip(0, 255).astype(np.uint8)
+
+
+def _frame_on_grid(frame: Path, grid: tuple[int, ...]) -> Picture:
+    """Return a frame's gray on the spike grid; nothing is stretched."""
+    file_size(frame, "file")
+    rgb = read_image(frame)
+    (height, width), (rows, columns) = rgb.shape[:2], grid
+    factor = height // rows
+    if factor < 1 or (height, width) != (factor * rows, factor * columns):
+        raise ConfigError(
+            "the frame is no whole number of times finer than the spike grid",
+            where=frame,
+            got=f"a frame of {height}x{width} beside spikes of {rows}x{columns}",
+            fix="give the frame of these spikes, or correct height and width",
+        )
+    return to_picture(gray_on_grid(rgb, rows, columns))
 
 
 def _sheet(pictures: Sequence[Picture], columns: int, gap: int) -> Picture:
