@@ -289,7 +289,8 @@ class ModelSettings(Section):
     checkpoint_attention: bool = False
     """Recompute attention in the backward pass instead of keeping it."""
     checkpoint_mlp: bool = True
-    """Recompute the hidden features of MLPs in the backward pass instead of keeping them."""
+    """Recompute the hidden features of MLPs, and what alignment samples, in the backward pass
+    instead of keeping them."""
     spike: SpikeBranchSettings = SpikeBranchSettings()
     """The spike branch (not built with fusion none)."""
 

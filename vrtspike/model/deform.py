@@ -24,9 +24,11 @@ TAPS = KERNEL * KERNEL
 class DeformableAlignment(nn.Module):
     """Align a neighbour by a 3x3 deformable convolution whose offsets follow the flow."""
 
-    def __init__(self, channels: int, groups: int, max_residue: float) -> None:
+    def __init__(
+        self, channels: int, groups: int, max_residue: float, *, checkpoint: bool = True
+    ) -> None:
         super().__init__()
-        self.groups, self.max_residue = groups, max_residue
+        self.groups, self.max_residue, self.checkpoint = groups, max_residue, checkpoint
         self.weight = nn.Parameter(torch.empty(channels, channels, KERNEL, KERNEL))
         self.bias = nn.Parameter(torch.zeros(channels))
         bound = (channels * TAPS) ** -0.5
@@ -53,12 +55,13 @@ class DeformableAlignment(nn.Module):
         """Return the neighbour seen from the current frame."""
         x = torch.cat((warped, current, flow.to(current.dtype)), dim=1)
         raw = full_precision(self.conv_offset(x.contiguous(memory_format=torch.channels_last)))
-        # Offsets and what they gather, nine times the feature, are made again rather than kept.
+        # Offsets and what they gather are nine times the feature: made again rather than kept.
+        wanted = self.checkpoint
         if neighbour.is_cuda:
-            return recompute(self._convolve, neighbour, raw, flow)
+            return recompute(self._convolve, neighbour, raw, flow, wanted=wanted)
         # Image by image, because what is gathered then stays in a CPU's cache.
         parts = zip(*(torch.split(x, 1) for x in (neighbour, raw, flow)), strict=True)
-        return torch.cat([recompute(self._convolve, *part) for part in parts])
+        return torch.cat([recompute(self._convolve, *part, wanted=wanted) for part in parts])
 
     def _convolve(self, neighbour: Tensor, raw: Tensor, flow: Tensor) -> Tensor:
         """Convolve at the offsets and with the mask that `raw` holds, `(n, 27 * groups, h, w)`."""

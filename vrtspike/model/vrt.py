@@ -102,7 +102,9 @@ class Stage(nn.Module):
             channels, window, heads, mlp_ratio, drop_path[: blocks - mutual_blocks], **recompute
         )
         self.linear2 = nn.Linear(channels, channels)
-        self.pa_deform = DeformableAlignment(channels, deformable_groups, MAX_RESIDUE / scale)
+        self.pa_deform = DeformableAlignment(
+            channels, deformable_groups, MAX_RESIDUE / scale, checkpoint=checkpoint_mlp
+        )
         self.pa_fuse = GatedMLP(3 * channels, 3 * channels, channels, checkpoint=checkpoint_mlp)
 
     def forward(
