@@ -416,6 +416,11 @@ class Config(Section):
     train: TrainSettings = TrainSettings()
     evaluation: EvaluationSettings = EvaluationSettings()
 
+    @property
+    def rendered(self) -> SceneSettings | None:
+        """Return the scenes to render where the dataset is missing; other layouts are not ours."""
+        return self.scenes if self.data.layout == "vrtspike" else None
+
     @model_validator(mode="after")
     def _batch_divides(self) -> Self:
         share = self.train.workers * self.train.accumulation

@@ -194,11 +194,8 @@ class Folder:
 
     def sha256(self, file: str) -> str:
         """Return the SHA-256 of a file."""
-        digest = hashlib.sha256()
         with self._doing("cannot read the file", file), self._open(file) as stream:
-            while piece := stream.read(COPY_BYTES):
-                digest.update(piece)
-        return digest.hexdigest()
+            return hashlib.file_digest(stream, "sha256").hexdigest()
 
     @contextlib.contextmanager
     def local(self, files: Iterable[str]) -> Iterator[Path]:

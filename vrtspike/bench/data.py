@@ -1,9 +1,9 @@
 """Speed and memory of the data's way to the model on this machine, measured on generated data.
 
-In: sizes and counts. Out: a `Report`: voxelization beside plain code and plain reading, what each
-stage of a micro-batch costs from prepared shards and straight from PNG and `.dat`, what the real
-pipeline delivers by the cores it has, and its memory by the number of clips. The data lie in
-a temporary folder meanwhile; about 75 MB a clip at the default sizes.
+In: sizes and counts. Out: a `DataReport`: voxelization beside plain code and plain reading, what
+each stage of a micro-batch costs from prepared shards and straight from PNG and `.dat`, what the
+real pipeline delivers by the cores it has, and its memory by the number of clips. The data lie in a
+temporary folder meanwhile.
 """
 
 from __future__ import annotations

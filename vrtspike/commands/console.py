@@ -20,6 +20,7 @@ from vrtspike.settings import LayoutName
 if TYPE_CHECKING:
     from rich.table import Table
 
+    from vrtspike.data.dataset import Dataset
     from vrtspike.settings import Config
 
 ConfigFile = Annotated[Path, typer.Option("--config", "-c", help="Configuration (YAML).")]
@@ -57,13 +58,14 @@ def load(config: Path | None, overrides: list[str] | None) -> Config:
     return resolve_paths(load_config(config, overrides or ()))
 
 
-def check_dataset(settings: Config) -> None:
-    """Refuse a dataset that is not there or lacks a split, before Ray is started."""
+def check_dataset(settings: Config) -> Dataset:
+    """Open the dataset; refuse one that is not there or lacks a split before Ray is started."""
     from vrtspike.data.dataset import open_dataset
 
     dataset = open_dataset(settings.data.source, settings.data.layout)
     for split in (settings.data.train_split, settings.data.val_split):
         dataset.sequences(split)
+    return dataset
 
 
 def print_tables(*tables: Table) -> None:

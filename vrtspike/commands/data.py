@@ -85,8 +85,6 @@ def simulate(
         # What does not decode costs no start of Ray.
         if video is not None:
             video = resolve_path(video)
-            if not video.exists():
-                raise DataFormatError("no such video", where=video)
             if next(iter_frames(video), None) is None:
                 raise DataFormatError("the video holds no frame", where=video)
         with connect(), Progress("simulate") as progress:
@@ -169,7 +167,7 @@ def preview(
     with command(json_file, debug) as outcome:
         from vrtspike.storage import check_target, local_path
         from vrtspike.viz.intervals import measure_intervals
-        from vrtspike.viz.spike_video import write_animation
+        from vrtspike.viz.spike_video import check_animation, write_animation
         from vrtspike.viz.spikes import compare, preview, write_preview
 
         described = _described(height, width, bit_order, flip, pad_to_byte, drop_columns, axes, key)
@@ -178,7 +176,8 @@ def preview(
         stream, shown, count = _open(file, described, threshold)
         film = local_path(animation, "an animation") if animation else None
         if film is not None:
-            _check_animation(film, len(stream), window)
+            check_animation(film, len(stream), window=window)
+            check_target(film)
         figures = measure_intervals(stream)
         pictures = preview(
             stream, center=center, window=window, bins=bins, intervals=figures, frame=frame
@@ -243,10 +242,9 @@ def convert(
             raise DataFormatError("no such file or folder", where=place)
         if place.remote or not place.path.is_file():
             given = [f"out_{name}" for name, value in writing.items() if value is not None]
-            for name in [*described, *given]:
-                option = f"--{name.replace('_', '-')}"
+            if options := [*described, *given]:
                 raise ConfigError(
-                    f"{option} is for a single stream",
+                    f"{_option(options[0])} is for a single stream",
                     where=place,
                     fix="leave it out for a dataset",
                 )
@@ -275,13 +273,13 @@ def prepare(
     with command(json_file, debug) as outcome:
         settings = load(config, overrides)
         data = settings.data
-        check_dataset(settings)
+        dataset = check_dataset(settings)
         from vrtspike.progress import Progress
 
         with connect(), Progress("prepare") as progress:
             from vrtspike.data.prepare import prepare_data
 
-            manifest = prepare_data(data, progress.update)
+            manifest = prepare_data(data, progress.update, dataset=dataset)
         samples = {name: len(split.samples) for name, split in manifest.splits.items()}
         refused = [refusal.model_dump() for refusal in manifest.refused]
         place = short(data.shards)
@@ -326,8 +324,7 @@ def _open(
 
     if file.is_dir():
         for name in described:
-            option = f"--{name.replace('_', '-')}"
-            raise ConfigError(f"{option} is what the folder's config.yaml says", where=file)
+            raise ConfigError(f"{_option(name)} is what the folder's config.yaml says", where=file)
         folder = read_spikecv(file)
         paths = folder.stream_paths()
         return folder.open(paths[0], threshold=threshold), paths[0], len(paths)
@@ -337,21 +334,9 @@ def _open(
     return stream, file, 1
 
 
-def _check_animation(path: Path, steps: int, window: int) -> None:
-    """Refuse an animation that cannot be written, before the pictures are."""
-    from vrtspike.storage import check_target
-
-    if path.suffix.lower() not in (".gif", ".mp4"):
-        raise ConfigError(
-            "the suffix names no animation", where=path, got=path.suffix, expected=".gif or .mp4"
-        )
-    if window > steps:
-        raise ConfigError(
-            "an animation needs a window within the stream",
-            got=f"--window {window}",
-            expected=f"at most {steps} steps",
-        )
-    check_target(path)
+def _option(name: str) -> str:
+    """Return how an option is written."""
+    return f"--{name.replace('_', '-')}"
 
 
 def _range(text: str) -> tuple[int, int]:

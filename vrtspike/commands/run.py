@@ -31,11 +31,11 @@ def train(
     """Train on Ray; the same as `python ray_jobs/train.py`. A run of the same name continues."""
     with command(json_file, debug) as outcome:
         settings = load(config, overrides)
+        from vrtspike.data.shards import MANIFEST
         from vrtspike.storage import Folder
 
-        shards = Folder.at(settings.data.shards)
-        rendered = settings.scenes is not None and settings.data.layout == "vrtspike"
-        if shards.size("manifest.json") is None and not rendered:
+        prepared = Folder.at(settings.data.shards).size(MANIFEST) is not None
+        if not prepared and settings.rendered is None:
             check_dataset(settings)
         from vrtspike.training.preflight import check_before_ray
         from vrtspike.training.trainer import run_training

@@ -95,14 +95,15 @@ def measure_agreement(clip: Clip, frames: Sequence[int]) -> Agreement:
             for kind in ("blurred", "sharp")
         )
         window = (start + timeline.exposure[0], start + timeline.exposure[1])
-        images = _turned_images(clip, index)
+        image = tfp(stream[slice(*window)], threshold=spike.threshold)
+        images = _turned_images(clip, index, image)
         turns.append(
             {
                 turn: max(_gradient_correlation(image, blurred) for image in found)
                 for turn, found in images.items()
             }
         )
-        lights.append((float(images["as declared"][0].mean()), float(blurred.mean())))
+        lights.append((float(image.mean()), float(blurred.mean())))
         quantum = spike.threshold / timeline.exposure_steps
         expected.append(_expected_correlation(blurred, quantum))
         exposures.append(
@@ -163,8 +164,8 @@ def _around(instant: int, steps: int) -> tuple[int, int]:
     return (instant - reach, instant + reach) if reach else (max(instant - 1, 0), instant or 1)
 
 
-def _turned_images(clip: Clip, index: int) -> dict[Turn, list[Gray]]:
-    """Return the spike average of a frame's exposure, turned in every way.
+def _turned_images(clip: Clip, index: int, image: Gray) -> dict[Turn, list[Gray]]:
+    """Return the spike average of a frame's exposure, `image` as declared, turned in every way.
 
     A wrong stream turns the sensor, a wrong registration the picture: where there is one, a turn
     has an image for both.
@@ -181,12 +182,11 @@ def _turned_images(clip: Clip, index: int) -> dict[Turn, list[Gray]]:
         view = sensor if spike.registration is None else spike.registration.apply(sensor)
         return tfp(view, threshold=spike.threshold)
 
-    declared = read(spike.bit_order)
-    image = average(declared)
     images: dict[Turn, list[Gray]] = {"as declared": [image]}
-    for turn, turned in FLIPS.items():
-        images[turn] = [image[turned]]
-        if spike.registration is not None:
+    images |= {turn: [image[turned]] for turn, turned in FLIPS.items()}
+    if spike.registration is not None:
+        declared = read(spike.bit_order)
+        for turn, turned in FLIPS.items():
             images[turn].append(average(declared[turned]))
     images["bits swapped"] = [average(read("big" if spike.bit_order == "little" else "little"))]
     return images

@@ -14,22 +14,9 @@ from functools import cached_property
 from itertools import pairwise
 from typing import Literal, NamedTuple
 
-from vrtspike.data.clips import (
-    Clip,
-    FrameFiles,
-    Piece,
-)
-from vrtspike.data.info import (
-    INFO_FILE,
-    DatasetInfo,
-)
-from vrtspike.data.layouts import (
-    Kind,
-    Layout,
-    OwnLayout,
-    SequenceFiles,
-    layout_of,
-)
+from vrtspike.data.clips import Clip, FrameFiles, Piece
+from vrtspike.data.info import INFO_FILE, DatasetInfo
+from vrtspike.data.layouts import Kind, Layout, SequenceFiles, layout_of
 from vrtspike.data.likely_layout import missing_info, no_sequence
 from vrtspike.data.spans import Spans, align_log_spans, frame_spans, in_order, stream_spans
 from vrtspike.errors import DataFormatError
@@ -37,6 +24,8 @@ from vrtspike.settings import LayoutName
 from vrtspike.storage import Folder, Stamp
 
 ALIGN_LOG = "align.csv"
+ADVICE: dict[Kind, str] = {"sharp": "deblurring is trained and measured on true sharp frames only"}
+"""What to say of frames that lack a kind of file."""
 MAX_GAP = 1000
 """Frames in a row that may be missing; numbers further apart are not counted frames."""
 ProblemKind = Literal["empty", "missing", "extra", "gap", "stream-size", "align-log"]
@@ -48,6 +37,7 @@ class Problem(NamedTuple):
     kind: ProblemKind
     where: str
     message: str
+    fix: str | None = None
 
 
 @dataclass(frozen=True)
@@ -81,15 +71,8 @@ class Dataset:
         """Index one sequence; a frame that lacks a file of a kind, or a cut `.dat`, is an error."""
         clip, problems = self.inspect(split, sequence)
         for problem in problems:
-            if problem.kind == "gap":
-                continue
-            raise DataFormatError(
-                problem.message,
-                where=problem.where,
-                fix="deblurring is trained and measured on true sharp frames only"
-                if problem.message.startswith("no sharp")
-                else None,
-            )
+            if problem.kind != "gap":
+                raise DataFormatError(problem.message, where=problem.where, fix=problem.fix)
         return clip
 
     def clips(self, split: str) -> tuple[Clip, ...]:
@@ -99,7 +82,7 @@ class Dataset:
     def inspect(self, split: str, sequence: str) -> tuple[Clip, list[Problem]]:
         """Index one sequence: the frames that are whole, and what is wrong with the others."""
         files = self._groups[split, sequence]
-        where = f"{self.folder}/{split}/{sequence}"
+        where = files.where(self.folder)
         info = self.layout.info(self.folder, self.files, files)
         names, problems = self._names(files, info, where)
         if any(problem.kind == "gap" for problem in problems):
@@ -128,7 +111,7 @@ class Dataset:
     ) -> tuple[list[str], list[Problem]]:
         """Return the frames that have a file of every kind, and what the others lack."""
         have: dict[Kind, set[str]] = {kind: set(files.of(kind)) for kind in self.layout.kinds}
-        if info.spike is None or self._has_stream(files):
+        if info.spike is None or files.has_stream:
             have.pop("spike", None)
         if self.layout.sharp_beyond_blurred:
             have["sharp"] &= have["blurred"] | have.get("spike", set())
@@ -148,21 +131,16 @@ class Dataset:
             )
             if lacking and len(names) < most:
                 text = f"no {kind} of {listed(lacking)} ({len(names)} of {len(every)} frames)"
-                problems.append(Problem("missing", f"{where}/{kind}", text))
+                problems.append(Problem("missing", f"{where}/{kind}", text, ADVICE.get(kind)))
             others = set[str]().union(*(n for k, n in have.items() if k != kind))
             alike = len(have) == 2 and len(set(map(len, have.values()))) == 1
             if (len(have) > 2 or alike) and (only := in_order(names - others)):
-                problems.append(
-                    Problem("extra", f"{where}/{kind}", f"only {kind} of {listed(only)}")
-                )
+                text = f"only {kind} of {listed(only)}"
+                problems.append(Problem("extra", f"{where}/{kind}", text))
         if self.layout.numbered and (gaps := _gaps(every)):
             text = f"numbers without a frame: {listed(gaps)}"
             problems.append(Problem("gap", where, text))
         return in_order(set.intersection(*have.values())), problems
-
-    def _has_stream(self, files: SequenceFiles) -> bool:
-        """Tell whether one spike file holds the whole sequence."""
-        return set(files.spike) == {""}
 
     def _steps(
         self, files: SequenceFiles, names: list[str], info: DatasetInfo
@@ -171,7 +149,7 @@ class Dataset:
         if info.spike is None:
             return {}, []
         steps, problems = {}, []
-        stream = self._has_stream(files)
+        stream = files.has_stream
         for name, file in files.spike.items():
             if not stream and name not in names:
                 continue
@@ -191,10 +169,10 @@ class Dataset:
         """Return where each frame's steps are, and the frames whose steps are not there."""
         if info.spike is None:
             return {}, []
-        if not self._has_stream(files):
+        if not files.has_stream:
             return frame_spans({name: files.spike[name] for name in names}, info), []
         (file,) = files.spike.values()
-        if isinstance(self.layout, OwnLayout):
+        if self.layout.aligned:
             log = f"{files.split}/{files.sequence}/{ALIGN_LOG}"
             try:
                 with self.folder.local([log]) as local:
@@ -218,8 +196,15 @@ def _inside(span: tuple[Piece, ...], steps: dict[str, int]) -> bool:
     return all(0 <= piece.start < piece.stop <= steps[piece.file] for piece in span)
 
 
-def open_dataset(where: str | os.PathLike[str], layout: LayoutName = "vrtspike") -> Dataset:
-    """Open a dataset folder; nothing but the list of its files, and its description, is read."""
+def open_dataset(
+    where: Dataset | str | os.PathLike[str], layout: LayoutName = "vrtspike"
+) -> Dataset:
+    """Open a dataset folder; nothing but the list of its files, and its description, is read.
+
+    One that was opened already is not listed again.
+    """
+    if isinstance(where, Dataset):
+        return where
     folder = Folder.at(where)
     if not folder.exists():
         raise DataFormatError(

@@ -19,28 +19,23 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import Field, ValidationError, model_validator
 
 from vrtspike.data.alignment import Timeline
 from vrtspike.data.packed import bytes_per_step
+from vrtspike.data.record import Record, first_fault
 from vrtspike.data.registration import Crop, Homography, Registration
 from vrtspike.errors import ConfigError, DataFormatError
+from vrtspike.settings import Positive
 from vrtspike.storage import write_atomically
 
 INFO_FILE = "dataset.yaml"
 SEQUENCE_FILE = "sequence.yaml"
 
-Positive = Annotated[int, Field(gt=0)]
 PositiveNumber = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
 
-class _Record(BaseModel):
-    """Refuse unknown keys and changes after construction."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
-
-
-class SpikeInfo(_Record):
+class SpikeInfo(Record):
     """Geometry and physics of the spike camera."""
 
     height: Positive
@@ -84,7 +79,7 @@ class SpikeInfo(_Record):
         return bytes_per_step(self.height, self.width)
 
 
-class FrameInfo(_Record):
+class FrameInfo(Record):
     """Geometry of the frames."""
 
     height: Positive
@@ -93,7 +88,7 @@ class FrameInfo(_Record):
     """Columns of a frame."""
 
 
-class DatasetInfo(_Record):
+class DatasetInfo(Record):
     """What is known of a dataset, or of one sequence of it."""
 
     version: Literal[1] = 1
@@ -196,8 +191,7 @@ def parse_info(text: bytes, where: str, changes: tuple[bytes, str] | None = None
     try:
         return DatasetInfo.model_validate(values)
     except ValidationError as error:
-        first = error.errors()[0]
-        key = ".".join(map(str, first["loc"])) or "the file"
+        key, first = first_fault(error)
         raise DataFormatError(
             f"{key}: {first['msg']}", where=where, got=repr(first["input"])[:200]
         ) from error

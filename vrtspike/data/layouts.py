@@ -21,10 +21,10 @@ first pixel in the least significant bit.
 from __future__ import annotations
 
 import re
+from abc import ABC, abstractmethod
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from fnmatch import fnmatchcase
 from pathlib import PurePosixPath
 from typing import Literal, get_args
 
@@ -70,6 +70,15 @@ class SequenceFiles:
     doubled: tuple[str, ...] = ()
     """Further files of a frame that has one already, such as `0.jpg` beside `0.png`."""
 
+    @property
+    def has_stream(self) -> bool:
+        """Tell whether one spike file holds the whole sequence."""
+        return set(self.spike) == {STREAM}
+
+    def where(self, folder: Folder) -> str:
+        """Name the sequence in messages."""
+        return f"{folder}/{self.split}/{self.sequence}"
+
     def of(self, kind: Kind) -> dict[str, str]:
         """Return the files of a kind."""
         files: dict[str, str] = getattr(self, kind)
@@ -80,24 +89,23 @@ Groups = dict[tuple[str, str], SequenceFiles]
 """The sequences of a dataset, by split and name."""
 
 
-class Layout:
+class Layout(ABC):
     """A layout whose frames have a file of each kind, of the same name."""
 
     sharp_beyond_blurred = False
     """There are sharp frames of other instants, too."""
     numbered = False
     """Names that are numbers count the frames without a gap."""
+    aligned = False
+    """A stream of a whole sequence has an align log beside it; else names say the instants."""
 
     def __init__(self, **patterns: str | tuple[str, ...]) -> None:
         self._patterns: dict[str, list[re.Pattern[str]]] = {
             kind: [_compile(p) for p in ([given] if isinstance(given, str) else given)]
             for kind, given in patterns.items()
         }
-
-    @property
-    def kinds(self) -> tuple[Kind, ...]:
-        """Return what a frame consists of."""
-        return tuple(kind for kind in get_args(Kind) if kind in self._patterns)
+        self.kinds: tuple[Kind, ...] = tuple(kind for kind in get_args(Kind) if kind in patterns)
+        """What a frame consists of."""
 
     def group(self, folder: Folder, files: Iterable[str]) -> Groups:
         """Sort files into sequences by split and name; those of no pattern are left out."""
@@ -124,11 +132,11 @@ class Layout:
             for key, kinds in sorted(found.items())
         }
 
+    @abstractmethod
     def info(
         self, folder: Folder, files: Mapping[str, Stamp], sequence: SequenceFiles
     ) -> DatasetInfo:
         """Return what is known of a sequence; may read a header, never a pixel."""
-        return DatasetInfo(frame=_frame_size(folder, sequence), source=type(self).__name__)
 
     def frame_index(self, name: str) -> int:
         """Return the step of the sequence's stream that a frame's name stands for."""
@@ -139,6 +147,7 @@ class OwnLayout(Layout):
     """Ours: a `dataset.yaml`, and a `sequence.yaml` where a sequence differs, say all."""
 
     numbered = True
+    aligned = True
 
     def __init__(self) -> None:
         super().__init__(
@@ -149,14 +158,21 @@ class OwnLayout(Layout):
             sharp="{split}/{sequence}/sharp/{name}.{image}",
             spike=("{split}/{sequence}/spike/{name}.dat", "{split}/{sequence}/spike.dat"),
         )
+        self._usual: tuple[bytes, DatasetInfo] | None = None
 
     def info(
         self, folder: Folder, files: Mapping[str, Stamp], sequence: SequenceFiles
     ) -> DatasetInfo:
         """Read `dataset.yaml` and what the sequence's own file changes in it."""
+        where = folder.name(INFO_FILE)
+        if self._usual is None:
+            text = folder.read(INFO_FILE)
+            self._usual = text, parse_info(text, where)
+        text, usual = self._usual
         own = f"{sequence.split}/{sequence.sequence}/{SEQUENCE_FILE}"
-        changes = (folder.read(own), folder.name(own)) if own in files else None
-        return parse_info(folder.read(INFO_FILE), folder.name(INFO_FILE), changes)
+        if own not in files:
+            return usual
+        return parse_info(text, where, (folder.read(own), folder.name(own)))
 
 
 class SpkGoPro(Layout):
@@ -188,11 +204,9 @@ class SpkGoPro(Layout):
                 got=sequence.sequence,
                 expected="GOPRxxxx_yy_zz with yy >= 1",
             )
-        frame = _frame_size(folder, sequence)
+        frame, spike = _cameras(folder, sequence, 2, rate_hz=1920)
         return DatasetInfo(
-            spike=_coarser(
-                frame, 2, rate_hz=1920, where=f"{folder}/{sequence.split}/{sequence.sequence}"
-            ),
+            spike=spike,
             frame=frame,
             steps_per_frame=8 * averaged,
             exposure=(0, 8 * (averaged - 1) + 1),
@@ -218,11 +232,10 @@ class SpkX4K(Layout):
         self, folder: Folder, files: Mapping[str, Stamp], sequence: SequenceFiles
     ) -> DatasetInfo:
         """Place a window of the exposure's length around the sharp frame."""
-        frame, steps = _frame_size(folder, sequence), self._exposure
+        steps = self._exposure
+        frame, spike = _cameras(folder, sequence, 2, rate_hz=4000)
         return DatasetInfo(
-            spike=_coarser(
-                frame, 2, rate_hz=4000, where=f"{folder}/{sequence.split}/{sequence.sequence}"
-            ),
+            spike=spike,
             frame=frame,
             steps_per_frame=steps,
             exposure=(0, steps),
@@ -257,11 +270,9 @@ class SSDM(Layout):
         self, folder: Folder, files: Mapping[str, Stamp], sequence: SequenceFiles
     ) -> DatasetInfo:
         """Return the published times: 20 guard steps, 97 of exposure, 20 guard steps."""
-        frame = _frame_size(folder, sequence)
+        frame, spike = _cameras(folder, sequence, 4, rate_hz=1920)
         return DatasetInfo(
-            spike=_coarser(
-                frame, 4, rate_hz=1920, where=f"{folder}/{sequence.split}/{sequence.sequence}"
-            ),
+            spike=spike,
             frame=frame,
             steps_per_frame=137,
             exposure=(20, 117),
@@ -289,19 +300,21 @@ class SpikeCV(Layout):
     """Streams without frames, as a `config.yaml` describes them; each is a sequence of one."""
 
     def __init__(self) -> None:
-        super().__init__(spike="{split}/{clip}.dat")
+        super().__init__()
+        self.kinds = ("spike",)
+        self._configs: dict[str, SpikeCVInfo] = {}
 
     def group(self, folder: Folder, files: Iterable[str]) -> Groups:
         """Find the streams that each `config.yaml` names; its folder is the split."""
         files = list(files)
         found: Groups = {}
         for config in (PurePosixPath(f) for f in files if PurePosixPath(f).name == CONFIG_FILE):
-            pattern = PurePosixPath(self._described(folder, str(config)).stream_pattern)
+            described = self._described(folder, str(config))
             split = str(config.parent)  # "." at the root
             for file in sorted(files):
                 path = PurePosixPath(file)
-                if path.is_relative_to(config.parent) and _fits(
-                    path.relative_to(config.parent), pattern
+                if path.is_relative_to(config.parent) and described.names(
+                    path.relative_to(config.parent)
                 ):
                     key = split, path.stem
                     found[key] = SequenceFiles(*key, spike={path.stem: file})
@@ -330,8 +343,10 @@ class SpikeCV(Layout):
         )
 
     def _described(self, folder: Folder, config: str) -> SpikeCVInfo:
-        with folder.local([config]) as local:
-            return read_spikecv((local / config).parent)
+        if config not in self._configs:
+            with folder.local([config]) as local:
+                self._configs[config] = read_spikecv((local / config).parent)
+        return self._configs[config]
 
 
 def layout_of(name: LayoutName) -> Layout:
@@ -373,16 +388,6 @@ def layout_of(name: LayoutName) -> Layout:
             return SpikeCV()
 
 
-def _fits(path: PurePosixPath, pattern: PurePosixPath) -> bool:
-    """Tell whether a pattern with `*`, `?` and `[` in its last part names a stream."""
-    *folders, name = pattern.parts
-    if list(path.parts[:-1]) != folders:
-        return False
-    if not set(name) & set("*?["):
-        return path.name == name
-    return path.suffix.lower() == ".dat" and fnmatchcase(path.name, name)
-
-
 def _first(ranks: dict[int, dict[str, str]] | None) -> dict[str, str]:
     """Return the files of the first pattern that fits any."""
     return ranks[min(ranks)] if ranks else {}
@@ -401,19 +406,21 @@ def _compile(pattern: str) -> re.Pattern[str]:
     return re.compile(text)
 
 
-def _coarser(frame: FrameInfo, scale: int, rate_hz: float, where: str) -> SpikeInfo:
-    """Return a spike camera of threshold 2 whose pixels are `scale` frame pixels wide."""
+def _cameras(
+    folder: Folder, sequence: SequenceFiles, scale: int, rate_hz: float
+) -> tuple[FrameInfo, SpikeInfo]:
+    """Return a sequence's frames, and a spike camera of threshold 2, `scale` times coarser."""
+    frame = _frame_size(folder, sequence)
     if frame.height % scale or frame.width % scale:
         raise DataFormatError(
             "the frames do not divide into the layout's spike pixels",
-            where=where,
+            where=sequence.where(folder),
             got=f"{frame.height}x{frame.width}",
             expected=f"multiples of {scale}",
             fix="use the frames as they were published, not cropped or resized",
         )
-    return SpikeInfo(
-        height=frame.height // scale, width=frame.width // scale, rate_hz=rate_hz, threshold=2
-    )
+    rows, columns = frame.height // scale, frame.width // scale
+    return frame, SpikeInfo(height=rows, width=columns, rate_hz=rate_hz, threshold=2)
 
 
 def _frame_size(folder: Folder, sequence: SequenceFiles) -> FrameInfo:
@@ -427,6 +434,4 @@ def _frame_size(folder: Folder, sequence: SequenceFiles) -> FrameInfo:
             refusal = refusal or DataFormatError(
                 "unreadable image", where=folder.name(file), got=one_line(error)
             )
-    raise refusal or DataFormatError(
-        "no frame", where=f"{folder}/{sequence.split}/{sequence.sequence}"
-    )
+    raise refusal or DataFormatError("no frame", where=sequence.where(folder))

@@ -7,9 +7,8 @@ holds one micro-batch.
 
 One dataset covers a segment of the run that fits into `SEGMENT_BYTES`; a thread starts the next one
 while the last `AHEAD` micro-batches of the present one wait. Segments, because Ray Data's scheduler
-runs in a thread of this process and spins, holding Python's lock half of the time, as long as its
-tasks have made more than it may read: a long dataset more than doubled a training step (2.3 s
-instead of 1.0 s on 2 cores). A segment is made in one go, and then its scheduler ends.
+runs in a thread of this process and spins, with Python's lock, as long as its tasks have made more
+than it may read, which slows training. A segment is made in one go, and then its scheduler ends.
 
 Ray Data never sees a whole machine: each rank's dataset may use `cpus` CPUs, which must be free of
 training workers (see `vrtspike.training.preflight`).

@@ -11,14 +11,13 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 
-from vrtspike.data.alignment import Timeline
 from vrtspike.data.clips import Clip
-from vrtspike.data.dataset import open_dataset
+from vrtspike.data.dataset import Dataset, open_dataset
 from vrtspike.data.shards import VERSION, PrepareSettings, Refusal, Shape, digest
 from vrtspike.errors import DataFormatError, VrtSpikeError
 
-Camera = tuple[str, str] | None
-"""Colour and light of a spike camera; none: there is none."""
+Camera = tuple[str, str]
+"""Colour and light of a spike camera."""
 
 
 @dataclass(frozen=True)
@@ -40,7 +39,6 @@ class Job:
     """One sequence to prepare: its clip, the windows of each shard, and the shards' files."""
 
     clip: Clip
-    timeline: Timeline | None
     shards: tuple[tuple[str, tuple[Window, ...]], ...]
     shape: Shape
     key: str
@@ -56,12 +54,12 @@ class Plan:
     inputs: str
 
 
-def plan_jobs(source: str | os.PathLike[str], settings: PrepareSettings) -> Plan:
+def plan_jobs(source: Dataset | str | os.PathLike[str], settings: PrepareSettings) -> Plan:
     """Lay out the samples and shards of every sequence without reading a pixel."""
     dataset = open_dataset(source, settings.layout)
     plan = Plan(str(dataset.folder), [], [], "")
     shapes: dict[str, Shape] = {}
-    cameras: list[Camera] = []
+    camera: Camera | None = None
     for split in settings.splits:
         number = 0
         for sequence in dataset.sequences(split):
@@ -69,7 +67,8 @@ def plan_jobs(source: str | os.PathLike[str], settings: PrepareSettings) -> Plan
                 clip = dataset.clip(split, sequence)
                 windows, shape = _windows(clip, settings, split == settings.splits[0])
                 _check_shape(clip, shape, shapes.setdefault(split, shape))
-                _check_camera(clip, cameras)
+                camera = camera or _camera(clip)
+                _check_camera(clip, camera)
             except VrtSpikeError as error:
                 plan.refused.append(Refusal(sequence=f"{split}/{sequence}", reason=str(error)))
                 continue
@@ -82,8 +81,7 @@ def plan_jobs(source: str | os.PathLike[str], settings: PrepareSettings) -> Plan
             info = clip.info.model_dump(mode="json")
             spans = [frame.spikes for frame in clip.frames]  # an align log decides them
             key = digest([VERSION, info, dataset.stamps(clip), spans])
-            timeline = clip.info.timeline if clip.info.spike else None
-            plan.jobs.append(Job(clip, timeline, named, shape, key))
+            plan.jobs.append(Job(clip, named, shape, key))
     inputs = [
         (job.key, [(f, [w.name("") for w in ws]) for f, ws in job.shards]) for job in plan.jobs
     ]
@@ -144,16 +142,19 @@ def _check_shape(clip: Clip, shape: Shape, first: Shape) -> None:
         )
 
 
-def _check_camera(clip: Clip, first: list[Camera]) -> None:
-    """Refuse a sequence whose spike camera sees otherwise than that of the first one."""
+def _camera(clip: Clip) -> Camera:
+    """Return what the spike camera of a sequence sees."""
     spike = clip.info.spike
-    camera = None if spike is None else (spike.color, spike.light)
-    first.extend([] if first else [camera])
-    if camera != first[0]:
+    return ("no spikes", "") if spike is None else (spike.color, spike.light)
+
+
+def _check_camera(clip: Clip, first: Camera) -> None:
+    """Refuse a sequence whose spike camera sees otherwise than that of the first one."""
+    if (camera := _camera(clip)) != first:
         raise DataFormatError(
             "the sequence's spike camera is of another kind than that of the first one",
             where=clip.where,
-            got=camera or "none",
-            expected=first[0] or "none",
+            got=" ".join(camera).strip(),
+            expected=" ".join(first).strip(),
             fix="make a dataset of each kind",
         )

@@ -24,6 +24,7 @@ import ray.data
 from numpy.typing import NDArray
 
 from vrtspike.data.clips import Clip, read_frames, read_spikes
+from vrtspike.data.dataset import Dataset
 from vrtspike.data.pipeline import quiet_ray_data
 from vrtspike.data.plan import Job, Plan, Window, plan_jobs
 from vrtspike.data.shards import (
@@ -50,10 +51,15 @@ Report = Callable[[int, int], None]
 _NO_SPIKES = np.zeros((1, 0, 0, 0), np.bool_)
 
 
-def prepare_data(settings: DataSettings, progress: Report | None = None) -> Manifest:
-    """Prepare the training and validation splits that a configuration's data section names."""
+def prepare_data(
+    settings: DataSettings, progress: Report | None = None, *, dataset: Dataset | None = None
+) -> Manifest:
+    """Prepare the training and validation splits that a configuration's data section names.
+
+    `dataset` is its source, where that has been opened already.
+    """
     return prepare(
-        settings.source,
+        dataset or settings.source,
         settings.shards,
         layout=settings.layout,
         frames=settings.frames,
@@ -67,7 +73,7 @@ def prepare_data(settings: DataSettings, progress: Report | None = None) -> Mani
 
 
 def prepare(
-    source: str | os.PathLike[str],
+    source: Dataset | str | os.PathLike[str],
     shards: str | os.PathLike[str],
     *,
     layout: LayoutName = "vrtspike",
@@ -100,7 +106,7 @@ def prepare(
             present = present.model_copy(update={"source": plan.source})
             _write_manifest(folder, present)
         return present
-    _check_refusals(plan.refused, allow_refused, plan.source)
+    _check_refusals(plan, plan.refused, allow_refused)
     folder.remove(MANIFEST)
     tell(0, len(plan.jobs))
     written: dict[str, list[ShardFile]] = {}
@@ -112,7 +118,9 @@ def prepare(
             files = [ShardFile.model_validate(file) for file in json.loads(result["files"])]
             written[result["sequence"]] = files
         tell(done, len(plan.jobs))
-    _check_refusals(refused, allow_refused, plan.source)
+    _check_refusals(plan, refused, allow_refused)
+    for refusal in refused:
+        logger.warning("refused %s: %s", refusal.sequence, refusal.reason)
     refused.sort(key=lambda refusal: refusal.sequence)
     manifest = _manifest(plan, settings, written, refused)
     _remove_strays(folder, manifest)
@@ -162,13 +170,13 @@ def _prepare_numbered(row: dict[str, Any], jobs: list[Job], shards: Folder) -> d
     What a disk or a network does is no fault of the sequence, and ends the job.
     """
     job = jobs[int(row["number"])]
-    name = f"{job.clip.split}/{job.clip.sequence}"
+    name, files, reason = job.clip.name, list[ShardFile](), ""
     try:
         files = prepare_sequence(job, shards)
     except (DataFormatError, ConfigError) as error:
-        return {"sequence": name, "files": "[]", "reason": str(error)}
+        reason = str(error)
     dumped = json.dumps([file.model_dump() for file in files])
-    return {"sequence": name, "files": dumped, "reason": ""}
+    return {"sequence": name, "files": dumped, "reason": reason}
 
 
 def prepare_sequence(job: Job, shards: Folder) -> list[ShardFile]:
@@ -180,28 +188,32 @@ def prepare_sequence(job: Job, shards: Folder) -> list[ShardFile]:
         keys[file] = digest([job.key, job.shape.model_dump(), names])
         if (noted := _noted(shards, file, keys[file])) is not None:
             known[file] = noted
-    if len(known) < len(job.shards):
-        with ExitStack() as stack:
+    missing = [(file, windows) for file, windows in job.shards if file not in known]
+    with ExitStack() as stack:
+        if missing:
             with _no_fault_of_the_data():
-                clip = stack.enter_context(job.clip.local())
-            frames = _RecentFrames(clip)
-            for file, windows in job.shards:
-                if file not in known:
-                    content = encode_shard(_row(job, window, frames) for window in windows)
-                    with _no_fault_of_the_data():
-                        shards.write(file, content)
-                    known[file] = ShardFile(
-                        file=file,
-                        rows=len(windows),
-                        bytes=len(content),
-                        sha256=hashlib.sha256(content).hexdigest(),
-                        timeline=job.timeline,
-                        threshold=job.clip.info.spike.threshold if job.clip.info.spike else None,
-                    )
-                    note = {"key": keys[file], **known[file].model_dump(mode="json")}
-                    with _no_fault_of_the_data():
-                        shards.write(_note_of(file), json.dumps(note).encode())
+                frames = _RecentFrames(stack.enter_context(job.clip.local()))
+        for file, windows in missing:
+            content = encode_shard(_row(job, window, frames) for window in windows)
+            known[file] = _shard_file(job, file, len(windows), content)
+            note = {"key": keys[file], **known[file].model_dump(mode="json")}
+            with _no_fault_of_the_data():
+                shards.write(file, content)
+                shards.write(_note_of(file), json.dumps(note).encode())
     return [known[file] for file, _ in job.shards]
+
+
+def _shard_file(job: Job, file: str, rows: int, content: bytes) -> ShardFile:
+    """Return what the manifest says of a shard."""
+    info = job.clip.info
+    return ShardFile(
+        file=file,
+        rows=rows,
+        bytes=len(content),
+        sha256=hashlib.sha256(content).hexdigest(),
+        timeline=None if info.spike is None else info.timeline,
+        threshold=None if info.spike is None else info.spike.threshold,
+    )
 
 
 @contextmanager
@@ -261,8 +273,8 @@ def _row(job: Job, window: Window, frames: _RecentFrames) -> dict[str, Any]:
     """Cut one sample out of a sequence."""
     shape, scale = job.shape, job.clip.info.spike_scale or 1
     top, left = window.top or 0, window.left or 0
-    grid = (slice(None), slice(top // scale, top // scale + shape.hs))
     pixels = (slice(None), slice(top, top + shape.h), slice(left, left + shape.w))
+    rows = slice(top // scale, top // scale + shape.hs)
     columns = slice(left // scale, left // scale + shape.ws)
     blurred, sharp, spikes = frames.window(window.start, window.start + shape.t)
     return {
@@ -271,15 +283,14 @@ def _row(job: Job, window: Window, frames: _RecentFrames) -> dict[str, Any]:
         "start": window.start,
         "blurred": blurred[pixels].tobytes(),
         "sharp": sharp[pixels].tobytes(),
-        "spikes": pack_spikes(spikes[:, *grid, columns]).tobytes(),
+        "spikes": pack_spikes(spikes[:, :, rows, columns]).tobytes(),
     }
 
 
 def _remove_strays(shards: Folder, manifest: Manifest) -> None:
     """Delete shards of earlier settings that the manifest does not know."""
     known = {shard.file for split in manifest.splits.values() for shard in split.shards}
-    files = shards.listing()
-    for file in files:
+    for file in shards.listing():
         shard = str(PurePosixPath(file).with_suffix(".parquet"))
         if file.endswith(".json") and shard not in known and _is_note(shards, file, shard):
             shards.remove(shard)
@@ -299,18 +310,16 @@ def _write_manifest(shards: Folder, manifest: Manifest) -> None:
     shards.write(MANIFEST, (manifest.model_dump_json() + "\n").encode())
 
 
-def _check_refusals(refused: list[Refusal], allowed: int, source: str) -> None:
-    """Name the refused sequences, or fail when there are more than the user accepts."""
+def _check_refusals(plan: Plan, refused: list[Refusal], allowed: int) -> None:
+    """Fail when more sequences are refused than the user accepts."""
     if len(refused) > allowed:
         first = refused[0]
         raise DataFormatError(
             f"{len(refused)} sequences cannot be prepared, first {first.sequence}: {first.reason}",
-            where=source,
+            where=plan.source,
             expected=f"at most {allowed} (data.allow_refused)",
             fix="repair or remove them (`vrtspike validate` lists all), or raise the limit",
         )
-    for refusal in refused:
-        logger.warning("refused %s: %s", refusal.sequence, refusal.reason)
 
 
 def _manifest(
@@ -322,19 +331,13 @@ def _manifest(
     """Put together what was written; every split must have samples of one shape."""
     splits: dict[str, Split] = {}
     for name in settings.splits:
-        jobs = [
-            job
-            for job in plan.jobs
-            if job.clip.split == name and f"{name}/{job.clip.sequence}" in written
-        ]
+        jobs = [job for job in plan.jobs if job.clip.split == name and job.clip.name in written]
         if not jobs:
             raise DataFormatError(f"no sequence of split {name!r} could be prepared")
         files: list[ShardFile] = []
         samples: list[SampleRef] = []
         for job in jobs:
-            for file, (_, windows) in zip(
-                written[f"{name}/{job.clip.sequence}"], job.shards, strict=True
-            ):
+            for file, (_, windows) in zip(written[job.clip.name], job.shards, strict=True):
                 samples += [
                     SampleRef(id=w.name(job.clip.sequence), shard=len(files), row=row)
                     for row, w in enumerate(windows)

@@ -15,21 +15,18 @@ from typing import Annotated, Literal
 import numpy as np
 from jaxtyping import Bool
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
+from vrtspike.data.record import Record
 from vrtspike.errors import DataFormatError
+from vrtspike.settings import Positive
 
-Positive = Annotated[int, Field(gt=0)]
 Row = tuple[float, float, float]
 MAX_CONDITION = 1e12
 """Condition number of a matrix beyond which its inverse means nothing in double precision."""
 
 
-class _Record(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
-
-
-class Crop(_Record):
+class Crop(Record):
     """A rectangle of the sensor, in its pixels."""
 
     kind: Literal["crop"] = "crop"
@@ -59,7 +56,7 @@ class Crop(_Record):
             )
 
 
-class Homography(_Record):
+class Homography(Record):
     """A projective map from the frame to the sensor."""
 
     kind: Literal["homography"] = "homography"

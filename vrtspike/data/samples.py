@@ -61,8 +61,8 @@ class SampleReader:
             rows, columns = slice(0, shape.hs), slice(0, shape.ws)
             timeline = split.timeline(index)
             bits = sample.spike_bits(slice(*timeline.exposure), rows, columns)
-            arrays |= _voxels(bits, self.bins, timeline)
-            arrays["steps"] = arrays["steps"] / self._threshold_ratio(index)
+            voxels = _voxels(bits, self.bins, timeline)
+            arrays |= self._compared(voxels, index)
         return stack_samples([arrays])
 
     def augmentation(self, draw: Draw) -> Augmentation:
@@ -93,15 +93,17 @@ class SampleReader:
             rows, columns = augmentation.on_grid(info.spike_scale or 1)
             bits = sample.spike_bits(drawn.window(timeline), rows, columns)
             bits = raise_threshold(bits, drawn.threshold_factor, rng)
-            arrays |= augmented_voxels(bits, self.bins, timeline, augmentation)
-            ratio = drawn.threshold_factor * self._threshold_ratio(draw.index)
-            arrays["steps"] = arrays["steps"] / ratio
+            voxels = augmented_voxels(bits, self.bins, timeline, augmentation)
+            arrays |= self._compared(voxels, draw.index, drawn.threshold_factor)
         return arrays
 
-    def _threshold_ratio(self, index: int) -> float:
-        """Return a sample's threshold over that of the first sequence."""
+    def _compared(
+        self, voxels: dict[str, NDArray[Any]], index: int, factor: int = 1
+    ) -> dict[str, NDArray[Any]]:
+        """Divide the steps by the sample's threshold over that of the first sequence."""
         split, info = self._split()
-        return split.threshold(index) / info.camera.threshold
+        ratio = factor * split.threshold(index) / info.camera.threshold
+        return voxels | {"steps": voxels["steps"] / ratio}
 
     def _split(self) -> tuple[Split, DatasetInfo]:
         return _known_split(self.shards, self.split, self.fingerprint)

@@ -25,10 +25,11 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import ValidationError
 
 from vrtspike.data.alignment import Timeline
 from vrtspike.data.info import DatasetInfo
+from vrtspike.data.record import Record
 from vrtspike.errors import DataFormatError
 from vrtspike.settings import LayoutName
 from vrtspike.storage import Folder
@@ -47,12 +48,6 @@ SCHEMA = pa.schema(
 )
 
 Bytes = NDArray[np.uint8]
-
-
-class Record(BaseModel):
-    """Refuse unknown keys and changes."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
 
 class Shape(Record):

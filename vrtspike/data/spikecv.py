@@ -11,17 +11,20 @@ that are not known here are kept in `model_extra`.
 from __future__ import annotations
 
 import os
-from pathlib import Path
+from fnmatch import fnmatchcase
+from pathlib import Path, PurePosixPath
 from typing import Annotated
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
+from vrtspike.data.record import first_fault
 from vrtspike.data.source import file_size, unreadable
 from vrtspike.data.stream import SpikeStream
 from vrtspike.errors import DataFormatError
 
 CONFIG_FILE = "config.yaml"
+ALL_STREAMS = "*.dat"
 LABEL_TYPES = {
     0.0: "raw",
     1.0: "reconstruction",
@@ -94,11 +97,15 @@ class SpikeCVInfo(BaseModel):
         """Return the kinds of labels in words."""
         return tuple(LABEL_TYPES[number] for number in self.labeled_data_type)
 
-    @property
-    def stream_pattern(self) -> str:
-        """Return which files below the folder are streams."""
-        name = self.filename or "*.dat"
-        return f"{self.data_field_identifier}/{name}" if self.data_field_identifier else name
+    def names(self, path: PurePosixPath) -> bool:
+        """Tell whether a file, by its path below the folder, is one of the streams."""
+        *folders, name = self._pattern.parts
+        if list(path.parts[:-1]) != folders:
+            return False
+        if not set(name) & set("*?["):
+            return path.name == name
+        hidden = path.name.startswith(".")
+        return path.suffix.lower() == ".dat" and not hidden and fnmatchcase(path.name, name)
 
     def stream_paths(self) -> tuple[Path, ...]:
         """Return the `.dat` files, sorted; none is an error."""
@@ -109,20 +116,26 @@ class SpikeCVInfo(BaseModel):
                 where=folder,
                 expected=f"the folder that {CONFIG_FILE} calls data_field_identifier",
             )
-        name = self.filename or "*.dat"
-        if set(name) & set("*?["):
-            found = [p for p in folder.glob(name) if p.suffix.lower() == ".dat" and p.is_file()]
-            paths = sorted(path for path in found if not path.name.startswith("."))
-        else:
-            paths = [path for path in (folder / name,) if path.is_file()]
+        inner = self.folder / self._pattern.parent
+        files = (file for file in (inner.iterdir() if inner.is_dir() else ()) if file.is_file())
+        paths = [
+            file
+            for file in sorted(files)
+            if self.names(PurePosixPath(file.relative_to(self.folder).as_posix()))
+        ]
         if not paths:
             raise DataFormatError(
                 "the dataset holds no stream",
                 where=folder,
-                expected=name,
+                expected=self.filename or ALL_STREAMS,
                 fix=f"correct filename or data_field_identifier in {CONFIG_FILE}",
             )
         return tuple(paths)
+
+    @property
+    def _pattern(self) -> PurePosixPath:
+        """Return the name, or the pattern, of the streams below the folder."""
+        return PurePosixPath(self.data_field_identifier or "", self.filename or ALL_STREAMS)
 
     def open(
         self, path: Path, *, rate_hz: float | None = None, threshold: float | None = None
@@ -158,8 +171,7 @@ def read_spikecv(folder: str | os.PathLike[str]) -> SpikeCVInfo:
     try:
         return SpikeCVInfo.model_validate({**values, "folder": folder})
     except ValidationError as error:
-        first = error.errors()[0]
-        key = ".".join(map(str, first["loc"])) or "the file"
+        key, first = first_fault(error)
         missing = first["type"] == "missing"
         raise DataFormatError(
             f"{key}: {'the key is missing' if missing else first['msg']}",

@@ -84,7 +84,7 @@ def _check_sequence(
         where = str(error.where or dataset.folder.name(place))
         kind: FindingKind = "image" if error.what == "unreadable image" else "layout"
         return [Finding(kind, where, str(error), place)], SequenceCheck(split, sequence, 0, None)
-    findings = [Finding(*problem, sequence=place) for problem in problems]
+    findings = [Finding(p.kind, p.where, p.message, place) for p in problems]
     findings += _check_grid(indexed, place)
     agreement = None
     with indexed.local() as clip:

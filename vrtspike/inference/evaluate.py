@@ -20,7 +20,7 @@ from torch import Tensor
 
 import vrtspike
 from vrtspike.data.clips import Clip, read_frames, read_spikes
-from vrtspike.data.dataset import open_dataset
+from vrtspike.data.dataset import Dataset, open_dataset
 from vrtspike.data.info import DatasetInfo
 from vrtspike.data.voxelize import bin_steps, normalize_voxels, voxelize
 from vrtspike.inference.controls import controls
@@ -38,7 +38,7 @@ MAX_PANELS = 12
 
 
 def evaluate(
-    dataset: str | os.PathLike[str],
+    dataset: Dataset | str | os.PathLike[str],
     split: str,
     models: Mapping[str, Restorer],
     settings: EvaluationSettings,
@@ -70,7 +70,7 @@ def evaluate(
             frames += scorer.rows
             if clip.sequence in chosen:
                 panels.append(scorer.panel())
-    protocol = _protocol(dataset, split, clips, settings, models)
+    protocol = _protocol(split, clips, settings, models)
     return Results(split=split, protocol=protocol, frames=frames, panels=panels)
 
 
@@ -223,7 +223,6 @@ def _camera(info: DatasetInfo) -> dict[str, Any]:
 
 
 def _protocol(
-    dataset: str | os.PathLike[str],
     split: str,
     clips: tuple[Clip, ...],
     settings: EvaluationSettings,
@@ -233,7 +232,7 @@ def _protocol(
     info = clips[0].info
     return {
         "vrtspike": vrtspike.__version__,
-        "dataset": str(dataset),
+        "dataset": str(clips[0].folder),
         "source": info.source,
         "split": split,
         "sequences": len(clips),

@@ -99,7 +99,7 @@ def ensure_data(config: Config) -> Manifest:
     if Folder.at(data.shards).size(MANIFEST) is None:
         from vrtspike.data.prepare import prepare_data
 
-        scenes = config.scenes if data.layout == "vrtspike" else None
+        scenes = config.rendered
         if scenes is not None and Folder.at(data.source).size(INFO_FILE) is None:
             from vrtspike.simulate.distributed import simulate_scenes
 

@@ -5,13 +5,14 @@ In: uint8 RGB images `(h, w, 3)`. Out: places, colour-coded error maps, and what
 
 from __future__ import annotations
 
-import base64
 import io
 from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Float, UInt8
 from PIL import Image as PillowImage
+
+from vrtspike.viz.page import image_uri
 
 Image = UInt8[np.ndarray, "h w 3"]
 
@@ -66,4 +67,4 @@ def data_uri(image: Image) -> str:
     else:
         PillowImage.fromarray(image).save(file, format="WEBP", quality=88)
     kind = "png" if lossless else "webp"
-    return f"data:image/{kind};base64,{base64.b64encode(file.getvalue()).decode()}"
+    return image_uri(kind, file.getvalue())

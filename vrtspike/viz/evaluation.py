@@ -37,15 +37,15 @@ def run_evaluation(
     if out.exists() and not out.is_dir():
         raise ConfigError("the results need a folder", where=out, got="a file")
     split = config.evaluation.split
-    open_dataset(config.data.source, config.data.layout).sequences(split)
+    dataset = open_dataset(config.data.source, config.data.layout)
+    dataset.sequences(split)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     models = {name: Restorer.load(run, device) for name, run in runs.items()}
     results = evaluate(
-        config.data.source,
+        dataset,
         split,
         models,
         config.evaluation,
-        layout=config.data.layout,
         weights_dir=config.loss.weights_dir,
         device=device,
         progress=progress,

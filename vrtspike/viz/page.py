@@ -5,6 +5,7 @@ Styles and scripts lie beside this file. Nothing is fetched from a network.
 
 from __future__ import annotations
 
+import base64
 from html import escape
 from importlib.resources import files
 
@@ -33,6 +34,11 @@ def page(title: str, sections: str, style: str = "") -> str:
 </body>
 </html>
 """
+
+
+def image_uri(kind: str, content: bytes) -> str:
+    """Return an encoded image (`png`, `webp`, `jpeg`) as a URI that holds it."""
+    return f"data:image/{kind};base64,{base64.b64encode(content).decode()}"
 
 
 def header(kind: str, title: str, about: str) -> str:

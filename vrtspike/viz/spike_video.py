@@ -43,6 +43,23 @@ def write_animation(
     """
     path = Path(path)
     threshold = usable_threshold(stream, threshold)
+    check_animation(path, len(stream), window=window, stride=stride, fps=fps)
+    starts = range(0, len(stream) - window + 1, stride)
+    frames = (
+        to_picture(average_image(stream, start, start + window, threshold)) for start in starts
+    )
+    with whole_file(path) as temporary:
+        if path.suffix.lower() == ".gif":
+            _write_gif(temporary, frames, fps)
+        else:
+            _write_mp4(temporary, frames, fps)
+    return len(starts)
+
+
+def check_animation(
+    path: Path, steps: int, *, window: int = 32, stride: int = 8, fps: float = 25.0
+) -> None:
+    """Refuse an animation that cannot be made of a stream of so many steps."""
     suffix = path.suffix.lower()
     if suffix not in (".gif", ".mp4"):
         raise ConfigError(
@@ -51,22 +68,12 @@ def write_animation(
     most = GIF_MAX_FPS if suffix == ".gif" else 1000
     if not (math.isfinite(fps) and 0 < fps <= most):
         raise ConfigError("impossible rate of frames", got=fps, expected=f"more than 0, to {most}")
-    if stride < 1 or not 1 <= window <= len(stream):
+    if stride < 1 or not 1 <= window <= steps:
         raise ConfigError(
             "no frame can be made of the stream",
             got=f"window {window}, stride {stride}",
-            expected=f"a window of 1 to {len(stream)} steps, a stride of 1 or more",
+            expected=f"a window of 1 to {steps} steps, a stride of 1 or more",
         )
-    starts = range(0, len(stream) - window + 1, stride)
-    frames = (
-        to_picture(average_image(stream, start, start + window, threshold)) for start in starts
-    )
-    with whole_file(path) as temporary:
-        if suffix == ".gif":
-            _write_gif(temporary, frames, fps)
-        else:
-            _write_mp4(temporary, frames, fps)
-    return len(starts)
 
 
 def _write_gif(path: Path, frames: Iterator[Picture], fps: float) -> None:

@@ -8,7 +8,6 @@ average over its exposure (TFP), with the geometry and the times that they were 
 
 from __future__ import annotations
 
-import base64
 import io
 from collections import Counter
 from collections.abc import Iterable
@@ -27,7 +26,8 @@ from vrtspike.data.findings import Finding, SequenceCheck, Validation
 from vrtspike.data.info import DatasetInfo
 from vrtspike.errors import VrtSpikeError
 from vrtspike.storage import write_atomically
-from vrtspike.viz.page import header, page, tiles
+from vrtspike.viz.page import header, image_uri, page, tiles
+from vrtspike.viz.spikes import to_picture
 
 SHOWN_SEQUENCES = 24
 SHOWN_FINDINGS = 500
@@ -219,8 +219,7 @@ def _exposure_average(clip: Clip) -> UInt8[np.ndarray, "h w"]:
     total = np.zeros(spike.grid, np.int64)
     for spikes in iter_spikes(clip, 0, start, stop):
         total += spikes.sum(axis=0, dtype=np.int32)
-    gray = total * (spike.threshold / (stop - start))
-    return np.asarray((gray.clip(0, 1) * 255).round().astype(np.uint8))
+    return to_picture(total * (spike.threshold / (stop - start)))
 
 
 def thumbnail_uri(image: Picture) -> str:
@@ -229,7 +228,7 @@ def thumbnail_uri(image: Picture) -> str:
     small.thumbnail(THUMBNAIL, Image.Resampling.BOX)
     file = io.BytesIO()
     small.save(file, format="JPEG", quality=85)
-    return f"data:image/jpeg;base64,{base64.b64encode(file.getvalue()).decode()}"
+    return image_uri("jpeg", file.getvalue())
 
 
 def _table(heads: Iterable[str], rows: Iterable[list[str]], style: str) -> str:
