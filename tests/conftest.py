@@ -27,7 +27,7 @@ def shared() -> Path:
     return folder
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def tiny() -> ModelSettings:
     """Return the settings of a model with every part, as small as parts can be."""
     return ModelSettings(

@@ -42,7 +42,7 @@ ALLOWED = {
         "inference",
         "viz",
     },
-    "bench": FOUNDATION | {"cluster", "data", "model", "simulate", "training"},
+    "bench": FOUNDATION | {"cluster", "data", "model", "losses", "simulate", "training"},
 }
 """What each part may import; one that is not listed (cli, commands, demo) may import everything."""
 
@@ -53,6 +53,8 @@ NEEDS_RAY = {
     "simulate/distributed.py",
     "training/worker.py",
     "training/trainer.py",
+    "training/inputs.py",
+    "training/watch.py",
 }
 
 FILES = sorted(PACKAGE.rglob("*.py"))

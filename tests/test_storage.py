@@ -26,6 +26,8 @@ NOBODY = "s3://key:secret@b/x?endpoint_override=127.0.0.1:1&scheme=http&region=u
         (lambda f: f.sha256("a"), "cannot read the file"),
         (lambda f: f.write("a", b""), "cannot write the file"),
         (lambda f: f.remove("a"), "cannot delete the file"),
+        (Folder.folders, "cannot list the folder"),
+        (Folder.clear, "cannot delete the folder"),
     ],
 )
 def test_a_store_that_does_not_answer_is_one_clear_line(
@@ -35,7 +37,8 @@ def test_a_store_that_does_not_answer_is_one_clear_line(
         raise OSError("When doing HeadObject: curlCode: 7,\nCouldn't connect to server")
 
     class Silent:
-        get_file_info = open_input_file = open_output_stream = delete_file = refuse
+        get_file_info = open_input_file = open_output_stream = refuse
+        delete_file = delete_dir = refuse
 
     monkeypatch.setattr(Folder, "_system", (Silent(), "b/x"))
     with pytest.raises(DataFormatError, match=f"{what}.*Couldn't connect") as caught:
@@ -113,3 +116,65 @@ def test_empty_folders(tmp_path: Path) -> None:
     (tmp_path / "full/below/file").write_bytes(b"")
     (tmp_path / "empty/.file").write_bytes(b"")
     assert Folder.at(tmp_path).empty_folders() == ["empty", "empty/below", "full/ba"]
+
+
+@pytest.fixture(params=["disk", "store"])
+def folder(request: pytest.FixtureRequest, tmp_path: Path) -> Folder:
+    """Return a folder that is not there yet, on this machine and in an object store."""
+    if request.param == "disk":
+        return Folder.at(tmp_path / "new")
+    return Folder.at(request.getfixturevalue("bucket").format(tmp_path.name))
+
+
+def test_folders_below_a_folder(folder: Folder) -> None:
+    assert folder.folders() == [] and not folder.exists()
+    folder.clear()
+    folder.below("b b").write("c/file", b"1")
+    folder.write("a/file", b"2")
+    folder.write("file", b"3")
+    folder.write(".hidden/file", b"4")
+    assert folder.folders() == ["a", "b b"] and folder.below("b b").folders() == ["c"]
+    assert folder.below("b b/c").read("file") == b"1"
+    folder.below("b b").clear()
+    assert folder.folders() == ["a"] and list(folder.listing()) == ["a/file", "file"]
+    folder.clear()
+    assert folder.folders() == [] and not folder.exists()
+
+
+def test_a_stream_writes_all_or_nothing(folder: Folder) -> None:
+    with folder.stream("a/file") as sink:
+        sink.write(b"12")
+        sink.write(memoryview(b"345"))
+    assert folder.read("a/file") == b"12345"
+    for size in (3, 12 << 20):
+        with pytest.raises(RuntimeError, match="stop"), folder.stream("a/new") as sink:
+            sink.write(bytes(size))
+            raise RuntimeError("stop")
+        assert list(folder.listing()) == ["a/file"]
+    # On a disk what was there before stays; a store has deleted it.
+    with (
+        pytest.raises(DataFormatError, match="cannot write the file"),
+        folder.stream("a/file") as s,
+    ):
+        s.write(b"7")
+        raise OSError("the disk is full")
+    assert folder.remote or folder.read("a/file") == b"12345"
+    if not folder.remote:
+        assert [path.name for path in (folder.path / "a").iterdir()] == ["file"]
+
+
+@pytest.mark.parametrize(
+    ("where", "folder", "name"),
+    [
+        ("a/b.bin", "a", "b.bin"),
+        ("b.bin", ".", "b.bin"),
+        ("/b.bin", "/", "b.bin"),
+        ("a?b/c", "a?b", "c"),
+        ("s3://k:s@b/a/c.bin?region=x/y", "s3://k:s@b/a?region=x/y", "c.bin"),
+        ("s3://b/a%20b/c%20d", "s3://b/a%20b", "c d"),
+    ],
+)
+def test_a_file_by_its_folder(where: str, folder: str, name: str) -> None:
+    assert Folder.of_file(where) == (Folder(folder), name)
+    if folder not in (".", "/"):
+        assert Folder(folder).below(name) == Folder(where)

@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 
 from vrtspike import __version__
-from vrtspike.commands import data, measure, run
+from vrtspike.commands import checkpoints, data, measure, run
 from vrtspike.commands.console import say
 
 app = typer.Typer(
@@ -31,6 +31,8 @@ for command in (
     measure.describe,
     run.train,
     run.evaluate,
+    checkpoints.checkpoints,
+    checkpoints.export,
     run.demo,
 ):
     app.command()(command)
@@ -38,6 +40,7 @@ for command in (
 bench = typer.Typer(help="Measure this machine.", no_args_is_help=True)
 bench.command("model")(measure.bench_model)
 bench.command("data")(measure.bench_data)
+bench.command("scaling")(measure.bench_scaling)
 app.add_typer(bench, name="bench")
 
 

@@ -23,6 +23,7 @@ from pydantic import BaseModel
 
 from vrtspike.errors import ResourceError
 from vrtspike.settings import Config
+from vrtspike.storage import Folder
 
 logger = logging.getLogger(__name__)
 
@@ -59,19 +60,36 @@ def connect() -> Iterator[str]:
         if address:
             ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
         else:
-            ray.init(
-                address="local",
-                include_dashboard=False,
-                object_store_memory=object_store_bytes(),
-                log_to_driver=False,
-                logging_level=logging.ERROR,
-            )
+            with _apart():
+                ray.init(
+                    address="local",
+                    include_dashboard=False,
+                    object_store_memory=object_store_bytes(),
+                    log_to_driver=False,
+                    logging_level=logging.ERROR,
+                )
     except (OSError, ValueError, RuntimeError, ray.exceptions.RayError) as error:
         raise _refusal(address, error) from error
     try:
         yield ray.get_runtime_context().gcs_address
     finally:
         ray.shutdown()
+
+
+@contextmanager
+def _apart() -> Iterator[None]:
+    """Start processes in a group of their own: a signal to ours (by `timeout`, say) is for this
+    process, which then has them save."""
+    ours = os.getpgrp()
+    if os.getpid() in (ours, os.getsid(0)):
+        # It leads the group, and could not come back.
+        yield
+        return
+    os.setpgid(0, 0)
+    try:
+        yield
+    finally:
+        os.setpgid(0, ours)
 
 
 def _refusal(address: str, error: Exception) -> ResourceError:
@@ -127,6 +145,12 @@ def resolve_path(
     if in_uploaded_copy(folder, environment) and (written or not (folder / path).exists()):
         folder = (Path.home() if home is None else home) / "vrtspike"
     return folder / path
+
+
+def resolve_place(where: str) -> Folder:
+    """Return a folder by its path, made absolute, or by its URI."""
+    folder = Folder.at(where)
+    return folder if folder.remote else Folder(str(resolve_path(folder.path)))
 
 
 def resolve_paths(

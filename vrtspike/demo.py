@@ -23,6 +23,7 @@ from vrtspike.cluster import connect
 from vrtspike.errors import ConfigError
 from vrtspike.progress import clock_text
 from vrtspike.settings import Config
+from vrtspike.storage import local_path
 
 TRAIN_SCRIPT = Path("ray_jobs/train.py")
 
@@ -71,7 +72,7 @@ def plan(path: Path, config: Config, overrides: Sequence[str] = ()) -> list[Phas
             fix="run the demo in a checkout of vrtspike",
         )
     common = ("--config", str(path), *(o for o in overrides if not o.startswith("run.name=")))
-    out = config.run.root / config.run.name
+    out = local_path(config.run.root, "a demo") / config.run.name
     train = ("python", str(TRAIN_SCRIPT), *common)
     return [
         Phase("scenes", ("vrtspike", "simulate", *common)),
@@ -93,7 +94,9 @@ def run_demo(phases: Sequence[Phase], say: Callable[[str], None]) -> tuple[int, 
     """Run the phases on one Ray; return the first exit status that is not 0, and the seconds."""
     seconds: dict[str, float] = {}
     with connect() as address:
-        environment = {**os.environ, "RAY_ADDRESS": address}
+        # The machine of a demo stays: nobody needs to watch whether it is taken away.
+        watcher = {"RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0"}
+        environment = {**watcher, **os.environ, "RAY_ADDRESS": address}
         for number, phase in enumerate(phases, 1):
             say(f"[{number}/{len(phases)}] {shlex.join(phase.command)}")
             started = time.monotonic()

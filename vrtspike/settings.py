@@ -49,8 +49,9 @@ class RunSettings(Section):
 
     name: str = "run"
     """Folder of the run under `root`; a run of the same name continues where it stopped."""
-    root: Path = Path("runs")
-    """Folder of all runs; shared by all nodes on a cluster."""
+    root: Place = Path("runs")
+    """Folder of all runs: a path, which all nodes of a cluster must share, or a URI such as
+    s3://bucket/runs."""
     seed: int = 0
     """Seed of initialisation, sample order and every random draw."""
     max_failures: Annotated[int, Field(ge=0)] = 3
@@ -321,6 +322,9 @@ class TrainSettings(Section):
 
     workers: Positive = 1
     """Training processes (ranks); one a GPU, or several on CPU."""
+    min_workers: Positive | None = None
+    """Fewest workers with which the run goes on when others are lost, until they are back; the
+    batch stays the same. Null: all are needed."""
     gpu: bool = True
     """One GPU a worker (NCCL); false trains on CPU (gloo)."""
     cpus_per_worker: Annotated[float, Field(gt=0)] = 1.0
@@ -337,6 +341,9 @@ class TrainSettings(Section):
     """Arithmetic of the forward and backward pass; master weights and loss stay float32."""
     compile: bool = False
     """torch.compile each block."""
+    shard_over: Literal["all", "node"] = "all"
+    """Which workers share the weights: all of them (FSDP), or those of a node, so that only
+    gradients cross between nodes (hybrid FSDP: more memory, less communication)."""
     reshard: bool = True
     """Drop a block's gathered weights after its forward pass and gather them again for the backward
     pass: less memory, more communication."""
@@ -348,14 +355,15 @@ class TrainSettings(Section):
     """Decay of the optimiser's moments."""
     weight_decay: Annotated[float, Field(ge=0)] = 0.0
     """Decoupled weight decay."""
-    schedule: Literal["cosine", "multistep", "constant"] = "cosine"
+    schedule: Literal["cosine", "cosine_restarts", "multistep", "constant"] = "cosine"
     """Learning rate after the warm-up."""
     warmup_steps: Annotated[int, Field(ge=0)] = 0
     """Steps over which the learning rate rises linearly."""
     min_lr: Annotated[float, Field(ge=0)] = 1e-7
-    """Last learning rate of the cosine."""
+    """Last learning rate of a cosine."""
     milestones: tuple[Fraction, ...] = (0.5, 0.75)
-    """Multistep: where the learning rate halves, as fractions of `steps`."""
+    """Where the learning rate halves (multistep) or starts again (cosine_restarts), as fractions of
+    `steps`, rising."""
     flow_lr_scale: Annotated[float, Field(ge=0)] = 0.125
     """Learning rate of the flow and deformable layers over `lr`."""
     freeze_flow_steps: Annotated[int, Field(ge=0)] = 20_000
@@ -376,6 +384,25 @@ class TrainSettings(Section):
     """Steps between lines of metrics.jsonl."""
     max_bad_steps: Annotated[int, Field(ge=0)] = 10
     """Non-finite steps in a row that are skipped before the run fails."""
+    hang_timeout_s: Annotated[float, Field(gt=0)] = 900.0
+    """Seconds without any progress after which the workers are started anew, and the one that the
+    others waited for is named."""
+    storage_timeout_s: Annotated[float, Field(ge=0)] = 600.0
+    """Seconds for which writing the last checkpoint and the weights is tried again when storage is
+    full or away; other checkpoints are tried again at their next turn."""
+
+    @property
+    def micro_batch(self) -> int:
+        """Return the samples of one micro-batch of one worker."""
+        return self.batch // (self.workers * self.accumulation)
+
+    @model_validator(mode="after")
+    def _values_fit(self) -> Self:
+        if self.min_workers is not None and self.min_workers > self.workers:
+            raise ValueError(f"min_workers {self.min_workers} is more than workers {self.workers}")
+        if list(self.milestones) != sorted(set(self.milestones)):
+            raise ValueError(f"milestones {self.milestones} do not rise")
+        return self
 
 
 class EvaluationSettings(Section):

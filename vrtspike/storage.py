@@ -19,7 +19,8 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
+from urllib.parse import quote, unquote
 
 import pyarrow as pa
 from pyarrow import fs
@@ -35,6 +36,14 @@ class Stamp(NamedTuple):
 
     size: int
     modified: int
+
+
+class Sink(Protocol):
+    """What a file is written to."""
+
+    def write(self, data: bytes | memoryview, /) -> object:
+        """Append bytes."""
+        ...
 
 
 def is_remote(where: str | os.PathLike[str]) -> bool:
@@ -75,6 +84,16 @@ class Folder:
     where: str
 
     @classmethod
+    def of_file(cls, where: str | os.PathLike[str]) -> tuple[Folder, str]:
+        """Return the folder that the file at a path or URI is in, and the file's name in it."""
+        text = cls.at(where).where
+        if not is_remote(text):
+            return cls(os.path.dirname(text) or "."), os.path.basename(text)
+        place, question, options = text.partition("?")
+        folder, _, name = place.rpartition("/")
+        return cls(folder + question + options), unquote(name)
+
+    @classmethod
     def at(cls, where: str | os.PathLike[str]) -> Folder:
         """Return the folder at a path or URI; nothing is read yet."""
         text = str(where)
@@ -105,6 +124,13 @@ class Folder:
         """Return this folder so that processes that run elsewhere find it."""
         return self if self.remote else Folder(str(self.path.absolute()))
 
+    def below(self, name: str) -> Folder:
+        """Return a folder below this one, whether or not it is there; options of a URI stay."""
+        if not self.remote:
+            return Folder(f"{self.where.rstrip('/')}/{name}")
+        place, question, options = self.where.partition("?")
+        return Folder(f"{place.rstrip('/')}/{quote(name)}{question}{options}")
+
     def name(self, file: str) -> str:
         """Return the full name of a file, for messages."""
         return f"{self}/{file}"
@@ -133,6 +159,23 @@ class Folder:
             }
             found = {k: v for k, v in found.items() if not any(map(_hidden, k.split("/")))}
         return dict(sorted(found.items()))
+
+    def folders(self) -> list[str]:
+        """Return the visible folders right below this one, sorted; none where there is no folder.
+
+        In an object store these are the beginnings of names that end at a slash.
+        """
+        with self._doing("cannot list the folder"):
+            if not self.remote:
+                if not self.path.exists():
+                    return []
+                names = [entry.name for entry in os.scandir(self.path) if entry.is_dir()]
+            else:
+                system, root = self._system
+                selector = fs.FileSelector(root, allow_not_found=True)
+                infos = system.get_file_info(selector)
+                names = [info.base_name for info in infos if info.type == fs.FileType.Directory]
+        return sorted(name for name in names if not _hidden(name))
 
     def empty_folders(self) -> list[str]:
         """Return the visible folders without a file below; an object store has none."""
@@ -175,13 +218,31 @@ class Folder:
 
     def write(self, file: str, content: bytes) -> None:
         """Write a file, whole or not at all."""
+        with self.stream(file) as sink:
+            sink.write(content)
+
+    @contextlib.contextmanager
+    def stream(self, file: str) -> Iterator[Sink]:
+        """Write a file piece by piece; a block that fails leaves none of this name in a store, and
+        the one that was there before on this machine."""
         with self._doing("cannot write the file", file):
             if not self.remote:
-                write_atomically(self.path / file, content)
+                with _atomic_stream(self.path / file) as sink:
+                    yield sink
                 return
             system, root = self._system
-            with system.open_output_stream(f"{root}/{file}") as stream:
-                stream.write(content)
+            sink = system.open_output_stream(f"{root}/{file}")
+            try:
+                yield sink
+                sink.close()
+            except BaseException:
+                # pyarrow cannot abandon a stream: closed or forgotten, it makes an object of what
+                # was written.
+                with contextlib.suppress(Exception):
+                    sink.close()
+                with contextlib.suppress(Exception):
+                    system.delete_file(f"{root}/{file}")
+                raise
 
     def remove(self, file: str) -> None:
         """Delete a file, if it is there."""
@@ -191,6 +252,16 @@ class Folder:
                 return
             system, root = self._system
             system.delete_file(f"{root}/{file}")
+
+    def clear(self) -> None:
+        """Delete this folder and all that is in it, if it is there."""
+        with self._doing("cannot delete the folder"):
+            if not self.remote:
+                _delete_tree(self.path)
+                return
+            system, root = self._system
+            with contextlib.suppress(FileNotFoundError):
+                system.delete_dir(root)
 
     def sha256(self, file: str) -> str:
         """Return the SHA-256 of a file."""
@@ -264,6 +335,13 @@ class Folder:
 
 def write_atomically(path: Path, content: bytes) -> None:
     """Write a file so that a reader sees the old one or the whole new one, also after a crash."""
+    with _atomic_stream(path) as file:
+        file.write(content)
+
+
+@contextlib.contextmanager
+def _atomic_stream(path: Path) -> Iterator[Sink]:
+    """Give a file to write to that takes its name, on the disk for good, when the block ends."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -271,9 +349,16 @@ def write_atomically(path: Path, content: bytes) -> None:
             f"cannot make the folder: {error.strerror}", where=path.parent
         ) from error
     with whole_file(path) as temporary, temporary.open("wb") as file:
-        file.write(content)
+        yield file
         file.flush()
         os.fsync(file.fileno())
+
+
+def _delete_tree(folder: Path) -> None:
+    """Delete a folder; others may be deleting files of it at the same time."""
+    while folder.exists():
+        with contextlib.suppress(FileNotFoundError):
+            shutil.rmtree(folder)
 
 
 def sha256_of(path: Path) -> str:

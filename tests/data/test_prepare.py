@@ -11,12 +11,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from vrtspike import storage
 from vrtspike.data.clips import read_frames, read_spikes
 from vrtspike.data.dataset import open_dataset
 from vrtspike.data.samples import SampleReader
 from vrtspike.data.shards import MANIFEST, Manifest, read_manifest, read_sample
 from vrtspike.errors import DataFormatError, ResourceError, VrtSpikeError
+from vrtspike.storage import Folder
 
 Prepare = Callable[..., Manifest]
 
@@ -76,23 +76,23 @@ def test_killed_at_any_file_and_started_again_it_ends_with_the_same_bytes(
 ) -> None:
     prepare(source, tmp_path / "whole")
     expected = contents(tmp_path / "whole")
-    write = storage.write_atomically
+    write = Folder.write
     for allowed in range(len(expected)):
         left = allowed
 
-        def failing(path: Path, content: bytes) -> None:
+        def failing(folder: Folder, file: str, content: bytes) -> None:
             nonlocal left
             if not left:
                 raise KeyboardInterrupt
             left -= 1
-            write(path, content)
+            write(folder, file, content)
 
         target = tmp_path / f"killed{allowed}"
-        monkeypatch.setattr(storage, "write_atomically", failing)
+        monkeypatch.setattr(Folder, "write", failing)
         with pytest.raises(KeyboardInterrupt):
             prepare(source, target)
         assert not (target / MANIFEST).exists()
-        monkeypatch.setattr(storage, "write_atomically", write)
+        monkeypatch.setattr(Folder, "write", write)
         prepare(source, target)
         assert contents(target) == expected
 
@@ -209,17 +209,17 @@ def test_files_of_others_in_the_folder_are_kept(
 def test_a_fault_of_the_disk_refuses_no_sequence(
     prepare: Prepare, source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    write = storage.write_atomically
+    write = Folder.write
 
-    def failing(path: Path, content: bytes) -> None:
-        if path.name == "00001.parquet":
-            raise DataFormatError("cannot write the file: No space left on device", where=path)
-        write(path, content)
+    def failing(folder: Folder, file: str, content: bytes) -> None:
+        if file.endswith("00001.parquet"):
+            raise DataFormatError("cannot write the file: No space left on device", where=file)
+        write(folder, file, content)
 
-    monkeypatch.setattr(storage, "write_atomically", failing)
+    monkeypatch.setattr(Folder, "write", failing)
     with pytest.raises(ResourceError, match="No space left"):
         prepare(source, tmp_path / "shards", allow_refused=3)
-    monkeypatch.setattr(storage, "write_atomically", write)
+    monkeypatch.setattr(Folder, "write", write)
     assert prepare(source, tmp_path / "shards", allow_refused=3).refused == ()
 
 

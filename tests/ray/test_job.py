@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import secrets
 import shutil
@@ -11,8 +12,10 @@ import subprocess
 import sys
 import tempfile
 import time
+import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
@@ -88,6 +91,17 @@ def submit(cluster: dict[str, str], checkout: Path, *arguments: str) -> tuple[in
     return done.returncode, done.stdout + done.stderr
 
 
+def dashboard(cluster: dict[str, str], page: str) -> dict[str, Any]:
+    """Return what Ray's dashboard knows."""
+    request = urllib.request.Request(
+        f"{cluster['RAY_API_SERVER_ADDRESS']}/{page}",
+        headers={"Authorization": f"Bearer {cluster['RAY_AUTH_TOKEN']}"},
+    )
+    with urllib.request.urlopen(request, timeout=30) as answer:
+        found: dict[str, Any] = json.load(answer)
+        return found
+
+
 def test_a_submitted_job_trains_from_a_fresh_checkout(
     cluster: dict[str, str], repository: Path
 ) -> None:
@@ -98,6 +112,7 @@ def test_a_submitted_job_trains_from_a_fresh_checkout(
     kept = Path(cluster["HOME"]) / "vrtspike"
     assert str(kept) in log
     assert (kept / "runs/x/export/model.safetensors").is_file()
+    assert "x" in [run["name"] for run in dashboard(cluster, "api/train/v2/runs/v1")["train_runs"]]
 
 
 def test_a_refused_job_fails_with_one_line(cluster: dict[str, str], repository: Path) -> None:

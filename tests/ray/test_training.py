@@ -22,8 +22,8 @@ from vrtspike.errors import ConfigError, ResourceError
 from vrtspike.losses import LossTerms
 from vrtspike.model import build_model
 from vrtspike.settings import Config
+from vrtspike.storage import Folder
 from vrtspike.training.checkpoint import checkpoint_steps
-from vrtspike.training.folder import RunFolder
 from vrtspike.training.journal import read_journal
 from vrtspike.training.optim import build_optimizer, learning_rate, set_learning_rate
 from vrtspike.training.preflight import check_data
@@ -74,19 +74,19 @@ def make_config(
 @pytest.fixture(scope="module")
 def whole(make_config: Callable[..., Config]) -> Path:
     """Return the folder of a run that nothing interrupted."""
-    return run_training(make_config("whole"))
+    return run_training(make_config("whole")).path
 
 
-def losses(run: Path) -> list[float]:
-    records = [record for record in read_journal(run) if record["kind"] == "train"]
-    assert [record["step"] for record in records] == list(range(1, STEPS + 1))
+def losses(run: Path, steps: int = STEPS) -> list[float]:
+    records = [r for r in read_journal(Folder.at(run)) if r["kind"] == "train"]
+    assert [record["step"] for record in records] == list(range(1, steps + 1))
     return [record["loss"] for record in records]
 
 
 def shards_of(run: Path) -> dict[str, bytes]:
     """Return the tensors of the last checkpoint, as the ranks wrote them."""
     folder = run / "checkpoints" / f"step_{STEPS:08d}"
-    return {path.name: path.read_bytes() for path in folder.glob("*.distcp")}
+    return {path.name: path.read_bytes() for path in folder.glob("rank_*")}
 
 
 def assert_equal_runs(run: Path, whole: Path) -> None:
@@ -103,7 +103,9 @@ def after_step(run: Path, step: int, act: Callable[[], None]) -> threading.Threa
     def wait() -> None:
         deadline = time.monotonic() + 200
         while time.monotonic() < deadline:
-            if any(r["kind"] == "train" and r["step"] >= step for r in read_journal(run)):
+            if any(
+                r["kind"] == "train" and r["step"] >= step for r in read_journal(Folder.at(run))
+            ):
                 act()
                 return
             time.sleep(0.02)
@@ -114,15 +116,15 @@ def after_step(run: Path, step: int, act: Callable[[], None]) -> threading.Threa
 
 
 def test_a_run_leaves_what_it_should(whole: Path, make_config: Callable[..., Config]) -> None:
-    assert checkpoint_steps(whole / "checkpoints") == [6, 4, 2]
+    assert checkpoint_steps(Folder.at(whole / "checkpoints")) == [6, 4, 2]
     assert load_config(whole / "config.yaml").run.name == "whole"
-    values = [r for r in read_journal(whole) if r["kind"] == "val"]
+    values = [r for r in read_journal(Folder.at(whole)) if r["kind"] == "val"]
     assert [value["step"] for value in values] == [4, 6]
     assert {path.name for path in whole.iterdir()} == {
-        *("config.yaml", "metrics.jsonl", "tensorboard", "checkpoints", "export")
+        *("config.yaml", "metrics.jsonl", "tensorboard", "checkpoints", "export", ".lock")
     }
     started = time.monotonic()
-    assert run_training(make_config("whole")) == whole
+    assert run_training(make_config("whole")).path == whole
     assert time.monotonic() - started < 5
 
 
@@ -131,7 +133,7 @@ def test_two_workers_train_as_one_process_would(
 ) -> None:
     # Dropped paths differ by rank, so this run has none.
     config = make_config("no_drop", model__drop_path=0.0, train__validate_every=0)
-    run = run_training(config)
+    run = run_training(config).path
     assert losses(run) == pytest.approx(reference_losses(config), rel=1e-4)
 
 
@@ -163,7 +165,7 @@ def reference_losses(config: Config) -> list[float]:
     scale = VoxelScale(2.0, config.data.voxels)
     found = []
     for step in range(train.steps):
-        draws = micro_batch(config.run.seed, samples, Share(train.batch, 1, 1), step, 0)
+        draws = micro_batch(config.run.seed, samples, Share(train.batch, train.batch, 1), step, 0)
         blurred, sharp, voxels = to_device(reader.training(draws), torch.device("cpu"), scale)
         optimizer.zero_grad()
         loss, _ = terms(model(blurred, voxels), sharp)
@@ -193,30 +195,31 @@ def test_stopped_and_continued_is_bit_equal(
     make_config: Callable[..., Config], whole: Path
 ) -> None:
     config = make_config("stopped")
-    folder = RunFolder(config.run.root / "stopped")
-    thread = after_step(folder.path, 3, lambda: os.kill(os.getpid(), signal.SIGTERM))
+    folder = config.run.root / "stopped"
+    thread = after_step(folder, 3, lambda: os.kill(os.getpid(), signal.SIGTERM))
     with pytest.raises(SystemExit) as stop:
         run_training(config)
     thread.join()
     assert stop.value.code == 128 + signal.SIGTERM
-    assert 3 <= checkpoint_steps(folder.checkpoints)[0] < STEPS
-    assert not folder.export.exists() and not folder.stop.exists()
-    assert_equal_runs(run_training(config), whole)
+    assert 3 <= checkpoint_steps(Folder.at(folder / "checkpoints"))[0] < STEPS
+    assert not (folder / "export").exists()
+    assert_equal_runs(run_training(config).path, whole)
 
 
 def test_a_killed_worker_costs_no_step_and_changes_nothing(
     make_config: Callable[..., Config], whole: Path
 ) -> None:
     config = make_config("killed")
-    folder = RunFolder(config.run.root / "killed")
 
     def kill() -> None:
         os.kill(training_processes()[0], signal.SIGKILL)
 
-    thread = after_step(folder.path, 3, kill)
-    run = run_training(config)
+    thread = after_step(config.run.root / "killed", 3, kill)
+    run = run_training(config).path
     thread.join()
-    starts = [record["step"] for record in read_journal(run) if record["kind"] == "start"]
+    starts = [
+        record["step"] for record in read_journal(Folder.at(run)) if record["kind"] == "start"
+    ]
     assert starts == [0, 2] or starts == [0, 4]
     assert_equal_runs(run, whole)
 
@@ -245,14 +248,19 @@ def training_processes() -> list[int]:
 def test_another_number_of_workers_goes_on_alike(
     make_config: Callable[..., Config], whole: Path
 ) -> None:
-    changes = {"model__drop_path": 0.0, "train__validate_every": 0}
+    steps = 20
+    changes = {"model__drop_path": 0.0, "train__validate_every": 0, "train__steps": steps}
     config = make_config("fewer", **changes)
-    thread = after_step(config.run.root / "fewer", 2, lambda: os.kill(os.getpid(), signal.SIGTERM))
-    with pytest.raises(SystemExit):
-        run_training(config)
-    thread.join()
-    run = run_training(make_config("fewer", **changes, train__workers=1))
-    assert losses(run) == pytest.approx(reference_losses(config), rel=1e-4)
+    for step, workers in ((2, 2), (10, 1)):
+        run = config.run.root / "fewer"
+        thread = after_step(run, step, lambda: os.kill(os.getpid(), signal.SIGTERM))
+        with pytest.raises(SystemExit):
+            run_training(make_config("fewer", **changes, train__workers=workers))
+        thread.join()
+    run_training(config)
+    ranks = [r["world_size"] for r in read_journal(Folder.at(run)) if r["kind"] == "start"]
+    assert ranks == [2, 1, 2]
+    assert losses(run, steps) == pytest.approx(reference_losses(config), rel=1e-3)
 
 
 @pytest.mark.slow

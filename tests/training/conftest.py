@@ -2,35 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pytest
 import torch
 import torch.distributed as dist
-from torch import Tensor, nn
+from torch import nn
 
+from tests.training.two_blocks import TwoBlocks
 from vrtspike.training.parallel import parallelize
 
-
-class TwoBlocks(nn.Module):
-    """Restore frames by two convolutions, one of which has the name of a flow network."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.spynet = nn.Conv2d(3, 4, 3, padding=1)
-        self.head = nn.Conv2d(4, 3, 3, padding=1)
-        self.unused = nn.Parameter(torch.ones(3))
-        self.dropout = nn.Dropout(0.1)
-
-    def blocks(self) -> list[nn.Module]:
-        return [self.spynet, self.head]
-
-    def forward(self, blurred: Tensor, voxels: Tensor | None = None) -> Tensor:
-        frames = blurred.flatten(0, 1)
-        change = self.head(torch.tanh(self.dropout(self.spynet(frames))))
-        if voxels is not None:
-            change = change * voxels.flatten(0, 1).mean(1, keepdim=True)
-        return blurred + change.view(blurred.shape)
+MakeSharded = Callable[[Callable[[], nn.Module]], nn.Module]
 
 
 @pytest.fixture
@@ -49,7 +31,17 @@ def plain() -> TwoBlocks:
 
 
 @pytest.fixture
-def sharded(alone: None) -> nn.Module:
-    """Return the same model, sharded over one rank."""
+def make_sharded(alone: None) -> MakeSharded:
+    """Return a function that shards what a builder makes over one rank."""
+
+    def make(build: Callable[[], nn.Module]) -> nn.Module:
+        return parallelize(build, torch.device("cpu"), compile_blocks=False, reshard=True)
+
+    return make
+
+
+@pytest.fixture
+def sharded(make_sharded: MakeSharded) -> nn.Module:
+    """Return the model of `plain`, sharded over one rank."""
     torch.manual_seed(0)
-    return parallelize(TwoBlocks(), torch.device("cpu"), compile_blocks=False, reshard=True)
+    return make_sharded(TwoBlocks)

@@ -8,9 +8,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from tests.training.conftest import MakeSharded
 from vrtspike.config import load_config
 from vrtspike.model import build_model
-from vrtspike.training.parallel import full_weights, parallelize
+from vrtspike.training.parallel import full_weights
 
 FUSIONS = ("temporal", "window", "concat", "early")
 
@@ -27,7 +28,7 @@ def trained(model: nn.Module, clip: tuple[Tensor, Tensor]) -> nn.Module:
 
 
 @pytest.mark.parametrize("fusion", FUSIONS)
-def test_sharded_equals_plain(fusion: str, repository: Path, alone: None) -> None:
+def test_sharded_equals_plain(fusion: str, repository: Path, make_sharded: MakeSharded) -> None:
     overrides = [
         f"model.fusion={fusion}",
         "model.channels=8",
@@ -39,10 +40,12 @@ def test_sharded_equals_plain(fusion: str, repository: Path, alone: None) -> Non
     ]
     settings = load_config(repository / "configs" / "model" / "small.yaml", overrides).model
     torch.manual_seed(0)
+    plain = build_model(settings)
+    torch.manual_seed(0)
+    sharded = make_sharded(lambda: build_model(settings))
     clip = (torch.rand(1, 2, 3, 16, 16), torch.rand(1, 3, 4, 8, 8))
-    plain, sharded = build_model(settings), build_model(settings)
-    sharded.load_state_dict(plain.state_dict())
-    parallelize(sharded, torch.device("cpu"), compile_blocks=False, reshard=True)
+    for name, weight in full_weights(sharded).items():
+        assert torch.equal(weight, plain.state_dict()[name])
     trained(plain, clip)
     weights = full_weights(trained(sharded, clip))
     for name, weight in plain.state_dict().items():

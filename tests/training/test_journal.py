@@ -1,83 +1,122 @@
-"""metrics.jsonl has every step once; notes of the run's folder travel whole."""
+"""metrics.jsonl has every step once, on a disk and in an object store."""
 
 from __future__ import annotations
 
 import json
+import os
+from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 
-from vrtspike.errors import CheckpointError, VrtSpikeError
-from vrtspike.training.folder import RunFolder
-from vrtspike.training.journal import Journal, read_journal
-from vrtspike.training.trainer import _Tail
+from vrtspike.errors import ResourceError
+from vrtspike.storage import Folder
+from vrtspike.training.folder import only_one
+from vrtspike.training.journal import METRICS, Journal, read_journal
 
 
-def write_steps(folder: Path, resumed: int, last: int) -> None:
-    journal = Journal(folder, resumed=resumed, tensorboard=False)
+@pytest.fixture(params=["disk", "store"])
+def run(request: pytest.FixtureRequest, tmp_path: Path) -> Folder:
+    """Return the folder of a run."""
+    if request.param == "disk":
+        return Folder.at(tmp_path)
+    pattern: str = request.getfixturevalue("bucket")
+    return Folder.at(pattern.format(f"journal/{tmp_path.name}"))
+
+
+def write_steps(run: Folder, resumed: int, last: int) -> None:
+    journal = Journal(run, resumed=resumed, tensorboard=False)
     for step in range(resumed + 1, last + 1):
-        journal.write("train", step, loss=1.0 / step)
+        record = journal.write("train", step, loss=1.0 / step)
+        assert record == {"kind": "train", "step": step, "loss": 1.0 / step}
     journal.close()
 
 
-def test_a_continued_run_has_every_step_once(tmp_path: Path) -> None:
-    write_steps(tmp_path, 0, 7)
-    with (tmp_path / "metrics.jsonl").open("a") as file:
-        file.write('{"kind": "train", "st')
-    write_steps(tmp_path, 5, 9)
-    assert [record["step"] for record in read_journal(tmp_path)] == list(range(1, 10))
+def test_a_continued_run_has_every_step_once(run: Folder) -> None:
+    write_steps(run, 0, 7)
+    run.write(METRICS, run.read(METRICS) + b'{"kind": "train", "st')
+    write_steps(run, 5, 9)
+    assert [record["step"] for record in read_journal(run)] == list(range(1, 10))
+
+
+def test_what_was_published_is_there_though_the_process_dies(run: Folder) -> None:
+    journal = Journal(run, resumed=0)
+    journal.write("train", 1, loss=0.5)
+    journal.publish()
+    assert [record["step"] for record in read_journal(run)] == [1]
+    assert any(name.startswith("tensorboard/") for name in run.listing())
+    journal.close()
 
 
 def test_numbers_that_json_does_not_know_are_null(tmp_path: Path) -> None:
-    journal = Journal(tmp_path, resumed=0, tensorboard=False)
-    journal.write("train", 1, loss=float("nan"), grad_norm=float("inf"), skipped=1)
+    journal = Journal(Folder.at(tmp_path), resumed=0, tensorboard=False)
+    nan, infinity = float("nan"), float("inf")
+    journal.write("train", 1, loss=nan, terms={"l1": nan, "l2": 1.0}, grad_norm=infinity, skipped=1)
     journal.close()
-    line = (tmp_path / "metrics.jsonl").read_text()
-    assert json.loads(line) == {
-        "kind": "train",
-        "step": 1,
-        "loss": None,
-        "grad_norm": None,
-        "skipped": 1,
-    }
+    line = json.loads((tmp_path / METRICS).read_text())
+    assert (line["loss"], line["grad_norm"], line["skipped"]) == (None, None, 1)
+    assert line["terms"] == {"l1": None, "l2": 1.0}
 
 
-def test_the_driver_reads_each_record_once_also_over_a_restart(tmp_path: Path) -> None:
-    tail = _Tail(tmp_path / "metrics.jsonl")
-    assert tail.read() == []
-    write_steps(tmp_path, 0, 3)
-    assert [record["step"] for record in tail.read()] == [1, 2, 3]
-    with (tmp_path / "metrics.jsonl").open("a") as file:
-        file.write('{"kind": "train", ')
-        file.flush()
-        assert tail.read() == []
-        file.write('"step": 4}\n')
-    assert [record["step"] for record in tail.read()] == [4]
-    write_steps(tmp_path, 2, 3)
-    assert [record["step"] for record in tail.read()] == [1, 2, 3]
-
-
-def test_tensorboard_gets_the_curves(tmp_path: Path) -> None:
+def test_tensorboard_gets_the_curves_and_the_pictures(tmp_path: Path) -> None:
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-    journal = Journal(tmp_path, resumed=0)
-    journal.write("train", 1, loss=0.5)
+    journal = Journal(Folder.at(tmp_path), resumed=0)
+    journal.write("train", 1, loss=0.5, terms={"charbonnier": 0.25})
     journal.write("val", 1, psnr=30.0)
+    journal.picture("restored", 1, np.zeros((4, 6, 3), np.uint8))
     journal.close()
     events = EventAccumulator(str(tmp_path / "tensorboard"))
     events.Reload()
-    assert sorted(events.Tags()["scalars"]) == ["train/loss", "val/psnr"]
+    assert sorted(events.Tags()["scalars"]) == ["train/loss", "train/terms/charbonnier", "val/psnr"]
     assert events.Scalars("val/psnr")[0].value == 30.0
+    (picture,) = events.Images("restored")
+    assert (picture.width, picture.height) == (6, 4)
 
 
-@pytest.mark.parametrize("kind", [CheckpointError, VrtSpikeError])
-def test_an_error_reaches_the_driver_whole(tmp_path: Path, kind: type[VrtSpikeError]) -> None:
-    folder = RunFolder(tmp_path)
-    assert folder.reported_failure() is None
-    error = kind("what", where=tmp_path, got=1, expected=2, fix="so")
-    folder.report_failure(error)
-    folder.report_failure(VrtSpikeError("a later one"))
-    found = folder.reported_failure()
-    assert type(found) is kind and str(found) == str(error)
-    folder.clear_notes()
-    assert folder.reported_failure() is None
+def test_a_run_is_locked_until_its_holder_ends(tmp_path: Path) -> None:
+    run = Folder.at(tmp_path)
+    with only_one(run), pytest.raises(ResourceError, match="being trained already"), only_one(run):
+        pass
+    with only_one(run):
+        pass
+
+
+def test_a_store_that_is_away_costs_no_record(
+    bucket: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    from vrtspike.errors import DataFormatError
+
+    run = Folder.at(bucket.format("journal/away"))
+    journal = Journal(run, resumed=0, tensorboard=False)
+    journal.write("train", 1, loss=0.5)
+    write: Callable[[Folder, str, bytes], None] = Folder.write
+
+    def fail(folder: Folder, name: str, content: bytes) -> None:
+        raise DataFormatError("cannot write the file", where=name)
+
+    monkeypatch.setattr(Folder, "write", fail)
+    journal.publish()
+    assert "metrics are behind" in caplog.text
+    monkeypatch.setattr(Folder, "write", write)
+    journal.close()
+    assert [record["step"] for record in read_journal(run)] == [1]
+
+
+def test_a_full_disk_costs_neither_the_run_nor_a_record(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    run = Folder.at(tmp_path)
+    journal = Journal(run, resumed=0)
+    full = open("/dev/full", "a")  # noqa: SIM115
+    room = os.dup(journal._file.fileno())
+    os.dup2(full.fileno(), journal._file.fileno())
+    journal.write("start", 0)
+    journal.write("start", 1)
+    assert caplog.text.count("No space left") == 1
+    os.dup2(room, journal._file.fileno())
+    journal.write("start", 2)
+    journal.close()
+    full.close()
+    assert [record["step"] for record in read_journal(run)] == [0, 1, 2]

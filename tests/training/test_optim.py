@@ -13,6 +13,7 @@ from vrtspike.training.optim import (
     drop_flow_gradients,
     is_flow,
     learning_rate,
+    learning_rates,
     set_learning_rate,
 )
 
@@ -29,7 +30,7 @@ def rate(step: int, **changes: object) -> float:
     return learning_rate(step, **(settings | changes))  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize("schedule", ["cosine", "multistep", "constant"])
+@pytest.mark.parametrize("schedule", ["cosine", "cosine_restarts", "multistep", "constant"])
 def test_warm_up_is_linear_and_ends_at_the_peak(schedule: str) -> None:
     rates = [rate(step, schedule=schedule) for step in range(11)]
     assert rates == pytest.approx([0.1 * (step + 1) for step in range(10)] + [1.0])
@@ -49,6 +50,24 @@ def test_multistep_halves_at_its_milestones() -> None:
     assert rate(99, schedule="constant") == 1.0
 
 
+def test_restarts_are_those_of_torch() -> None:
+    parameter = nn.Parameter(torch.zeros(()))
+    optimizer = torch.optim.SGD([parameter], lr=1.0)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingWarmRestarts(optimizer, 5, 2, eta_min=0.1)
+    settings = {"steps": 35, "schedule": "cosine_restarts", "milestones": (5 / 35, 15 / 35)}
+    for step in range(35):
+        assert rate(step, warmup_steps=0, **settings) == pytest.approx(schedule.get_last_lr()[0])
+        optimizer.step()
+        schedule.step()
+
+
+def test_restarts_follow_the_warm_up() -> None:
+    found = [rate(step, schedule="cosine_restarts", milestones=(0.05, 0.4)) for step in range(101)]
+    assert [step for step in range(101) if found[step] == 1.0] == [9, 10, 40]
+    assert found[25] == pytest.approx(0.55) and found[100] == pytest.approx(0.1)
+    assert found[:10] == [rate(step) for step in range(10)]
+
+
 def test_flow_parameters_form_a_group_of_their_own(plain: nn.Module) -> None:
     assert is_flow("vrt.stage1.pa_deform.weight") and not is_flow("vrt.stage1.linear.weight")
     optimizer = build_optimizer(
@@ -60,7 +79,7 @@ def test_flow_parameters_form_a_group_of_their_own(plain: nn.Module) -> None:
         weight_decay=0.0,
     )
     set_learning_rate(optimizer, 0.8)
-    assert [group["lr"] for group in optimizer.param_groups] == pytest.approx([0.8, 0.1])
+    assert learning_rates(optimizer) == pytest.approx({"main": 0.8, "flow": 0.1})
     assert [len(group["params"]) for group in optimizer.param_groups] == [3, 2]
     plain(torch.rand(1, 1, 3, 8, 8)).sum().backward()
     drop_flow_gradients(optimizer)

@@ -11,9 +11,9 @@ from vrtspike.data.info import DatasetInfo
 from vrtspike.data.shards import Manifest, PrepareSettings, SampleRef, Shape, ShardFile, Split
 from vrtspike.errors import CheckpointError, ConfigError, DataFormatError, ResourceError
 from vrtspike.settings import Config
+from vrtspike.storage import Folder
 from vrtspike.training import preflight
 from vrtspike.training.checkpoint import Saved
-from vrtspike.training.folder import RunFolder
 from vrtspike.training.preflight import check_data, check_model_and_loss, check_resume, data_cpus
 
 
@@ -155,11 +155,11 @@ def test_what_a_run_may_change_when_it_continues(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     facts = {"config": config().model_dump(mode="json"), "fingerprint": "f" * 64}
-    saved = Saved(tmp_path, 10, 2, facts)
+    saved = Saved(Folder.at(tmp_path), 10, 2, facts, ())
     monkeypatch.setattr(preflight, "newest", lambda folder, content: (saved, []))
 
     def resume(found: Manifest | None = None, **changes: Any) -> int:
-        return check_resume(config(**changes), found or manifest(), RunFolder(tmp_path))
+        return check_resume(config(**changes), found or manifest(), Folder.at(tmp_path))
 
     assert resume() == 10
     assert resume(train__workers=1, train__log_every=3, run__max_failures=0) == 10

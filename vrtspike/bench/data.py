@@ -159,7 +159,7 @@ class _Data:
     def draws(self) -> list[tuple[Draw, ...]]:
         """Return the draws of some micro-batches, which go through all clips `repeats` times."""
         plan = self.plan
-        share = Share(plan.batch, 1, 1)
+        share = Share(plan.batch, plan.batch, 1)
         count = -(-plan.repeats * plan.clips // plan.batch)
         return [micro_batch(plan.seed, plan.clips, share, i, 0) for i in range(count)]
 

@@ -166,7 +166,7 @@ def _stream(case: PipelineCase) -> Stream:
             return arrays | {WORKER: np.array([os.getpid()])}
 
     samples = len(read_manifest(case.reader.shards).splits[SPLIT].samples)
-    share = Share(case.batch, 1, 1)
+    share = Share(case.batch, case.batch, 1)
     return MeasuredStream(case.reader, samples, share, 0, case.source, case.folder)
 
 

@@ -78,38 +78,47 @@ def describe(config: Config) -> Description:
     clip = Clip(
         train.batch // (train.workers * train.accumulation), data.frames, data.crop, data.crop
     )
-    device, note = "cuda" if train.gpu else "cpu", ""
-    if train.gpu and not torch.cuda.is_available():
-        device = "cpu"
-        note = "there is no GPU here; what a CPU's functions keep was counted"
-    elif not train.gpu:
-        note = f"holes of the heap come on top, unless {MAP_BLOCKS}=1048576 is in the environment"
+    device, note = counting_device(train)
 
     def count(attention: bool, mlp: bool) -> Costs:
         changes = {"checkpoint_attention": attention, "checkpoint_mlp": mlp}
         settings = config.model.model_copy(update=changes)
-        return measure_costs(settings, clip, device=torch.device(device), precision=train.precision)
+        return measure_costs(settings, clip, device=device, precision=train.precision)
 
     configured = (config.model.checkpoint_attention, config.model.checkpoint_mlp)
     counted = {choice: count(*choice) for choice in {configured, (False, False), (True, True)}}
     return Description(
         clip,
         train.precision,
-        device,
+        device.type,
         note,
         counted[configured],
         counted[False, False].activations,
         counted[True, True].activations,
-        _state(config.model, train),
+        state_bytes(unbuilt(config.model), train, train.workers),
     )
 
 
-def _state(model: ModelSettings, train: TrainSettings) -> StateBytes:
-    """Return what one of the workers that share a model holds of it."""
+def counting_device(train: TrainSettings) -> tuple[torch.device, str]:
+    """Return where the tensors of a training step can be counted, and how that differs."""
+    if not train.gpu:
+        note = f"holes of the heap come on top, unless {MAP_BLOCKS}=1048576 is in the environment"
+        return torch.device("cpu"), note
+    if not torch.cuda.is_available():
+        return torch.device("cpu"), "there is no GPU here; what a CPU's functions keep was counted"
+    return torch.device("cuda"), ""
+
+
+def unbuilt(settings: ModelSettings) -> nn.Module:
+    """Return a model without memory: shapes alone."""
     with torch.device("meta"):
-        built = build_model(model)
+        return build_model(settings)
+
+
+def state_bytes(built: nn.Module, train: TrainSettings, ranks: int) -> StateBytes:
+    """Return what one of `ranks` workers that share a model holds of it."""
     whole = _bytes(built)
-    share = -(-whole // train.workers)
+    share = -(-whole // ranks)
     blocks = sorted(_bytes(block) for block in cast(Sharded, built).blocks())
     return StateBytes(
         weights=share,

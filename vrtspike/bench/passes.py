@@ -80,7 +80,7 @@ class ModelPasses:
 
     def __init__(self, settings: ModelSettings, case: Case, device: torch.device) -> None:
         self._device, self._precision = device, case.precision
-        self._memory = _Memory(device)
+        self._memory = PeakMemory(device)
         torch.manual_seed(0)
         self._model: nn.Module = build_model(settings).to(device)
         if case.compile:
@@ -118,7 +118,7 @@ class ModelPasses:
         return seconds, peak
 
 
-class _Memory:
+class PeakMemory:
     """The greatest memory of this process since a reset, beyond what it was at the start."""
 
     def __init__(self, device: torch.device) -> None:

@@ -9,8 +9,11 @@ from rich.table import Table
 from vrtspike.bench.data import DataReport
 from vrtspike.bench.data_stages import Stages
 from vrtspike.bench.describe import Description
+from vrtspike.bench.efficiency import Scaled
 from vrtspike.bench.fast_paths import Comparison
 from vrtspike.bench.model import Result
+from vrtspike.bench.save_cost import SAVE_EVERY, Saving
+from vrtspike.bench.step_model import Prediction
 from vrtspike.bench.voxelization import Way
 
 GIB = 2**30
@@ -153,6 +156,80 @@ def throughput_table(report: DataReport) -> Table:
     return table
 
 
+def scaling_table(scaled: Iterable[Scaled]) -> Table:
+    """Return a row for each number of workers: weak scaling, then strong."""
+    columns = ("samples of a step", "step s", "CPU s", "samples/s", "efficiency")
+    more = (
+        "in collectives",
+        "gather MB (model)",
+        "scatter MB (model)",
+        "GiB a worker",
+        "GFLOP/s a worker",
+    )
+    table = _table("scaling", "workers", *columns, *more)
+    for case in scaled:
+        table.add_row(
+            case.kind,
+            str(case.workers) if case.own else f"{case.workers}*",
+            str(case.batch),
+            f"{case.step_s:.3g}",
+            f"{case.cpu_s:.3g}",
+            f"{case.samples_s:.3g}",
+            f"{100 * case.efficiency:.1f} %",
+            f"{100 * case.collective_share:.1f} %",
+            f"{_mb(case.sent.gathered)} ({_mb(case.predicted.gathered)})",
+            f"{_mb(case.sent.scattered)} ({_mb(case.predicted.scattered)})",
+            _gib(case.peak_bytes),
+            f"{case.flops_s / 1e9:.3g}",
+        )
+    return table
+
+
+def saving_table(saving: Saving) -> Table:
+    """Return what a checkpoint costs."""
+    table = _table(f"a checkpoint of {saving.workers} workers", "")
+    table.add_row("the loop waits, s", f"{saving.blocked_s:.3g}")
+    table.add_row("until it is whole, s", f"{saving.whole_s:.3g}")
+    table.add_row(f"added to the {saving.window} steps beside it, s", f"{saving.extra_s:.3g}")
+    table.add_row("CPU time added on a worker, s", f"{saving.extra_cpu_s:.3g}")
+    table.add_row("a step without, s", f"{saving.step_s:.3g}")
+    table.add_row(f"a step costs more, saving every {SAVE_EVERY}", f"{100 * saving.cost:.2f} %")
+    return table
+
+
+def step_model_table(predictions: Iterable[Prediction]) -> Table:
+    """Return a row for each number of GPUs and way to shard."""
+    table = _table(
+        "GPUs",
+        "shard over",
+        "samples of a step",
+        "gather GB",
+        "scatter GB",
+        "reduce GB",
+        "GiB a GPU",
+        "computing s",
+        "GB/s needed inside",
+        "Gbit/s needed between nodes",
+        "samples/s",
+        "efficiency",
+    )
+    for found in predictions:
+        sent = (found.sent.gathered, found.sent.scattered, found.sent.reduced)
+        table.add_row(
+            str(found.gpus),
+            found.shard_over,
+            str(found.samples),
+            *(f"{size / 1e9:.3g}" for size in sent),
+            _gib(found.memory),
+            f"{found.computing_s:.3g}",
+            f"{found.needed_inside / 1e9:.3g}",
+            f"{8 * found.needed_between / 1e9:.3g}",
+            f"{found.samples_s:.3g}",
+            f"{100 * found.efficiency:.1f} %",
+        )
+    return table
+
+
 def _table(first: str, *columns: str) -> Table:
     table = Table(first)
     for heading in columns:
@@ -162,3 +239,7 @@ def _table(first: str, *columns: str) -> Table:
 
 def _gib(size: int) -> str:
     return f"{size / GIB:.3g}"
+
+
+def _mb(size: int) -> str:
+    return f"{size / 1e6:.4g}"

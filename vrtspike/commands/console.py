@@ -83,5 +83,8 @@ def short(path: Path | str) -> Path | str:
     if isinstance(path, str):
         from vrtspike.storage import Folder
 
-        return str(Folder.at(path))
+        folder = Folder.at(path)
+        if folder.remote:
+            return str(folder)
+        path = folder.path
     return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path

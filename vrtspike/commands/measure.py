@@ -142,3 +142,57 @@ def bench_data(
         print_tables(voxelization_table(found.voxelization), stages_table(found.stages))
         if plan.cores:
             print_tables(throughput_table(found))
+
+
+def bench_scaling(
+    config: ConfigFile,
+    overrides: Overrides = None,
+    workers: Annotated[
+        list[int] | None,
+        typer.Option(min=1, help="Training processes; may be repeated. Without: 1, 2, 4."),
+    ] = None,
+    steps: Annotated[int, typer.Option(min=1, help="Timed steps of a turn.")] = 4,
+    repeats: Annotated[int, typer.Option(min=1, help="Turns of each case.")] = 5,
+    measure: Annotated[bool, typer.Option(help="Measure here; without, only predict.")] = True,
+    gpus: Annotated[
+        list[int] | None,
+        typer.Option(min=1, help="Predict a step on so many; may be repeated."),
+    ] = None,
+    gpus_per_node: Annotated[int, typer.Option(min=1, help="GPUs of a node.")] = 8,
+    tflops: Annotated[
+        float | None,
+        typer.Option(min=1e-6, help="What a GPU computes; without: measured or assumed."),
+    ] = None,
+    network: Annotated[
+        float, typer.Option(min=1e-3, help="Gbit/s that a node can send to others.")
+    ] = 100.0,
+    json_file: JsonFile = None,
+    debug: Debug = False,
+) -> None:
+    """Measure what more workers and checkpoints cost; predict a step on many GPUs."""
+    with command(json_file, debug) as outcome:
+        settings = load(config, overrides)
+        from vrtspike.bench.scaling import Fleet, ScalingPlan, run_scaling
+        from vrtspike.bench.step_model import USUAL_GPUS
+        from vrtspike.bench.tables import saving_table, scaling_table, step_model_table
+        from vrtspike.progress import Progress
+
+        plan = ScalingPlan(tuple(workers or ()), steps, repeats) if measure else None
+        fleet = Fleet(
+            gpus=tuple(gpus or USUAL_GPUS),
+            gpus_per_node=gpus_per_node,
+            flops_s=None if tflops is None else tflops * 1e12,
+            network_bits_s=network * 1e9,
+        )
+        with Progress("bench scaling") as progress:
+            found = run_scaling(settings, plan, fleet, progress.update)
+        outcome.facts = found.as_dict()
+        if found.saving is not None:
+            busy = f"others kept {found.others:.1f} of {found.cores} cores busy meanwhile"
+            say(f"{found.machine}; {busy}")
+            print_tables(scaling_table(found.scaled), saving_table(found.saving))
+        if not all(case.own for case in found.scaled):
+            say("* more threads than cores: they take turns, and are not bound to any")
+        print_tables(step_model_table(found.predictions))
+        for line in found.premises():
+            say(line)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from vrtspike.cluster import connect, resolve_path
+from vrtspike.cluster import connect, resolve_path, resolve_place
 from vrtspike.commands.console import (
     ConfigFile,
     Debug,
@@ -44,15 +45,15 @@ def train(
         with connect():
             run = run_training(settings)
         outcome.facts = {"run": str(run)}
-        say(f"run: {short(run)}")
+        say(f"run: {short(run.where)}")
 
 
 def evaluate(
     config: ConfigFile,
     overrides: Overrides = None,
-    fused: Annotated[Path | None, typer.Option(help="Run folder of the model.")] = None,
+    fused: Annotated[str | None, typer.Option(help="Run folder of the model: path or URI.")] = None,
     baseline: Annotated[
-        Path | None, typer.Option(help="Run folder of the model without spikes.")
+        str | None, typer.Option(help="Run folder of the model without spikes: path or URI.")
     ] = None,
     out: Annotated[
         str | None, typer.Option(help="Folder of the report; without: the run's folder.")
@@ -63,15 +64,20 @@ def evaluate(
     """Score models beside controls that need no training; write results.json and report.html."""
     with command(json_file, debug) as outcome:
         settings = load(config, overrides)
+        from vrtspike.inference.run_folder import fetched
         from vrtspike.progress import Progress
-        from vrtspike.storage import local_path
+        from vrtspike.storage import Folder, local_path
         from vrtspike.viz.evaluation import run_evaluation
 
-        own = fused or settings.run.root / settings.run.name
-        folder = resolve_path(local_path(out or own, "a report"), written=True)
+        own = out or fused or Folder.at(settings.run.root).below(settings.run.name).where
+        folder = resolve_path(local_path(own, "a report"), written=True)
         named = {"baseline": baseline, "fused": fused}
-        runs = {name: resolve_path(run) for name, run in named.items() if run is not None}
-        with Progress("evaluate") as progress:
+        with ExitStack() as stack, Progress("evaluate") as progress:
+            runs = {
+                name: stack.enter_context(fetched(resolve_place(run)))
+                for name, run in named.items()
+                if run is not None
+            }
             results = run_evaluation(settings, runs, folder, progress=progress.update)
         outcome.facts = results.as_dict()
         say(f"results: {short(folder / 'results.json')}")
@@ -88,13 +94,14 @@ def demo(
         from vrtspike.config import load_config
         from vrtspike.demo import plan, read_table, run_demo
         from vrtspike.progress import clock_text
+        from vrtspike.storage import local_path
 
         settings = load_config(config, overrides or ())
         phases = plan(config, settings, overrides or ())
         status, seconds = run_demo(phases, say)
         outcome.status, outcome.facts = status, {"seconds": seconds}
         if not status:
-            out = settings.run.root / settings.run.name
+            out = local_path(settings.run.root, "a demo") / settings.run.name
             rows = read_table(out / "results.json", settings.evaluation.split)
             outcome.facts["report"] = str(out / "report.html")
             print_scores(rows)

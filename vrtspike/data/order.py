@@ -3,9 +3,9 @@
 The stream of samples is an endless concatenation of epochs, each a permutation of the `count`
 samples drawn from (seed, epoch). Optimiser step i (from 0) takes positions [i * batch,
 (i + 1) * batch) of the stream, whatever the number of workers is; a step may reach into the next
-epoch, so that every sample is seen exactly once in each. Inside a step the positions go to
-micro-batches, and inside a micro-batch to ranks, in runs of equal length. A run that is continued
-at step i therefore trains on exactly what it would have trained on.
+epoch, so that every sample is seen exactly once in each. Inside a step the positions go, in runs of
+`samples`, to the ranks of the first micro-batch, then to those of the next. A run that is continued
+at step i, by any number of ranks, therefore trains on exactly what it would have trained on.
 """
 
 from __future__ import annotations
@@ -22,16 +22,29 @@ _ORDER, _SAMPLE, _SPIKES = 1, 2, 3
 
 @dataclass(frozen=True)
 class Share:
-    """How a step's samples are divided: `batch` = ranks x micro-batches x samples of each."""
+    """How the samples of a step are divided over `ranks`, in runs of `samples` (which divide it).
+
+    Where the runs do not divide by the ranks, some ranks have none left in the last micro-batch:
+    they repeat the step's last run, which does not count for them.
+    """
 
     batch: int
-    accumulation: int
-    workers: int
+    samples: int
+    ranks: int
 
     @property
-    def samples(self) -> int:
-        """Return the samples of one micro-batch of one rank."""
-        return self.batch // (self.accumulation * self.workers)
+    def runs(self) -> int:
+        """Return the runs of a step."""
+        return self.batch // self.samples
+
+    @property
+    def accumulation(self) -> int:
+        """Return the micro-batches of a step."""
+        return -(-self.runs // self.ranks)
+
+    def counts(self, micro: int, rank: int) -> bool:
+        """Tell whether micro-batch `micro` of a step (from 0) holds samples of the rank's own."""
+        return micro * self.ranks + rank < self.runs
 
 
 @dataclass(frozen=True)
@@ -53,7 +66,8 @@ def epoch_order(seed: int, epoch: int, count: int) -> NDArray[np.int64]:
 def micro_batch(seed: int, count: int, share: Share, number: int, rank: int) -> tuple[Draw, ...]:
     """Return what a rank trains on in micro-batch `number` = step * accumulation + micro."""
     step, micro = divmod(number, share.accumulation)
-    first = step * share.batch + (micro * share.workers + rank) * share.samples
+    run = min(micro * share.ranks + rank, share.runs - 1)
+    first = step * share.batch + run * share.samples
     draws = []
     for position in range(first, first + share.samples):
         epoch, place = divmod(position, count)

@@ -1,12 +1,15 @@
 """Trained models, as a training run leaves them.
 
-In: a run folder with `config.yaml` and `export/model.safetensors`. Out: the model, in evaluation
+In: a run folder with `config.yaml` and `export/model.safetensors`, on this machine or fetched to it
+(`fetched`). Out: the model, in evaluation
 mode, with the configuration it was trained with; or a `Restorer`, which also knows how the model
 wants its spikes.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -19,9 +22,11 @@ from vrtspike.errors import CheckpointError
 from vrtspike.model import build_model
 from vrtspike.model.weights import load_weights
 from vrtspike.settings import Config
+from vrtspike.storage import Folder
 
 CONFIG = Path("config.yaml")
 WEIGHTS = Path("export/model.safetensors")
+METRICS = Path("metrics.jsonl")
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,6 +43,16 @@ class Restorer:
         model, config = load_run(run)
         bins = None if config.model.fusion == "none" else config.model.spike.bins
         return cls(model.to(device), bins, config.data.voxels)
+
+
+@contextmanager
+def fetched(run: Folder) -> Iterator[Path]:
+    """Give a run folder on this machine: the run's own, or a copy for a while of what is read."""
+    names = [str(name) for name in (CONFIG, WEIGHTS, METRICS)]
+    if run.remote and run.size(names[0]) is None:
+        raise CheckpointError(f"the run has no {CONFIG}", where=run, fix="correct the URI")
+    with run.local([name for name in names if run.size(name) is not None]) as path:
+        yield path
 
 
 def load_run(run: Path) -> tuple[nn.Module, Config]:

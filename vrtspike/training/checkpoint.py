@@ -1,115 +1,175 @@
 """Checkpoints that can be trusted: sharded files, and a manifest with their sizes and SHA-256.
 
-    <run>/checkpoints/step_00001000/   __0_0.distcp, __1_0.distcp, ... one or more a rank
-                                       .metadata                      which tensor lies where
-                                       manifest.json                  written last
+    <run>/checkpoints/step_00001000/   rank_00000.safetensors, ...   the parts that each rank wrote
+                                       manifest.json                 written last
 
-What has such a name was whole once (`vrtspike.training.saving`). What is damaged later does not
-verify: it is passed over with a warning, never loaded and never deleted. Tensors are in the shards
-(`vrtspike.training.state`), everything that JSON can hold is in the manifest's `facts`.
+A folder without a manifest is partial: it is being written, or its writing was cut short. What
+`vrtspike.training.saving` gave a manifest was whole once. What is partial or was damaged later does
+not verify: it is passed over with a warning, never loaded, and deleted only when the same step is
+saved again. Tensors are in the shards (`vrtspike.training.state`), everything that JSON can hold is
+in the manifest's `facts`.
 """
 
 from __future__ import annotations
 
 import json
 import re
-import shutil
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
-from vrtspike.errors import CheckpointError
-from vrtspike.storage import sha256_of
+from vrtspike.errors import CheckpointError, DataFormatError
+from vrtspike.storage import Folder
 
 MANIFEST = "manifest.json"
-VERSION = 1
+VERSION = 2
 _NAME = re.compile(r"step_(\d{8,})")
+
+State = Literal["whole", "damaged", "partial"]
 
 
 @dataclass(frozen=True)
 class Saved:
-    """A checkpoint that verifies: where it is, and what its manifest says besides files."""
+    """A checkpoint that verifies: where it is, and what its manifest says."""
 
-    path: Path
+    folder: Folder
     step: int
     world_size: int
     facts: dict[str, Any]
+    files: tuple[str, ...]
 
 
-def checkpoint_path(folder: Path, step: int) -> Path:
-    """Return the name of the checkpoint after `step` steps."""
-    return folder / f"step_{step:08d}"
+@dataclass(frozen=True)
+class Inspected:
+    """What is there of one checkpoint."""
+
+    step: int
+    bytes: int
+    state: State
+    saved: Saved | None
+    """What the manifest says, if it is whole."""
+    problem: str | None
+    """What is wrong, if it is not."""
 
 
-def checkpoint_steps(folder: Path) -> list[int]:
-    """Return the steps of which a checkpoint has its final name, whole or not, newest first."""
-    if not folder.is_dir():
-        return []
-    found = [_NAME.fullmatch(path.name) for path in folder.iterdir()]
+def checkpoint_folder(checkpoints: Folder, step: int) -> Folder:
+    """Return the folder of the checkpoint after `step` steps."""
+    return checkpoints.below(f"step_{step:08d}")
+
+
+def checkpoint_steps(checkpoints: Folder) -> list[int]:
+    """Return the steps of which there is a checkpoint, whole or not, newest first."""
+    found = [_NAME.fullmatch(name) for name in checkpoints.folders()]
     return sorted((int(match[1]) for match in found if match), reverse=True)
 
 
-def verify(path: Path, *, content: bool = True) -> Saved:
+def verify(checkpoint: Folder, *, content: bool = True) -> Saved:
     """Check a checkpoint against its manifest; raise CheckpointError with what is wrong.
 
     Without `content` only names and sizes are checked.
     """
     try:
-        manifest = json.loads((path / MANIFEST).read_text(encoding="utf-8"))
-        version, files = manifest["version"], dict(manifest["files"])
-        saved = Saved(path, manifest["step"], manifest["world_size"], dict(manifest["facts"]))
-    except FileNotFoundError:
-        raise CheckpointError("no manifest", where=path) from None
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise CheckpointError(f"unreadable manifest: {error}", where=path) from None
-    if version != VERSION:
-        raise CheckpointError("another version", where=path, got=version, expected=VERSION)
-    for name, expected in files.items():
-        file = path / name
-        size = file.stat().st_size if file.is_file() else None
-        if size != expected["bytes"]:
-            got = "no file" if size is None else f"{size} bytes"
+        sizes = {name: stamp.size for name, stamp in checkpoint.listing().items()}
+        if MANIFEST not in sizes:
             raise CheckpointError(
-                f"damaged {name}", where=path, got=got, expected=f"{expected['bytes']} bytes"
+                "no manifest: it is being written, or was never finished", where=checkpoint
             )
-        if content and sha256_of(file) != expected["sha256"]:
-            raise CheckpointError(f"damaged {name}: its SHA-256 differs", where=path)
+        saved, files = _read_manifest(checkpoint)
+        for name, expected in files.items():
+            if sizes.get(name) != expected["bytes"]:
+                raise CheckpointError(
+                    f"damaged {name}",
+                    where=checkpoint,
+                    got=f"{sizes[name]} bytes" if name in sizes else "no file",
+                    expected=f"{expected['bytes']} bytes",
+                )
+            if content and checkpoint.sha256(name) != expected["sha256"]:
+                raise CheckpointError(f"damaged {name}: its SHA-256 differs", where=checkpoint)
+    except DataFormatError as error:
+        raise CheckpointError(str(error), where=checkpoint) from None
     return saved
 
 
-def newest(folder: Path, *, content: bool = True) -> tuple[Saved | None, list[str]]:
+def _read_manifest(checkpoint: Folder) -> tuple[Saved, dict[str, dict[str, Any]]]:
+    """Return what a manifest says, and size and SHA-256 of its files by name."""
+    try:
+        manifest = json.loads(checkpoint.read(MANIFEST))
+        version = manifest["version"]
+        if version == VERSION:
+            # Only so is it known to have the rest.
+            step, ranks, facts = manifest["step"], manifest["world_size"], dict(manifest["facts"])
+            files = {
+                name: {"bytes": entry["bytes"], "sha256": entry["sha256"]}
+                for name, entry in manifest["files"].items()
+            }
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise CheckpointError(f"unreadable manifest: {error}", where=checkpoint) from None
+    if version != VERSION:
+        raise CheckpointError("another version", where=checkpoint, got=version, expected=VERSION)
+    return Saved(checkpoint, step, ranks, facts, tuple(files)), files
+
+
+def newest(checkpoints: Folder, *, content: bool = True) -> tuple[Saved | None, list[str]]:
     """Return the newest checkpoint that verifies, and what is wrong with those passed over.
 
     None where there is no checkpoint; CheckpointError where there are but none verifies.
     """
     passed_over: list[str] = []
-    for step in checkpoint_steps(folder):
+    for step in checkpoint_steps(checkpoints):
         try:
-            return verify(checkpoint_path(folder, step), content=content), passed_over
+            return verify(checkpoint_folder(checkpoints, step), content=content), passed_over
         except CheckpointError as error:
             passed_over.append(str(error))
     if passed_over:
         raise CheckpointError(
             f"none of {len(passed_over)} checkpoints verifies, newest: {passed_over[0]}",
-            where=folder,
+            where=checkpoints,
             fix="restore a copy of one, or start a run of another name; nothing was deleted",
         )
     return None, passed_over
 
 
-def prune(folder: Path, *, keep: int, best_step: int | None) -> None:
+def inspect(checkpoints: Folder, *, content: bool = True) -> list[Inspected]:
+    """Describe every checkpoint, newest first; without `content` by names and sizes alone."""
+    found = []
+    for step in checkpoint_steps(checkpoints):
+        folder = checkpoint_folder(checkpoints, step)
+        size = sum(stamp.size for stamp in folder.listing().values())
+        try:
+            saved = verify(folder, content=content)
+            found.append(Inspected(step, size, "whole", saved, None))
+        except CheckpointError as error:
+            state: State = "partial" if folder.size(MANIFEST) is None else "damaged"
+            problem = CheckpointError(error.what, got=error.got, expected=error.expected)
+            found.append(Inspected(step, size, state, None, str(problem)))
+    return found
+
+
+def prune(checkpoints: Folder, *, keep: int, best_step: int | None) -> None:
     """Delete all but the newest `keep` checkpoints and the best one; call it on one rank.
 
-    Only checkpoints with a manifest count and are deleted: a damaged one may be wanted for repair.
+    Only checkpoints of which the files are there and have their sizes count and are deleted.
     """
     whole = [
         step
-        for step in checkpoint_steps(folder)
-        if (checkpoint_path(folder, step) / MANIFEST).is_file()
+        for step in checkpoint_steps(checkpoints)
+        if _looks_whole(checkpoint_folder(checkpoints, step))
     ]
     for step in whole[keep:]:
         if step != best_step:
-            path = checkpoint_path(folder, step)
-            doomed = folder / f".{path.name}.deleted"
-            path.rename(doomed)
-            shutil.rmtree(doomed, ignore_errors=True)
+            delete(checkpoint_folder(checkpoints, step))
+
+
+def delete(checkpoint: Folder) -> None:
+    """Delete a checkpoint, or what remains of one; the manifest goes first, so no part passes for
+    the whole."""
+    checkpoint.remove(MANIFEST)
+    checkpoint.clear()
+
+
+def _looks_whole(checkpoint: Folder) -> bool:
+    """Tell whether a checkpoint verifies by names and sizes."""
+    try:
+        verify(checkpoint, content=False)
+    except CheckpointError:
+        return False
+    return True

@@ -1,17 +1,70 @@
-"""The final weights of a run as one safetensors file, with its configuration in the metadata."""
+"""Weights as one safetensors file, with the configuration in the metadata.
+
+In: whole weights, of a model or of a checkpoint. Out: a file that `vrtspike.model.load_weights`
+reads; its metadata are `config` (YAML) and `step`.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
+from typing import Literal
 
+from pydantic import ValidationError
 from safetensors.torch import save
 from torch import Tensor
 
-from vrtspike.storage import write_atomically
+from vrtspike.config import dump_config
+from vrtspike.errors import CheckpointError
+from vrtspike.settings import Config
+from vrtspike.storage import Folder
+from vrtspike.training.checkpoint import Saved
+from vrtspike.training.saving import empty_tensors, load
+
+Weights = Literal["averaged", "raw"]
 
 
-def write_export(path: Path, weights: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:
-    """Write whole weights, or leave the file that was there."""
+def write_export(
+    folder: Folder, name: str, weights: Mapping[str, Tensor], metadata: Mapping[str, str]
+) -> None:
+    """Write whole weights, or leave the file that was there (on this machine)."""
     content = save({k: v.contiguous() for k, v in weights.items()}, metadata=dict(metadata))
-    write_atomically(path, content)
+    folder.write(name, content)
+
+
+def export_metadata(config: Config, step: int) -> dict[str, str]:
+    """Return what an export tells of itself."""
+    return {"config": dump_config(config), "step": str(step)}
+
+
+def weights_of_checkpoint(
+    saved: Saved, kind: Weights | None = None
+) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Read the weights of a checkpoint, and the metadata of their export.
+
+    Without `kind` averages where it has them. Raises CheckpointError where it has none.
+    """
+    averages = empty_tensors(saved, "average/") if kind != "raw" else {}
+    if kind == "averaged" and not averages:
+        raise CheckpointError(
+            "the checkpoint has no averaged weights",
+            where=saved.folder,
+            expected="a run with train.ema",
+            fix="export its weights with --weights raw",
+        )
+    try:
+        config = Config.model_validate(saved.facts["config"])
+    except (KeyError, ValidationError) as error:
+        raise CheckpointError(
+            "the configuration in the checkpoint is not one of this version",
+            where=saved.folder,
+            got=" ".join(str(error).split())[:200],
+            fix="export with the version of vrtspike that trained it",
+        ) from None
+    state = empty_tensors(saved, "model/") | averages
+    load(saved, state)
+    weights = {
+        name: state.get(f"average/{name}", value)
+        for key, value in state.items()
+        if (name := key.removeprefix("model/")) != key
+    }
+    return weights, export_metadata(config, saved.step)

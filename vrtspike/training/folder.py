@@ -1,22 +1,24 @@
-"""The folder of a run, and the notes by which its driver and its workers talk.
+"""The folder of a run: on this machine, on a disk that nodes share, or in an object store.
 
 config.yaml  metrics.jsonl  tensorboard/  checkpoints/  export/model.safetensors
-.stop        the driver asks to save and stop (it was sent SIGTERM, say)
-.failure     a worker met one of our own errors: trying again would not help
+.lock        held by the driver of the run while it trains (on a disk only)
 """
 
 from __future__ import annotations
 
-import json
+import fcntl
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 
-import vrtspike.errors
-from vrtspike.errors import VrtSpikeError
-from vrtspike.settings import Config
-from vrtspike.storage import write_atomically
+from vrtspike.errors import ResourceError
+from vrtspike.settings import Config, RunSettings
+from vrtspike.storage import Folder
 
-_PARTS = ("what", "where", "got", "expected", "fix")
+CONFIG = "config.yaml"
+EXPORT = "export/model.safetensors"
+LOCK = ".lock"
 
 
 @dataclass(frozen=True)
@@ -24,61 +26,49 @@ class WorkerPlan:
     """What the driver tells every worker."""
 
     config: Config
-    run: str
-    """The run's folder."""
+    run: Folder
     data_cpus: float
     """CPUs that the data tasks of one rank may use."""
+    preemptible: bool
+    """Whether Ray may take nodes away."""
 
 
-@dataclass(frozen=True)
-class RunFolder:
-    """Where the files of a run are."""
+def run_folder(run: RunSettings) -> Folder:
+    """Return the folder of a run."""
+    return Folder.at(run.root).below(run.name)
 
-    path: Path
 
-    @property
-    def config(self) -> Path:
-        """Return the file of the resolved configuration."""
-        return self.path / "config.yaml"
+def checkpoints_of(run: Folder) -> Folder:
+    """Return the folder of a run's checkpoints."""
+    return run.below("checkpoints")
 
-    @property
-    def checkpoints(self) -> Path:
-        """Return the folder of the checkpoints."""
-        return self.path / "checkpoints"
 
-    @property
-    def export(self) -> Path:
-        """Return the file of the final weights."""
-        return self.path / "export" / "model.safetensors"
+@contextmanager
+def only_one(run: Folder) -> Iterator[None]:
+    """Hold a run's lock; raise ResourceError while another process on this disk does.
 
-    @property
-    def stop(self) -> Path:
-        """Return the note that asks the workers to save and stop."""
-        return self.path / ".stop"
+    The system drops the lock when its holder ends, however it ends. Object stores have none.
+    """
+    if run.remote:
+        yield
+        return
+    with (run.path / LOCK).open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise already_trained(run) from None
+        except OSError:
+            # A network disk without locks: jobs of one cluster still find each other (Board).
+            pass
+        file.write(f"{os.getpid()}\n")
+        file.flush()
+        yield
 
-    @property
-    def failure(self) -> Path:
-        """Return the note of the error that ended a run."""
-        return self.path / ".failure"
 
-    def clear_notes(self) -> None:
-        """Remove the notes of an earlier attempt."""
-        self.stop.unlink(missing_ok=True)
-        self.failure.unlink(missing_ok=True)
-
-    def report_failure(self, error: VrtSpikeError) -> None:
-        """Leave an error for the driver, unless another rank did so first."""
-        if not self.failure.exists():
-            parts = {name: getattr(error, name) for name in _PARTS}
-            note = {name: value if value is None else str(value) for name, value in parts.items()}
-            note["kind"] = type(error).__name__
-            write_atomically(self.failure, json.dumps(note).encode())
-
-    def reported_failure(self) -> VrtSpikeError | None:
-        """Return the error that a worker left, if any."""
-        if not self.failure.is_file():
-            return None
-        note = json.loads(self.failure.read_text(encoding="utf-8"))
-        kind = getattr(vrtspike.errors, note.pop("kind"), VrtSpikeError)
-        error: VrtSpikeError = kind(note.pop("what"), **note)
-        return error
+def already_trained(run: Folder) -> ResourceError:
+    """Return the error of a second training of the same run at the same time."""
+    return ResourceError(
+        "this run is being trained already",
+        where=run,
+        fix="wait for it or stop it, or train a run of another run.name",
+    )

@@ -33,11 +33,16 @@ def like(whole: Tensor, part: Tensor) -> Tensor:
 
 
 class LocalParameters:
-    """The parameters of a sharded model by name: as the model holds them, and this rank's parts."""
+    """The parameters of a sharded model by name: as the model holds them, and this rank's parts.
+
+    `replica` is the copy of the weights, from 0, that the parts belong to: hybrid sharding makes
+    one for each node.
+    """
 
     def __init__(self, model: nn.Module) -> None:
         self.wholes = {name: p for name, p in model.named_parameters() if p.requires_grad}
         self.parts = {name: nn.Parameter(local(p.detach())) for name, p in self.wholes.items()}
+        self.replica = max((_replica(p) for p in self.wholes.values()), default=0)
 
     def drop_gradients(self) -> None:
         """Forget all gradients."""
@@ -62,3 +67,13 @@ class LocalParameters:
     def tensors(self) -> list[Tensor]:
         """Return the parts in order."""
         return list(self.parts.values())
+
+
+def _replica(whole: Tensor) -> int:
+    """Return which of its equal copies this rank holds a part of."""
+    if not isinstance(whole, DTensor):
+        return 0
+    place = whole.device_mesh.get_coordinate()
+    assert place is not None, "every rank is in the mesh"
+    copies = [at for at, how in zip(place, whole.placements, strict=True) if how.is_replicate()]
+    return max(copies, default=0)

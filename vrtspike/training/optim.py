@@ -4,9 +4,12 @@ Two groups: the flow network and the deformable alignment learn at a fraction of
 at all in the first steps; everything else at the rate of the schedule. The rate is a function of
 the step alone, so that a continued run needs no scheduler state.
 
-    warm-up     lr * (step + 1) / warmup_steps
-    cosine      min_lr + (lr - min_lr) * (1 + cos(pi * x)) / 2,  x = share of the rest that is done
-    multistep   lr * 0.5 ** (milestones passed)
+    warm-up           lr * (step + 1) / warmup_steps
+    cosine            min_lr + (lr - min_lr) * (1 + cos(pi * x)) / 2,  x = share of the period that
+                      is done; one period from the warm-up to the last step
+    cosine_restarts   the same, with a new period at each milestone (SGDR: Loshchilov and Hutter
+                      2017)
+    multistep         lr * 0.5 ** (milestones passed)
 """
 
 from __future__ import annotations
@@ -22,7 +25,7 @@ from torch.optim import Optimizer
 FLOW_PARTS = ("spynet", "pa_deform")
 """Parameters with one of these in their name form the flow group."""
 
-Schedule = Literal["cosine", "multistep", "constant"]
+Schedule = Literal["cosine", "cosine_restarts", "multistep", "constant"]
 
 
 def is_flow(name: str) -> bool:
@@ -40,17 +43,25 @@ def learning_rate(
     min_lr: float = 0.0,
     milestones: Sequence[float] = (),
 ) -> float:
-    """Return the learning rate of optimiser step `step`, counted from 0."""
+    """Return the learning rate of optimiser step `step`, counted from 0.
+
+    `milestones` are rising fractions of `steps`.
+    """
     if step < warmup_steps:
         return lr * (step + 1) / warmup_steps
+    marks = [round(milestone * steps) for milestone in milestones]
     match schedule:
         case "constant":
             return lr
         case "multistep":
-            return lr * 0.5 ** sum(step >= milestone * steps for milestone in milestones)
+            return lr * 0.5 ** sum(step >= mark for mark in marks)
         case "cosine":
-            done = (step - warmup_steps) / max(1, steps - warmup_steps)
-            return min_lr + (lr - min_lr) * (1 + math.cos(math.pi * min(done, 1.0))) / 2
+            start, end = warmup_steps, steps
+        case "cosine_restarts":
+            start = max([warmup_steps, *(mark for mark in marks if mark <= step)])
+            end = min([steps, *(mark for mark in marks if mark > step)])
+    done = (step - start) / max(1, end - start)
+    return min_lr + (lr - min_lr) * (1 + math.cos(math.pi * min(done, 1.0))) / 2
 
 
 def build_optimizer(
@@ -84,6 +95,11 @@ def set_learning_rate(optimizer: Optimizer, lr: float) -> None:
     """Give each group its share of a learning rate."""
     for group in optimizer.param_groups:
         group["lr"] = lr * group["scale"]
+
+
+def learning_rates(optimizer: Optimizer) -> dict[str, float]:
+    """Return the present learning rate of each group: `main`, and `flow` where there is one."""
+    return {"flow" if group["flow"] else "main": group["lr"] for group in optimizer.param_groups}
 
 
 def drop_flow_gradients(optimizer: Optimizer) -> None:

@@ -16,7 +16,7 @@ from vrtspike.model import build_model
 from vrtspike.settings import Config
 from vrtspike.storage import Folder
 from vrtspike.training.checkpoint import newest
-from vrtspike.training.folder import RunFolder
+from vrtspike.training.folder import checkpoints_of
 
 logger = logging.getLogger(__name__)
 
@@ -44,17 +44,21 @@ FREE_KEYS = (
     "model.spike.chunk_shape",
     "model.spike.max_batch_tokens",
     "train.workers",
+    "train.min_workers",
     "train.gpu",
     "train.cpus_per_worker",
     "train.threads_per_worker",
     "train.compile",
     "train.reshard",
+    "train.shard_over",
     "train.steps",
     "train.validate_every",
     "train.checkpoint_every",
     "train.keep_checkpoints",
     "train.log_every",
     "train.max_bad_steps",
+    "train.hang_timeout_s",
+    "train.storage_timeout_s",
     "train.init_weights",
 )
 """Settings that may change when a run continues; the rest decide what it computes."""
@@ -185,11 +189,9 @@ def check_model_and_loss(config: Config) -> None:
     LossTerms(**config.loss.model_dump())
 
 
-def check_resume(config: Config, manifest: Manifest, folder: RunFolder) -> int:
+def check_resume(config: Config, manifest: Manifest, run: Folder) -> int:
     """Check that a run of this name can go on with this configuration; return its step."""
-    saved, passed_over = newest(folder.checkpoints, content=False)
-    for problem in passed_over:
-        logger.warning("passed over a checkpoint: %s", problem)
+    saved, _ = newest(checkpoints_of(run), content=False)
     if saved is None:
         return 0
     before, now = _leaves(saved.facts["config"]), _leaves(config.model_dump(mode="json"))
@@ -198,7 +200,7 @@ def check_resume(config: Config, manifest: Manifest, folder: RunFolder) -> int:
         if not free and before.get(key) != now.get(key):
             raise ConfigError(
                 f"the run {config.run.name!r} was started with another {key}",
-                where=folder.path,
+                where=run,
                 got=now.get(key),
                 expected=before.get(key),
                 fix="restore the setting, or start a run of another run.name",
@@ -220,7 +222,7 @@ def check_resume(config: Config, manifest: Manifest, folder: RunFolder) -> int:
     if saved.step > config.train.steps:
         raise ConfigError(
             f"the run {config.run.name!r} is past its last step",
-            where=folder.path,
+            where=run,
             got=f"train.steps {config.train.steps}",
             expected=f"at least {saved.step}",
         )

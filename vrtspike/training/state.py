@@ -15,6 +15,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+import torch.distributed as dist
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
@@ -57,8 +58,11 @@ class TrainingState:
         state[STEPS] = torch.tensor(steps)
         return state
 
-    def restore(self, saved: Saved) -> bool:
-        """Take over a checkpoint; tell whether this rank's generators were in it."""
+    def restore(self, saved: Saved, *, group: dist.ProcessGroup | None = None) -> bool:
+        """Take over a checkpoint; tell whether this rank's generators were in it.
+
+        All ranks call it; `group` serves to tell all of them what went wrong on one.
+        """
         keys = stored_keys(saved)
         state = self._weights()
         moments = {
@@ -72,7 +76,7 @@ class TrainingState:
         state[STEPS] = torch.zeros(len(self._parameters.parts))
         own = self._generators()
         known = own.keys() <= keys
-        load(saved, state | own if known else state)
+        load(saved, state | own if known else state, group=group)
         for (name, key), value in moments.items():
             self._optimizer.state[self._parameters.parts[name]][key] = value
         for part, step in zip(self._parameters.parts.values(), state[STEPS], strict=True):

@@ -1,10 +1,13 @@
 """One optimiser step on every rank: forward, loss, backward, and a decision taken together.
 
-Gradients of a micro-batch are averaged over ranks by `fully_shard`; the loss of each micro-batch is
-divided by their number, so a step minimises the mean over the global batch, however it is split.
-After the last micro-batch one small all-reduce tells every rank the loss, the gradient norm and
-whether somebody was asked to stop. A loss or norm that is not finite makes all ranks skip the step
-alike: weights, moments and average stay as they were.
+A step minimises the mean over the global batch, however its runs of samples are divided:
+`fully_shard` averages gradients over ranks, so the loss of each run is divided by runs / ranks. A
+rank that has no run left in the last micro-batch takes part with black frames and a gradient of
+zero, so that nothing of the run that it repeats, not even a NaN, reaches the others.
+
+After the last micro-batch one small all-reduce tells every rank the loss, its terms, the gradient
+norm, and the notices that any rank was given. A loss or norm that is not finite makes all ranks
+skip the step alike: weights, moments and average stay as they were.
 """
 
 from __future__ import annotations
@@ -20,6 +23,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from vrtspike.data.order import Share
 from vrtspike.data.voxelize import normalize_voxels
 from vrtspike.losses import LossTerms
 from vrtspike.model.precision import autocast
@@ -27,6 +31,8 @@ from vrtspike.settings import Precision
 from vrtspike.training.local import LocalParameters
 from vrtspike.training.optim import drop_flow_gradients
 from vrtspike.training.parallel import synchronize_gradients
+
+Arrays = Mapping[str, NDArray[Any]]
 
 
 @dataclass(frozen=True)
@@ -42,13 +48,19 @@ class StepResult:
     """What a step came to, equal on all ranks."""
 
     loss: float
+    """Mean over the global batch."""
+    terms: Mapping[str, float]
+    """Each term of the loss before its weight, mean over the global batch."""
     grad_norm: float
+    """Norm before clipping."""
     stepped: bool
-    stop: bool
+    """False where loss or norm is not finite."""
+    notices: frozenset[str]
+    """What any rank was told before the step."""
 
 
 def to_device(
-    arrays: Mapping[str, NDArray[Any]], device: torch.device, scale: VoxelScale | None
+    arrays: Arrays, device: torch.device, scale: VoxelScale | None
 ) -> tuple[Tensor, Tensor, Tensor | None]:
     """Turn stored bytes into what the model takes: blurred, sharp in [0, 1], and voxels."""
     moved = {
@@ -65,7 +77,10 @@ def to_device(
 
 
 class TrainingStep:
-    """Take optimiser steps; hold what stays the same between them."""
+    """Take optimiser steps; hold what stays the same between them.
+
+    `reshard` is how the model was sharded: without it, parameters stay gathered over micro-batches.
+    """
 
     def __init__(
         self,
@@ -75,55 +90,92 @@ class TrainingStep:
         optimizer: Optimizer,
         *,
         device: torch.device,
-        accumulation: int,
+        share: Share,
+        rank: int,
+        reshard: bool,
         precision: Precision,
         clip_norm: float | None,
         voxels: VoxelScale | None,
     ) -> None:
         self._model, self._parameters = model, parameters
         self._loss, self._optimizer = loss, optimizer
-        self._device, self._accumulation = device, accumulation
+        self._device, self._share, self._rank, self._reshard = device, share, rank, reshard
         self._precision, self._clip_norm, self._voxels = precision, clip_norm, voxels
 
     def __call__(
         self,
-        micro_batches: Iterable[Mapping[str, NDArray[Any]]],
+        micro_batches: Iterable[Arrays],
         *,
         freeze_flow: bool,
-        stop: bool,
+        notices: Mapping[str, bool],
     ) -> StepResult:
-        """Run one step over its micro-batches."""
+        """Run one step over its micro-batches; `notices` has the same keys on all ranks."""
         self._parameters.drop_gradients()
-        total = torch.zeros((), device=self._device)
-        for micro, arrays in enumerate(micro_batches, 1):
-            if self._accumulation > 1:
-                synchronize_gradients(self._model, micro == self._accumulation)
-            blurred, sharp, voxels = to_device(arrays, self._device, self._voxels)
-            with self.autocast():
-                restored = self._model(blurred, voxels)
-            loss = self._loss(restored, sharp)[0] / self._accumulation
-            loss.backward()
-            total += loss.detach()
+        losses = torch.zeros(1 + len(self._loss.weights), device=self._device)
+        for micro, arrays in enumerate(micro_batches):
+            if self._share.accumulation > 1:
+                last = micro == self._share.accumulation - 1
+                synchronize_gradients(self._model, last, reshard=self._reshard)
+            if self._share.counts(micro, self._rank):
+                losses += self._learn(arrays)
+            else:
+                self._accompany(arrays)
         gradients = self._parameters.take_gradients()
         if freeze_flow:
             drop_flow_gradients(self._optimizer)
             gradients = [p.grad for p in self._parameters.parts.values() if p.grad is not None]
-        return self._finish(total, gradients, stop)
+        return self._finish(losses, gradients, notices)
 
     def autocast(self) -> torch.autocast:
         """Return the arithmetic of the forward pass."""
         return autocast(self._device, self._precision)
 
-    def _finish(self, loss: Tensor, gradients: list[Tensor], stop: bool) -> StepResult:
+    def _learn(self, arrays: Arrays) -> Tensor:
+        """Add the gradients of a run; return its loss and terms, as shares of this rank's mean."""
+        blurred, sharp, voxels = to_device(arrays, self._device, self._voxels)
+        with self.autocast():
+            restored = self._model(blurred, voxels)
+        loss, terms = self._loss(restored, sharp)
+        # The number of micro-batches, where the ranks divide the runs.
+        divisor = self._share.runs / self._share.ranks
+        (loss / divisor).backward()
+        return torch.stack([loss, *(terms[name] for name in self._loss.weights)]).detach() / divisor
+
+    def _accompany(self, arrays: Arrays) -> None:
+        """Take part in the collectives of a micro-batch, and add gradients of zero."""
+        blurred, _, voxels = to_device(arrays, self._device, self._voxels)
+        with self.autocast():
+            restored = self._model(
+                torch.zeros_like(blurred), None if voxels is None else torch.zeros_like(voxels)
+            )
+        restored.backward(torch.zeros_like(restored))
+
+    def _finish(
+        self, losses: Tensor, gradients: list[Tensor], notices: Mapping[str, bool]
+    ) -> StepResult:
         """Agree with all ranks on the outcome, then clip and step, or skip."""
         squares = torch.stack(torch._foreach_norm(gradients)).double().square().sum()
-        flags = torch.stack([loss.double(), squares, squares.new_tensor(float(stop))])
-        dist.all_reduce(flags)
-        loss_sum, square_sum, stops = flags.tolist()
-        mean, norm = loss_sum / dist.get_world_size(), math.sqrt(square_sum)
-        finite = math.isfinite(mean) and math.isfinite(norm)
+        # Each copy of the weights has the same gradients: one of them counts.
+        squares = squares * (self._parameters.replica == 0)
+        names = sorted(notices)
+        given = torch.tensor([notices[name] for name in names], dtype=squares.dtype)
+        given = given.to(self._device, non_blocking=True)
+        figures = torch.cat([squares[None], losses.double(), given])
+        dist.all_reduce(figures)
+        square_sum, *sums = figures.tolist()
+        means = [value / self._share.ranks for value in sums[: len(losses)]]
+        norm = math.sqrt(square_sum)
+        finite = math.isfinite(means[0]) and math.isfinite(norm)
         if finite:
             if self._clip_norm is not None and norm > self._clip_norm:
                 torch._foreach_mul_(gradients, self._clip_norm / (norm + 1e-6))
             self._optimizer.step()
-        return StepResult(mean, norm, finite, stops > 0)
+        return StepResult(
+            loss=means[0],
+            terms=dict(zip(self._loss.weights, means[1:], strict=True)),
+            grad_norm=norm,
+            stepped=finite,
+            notices=frozenset(
+                name for name, raised in zip(names, sums[len(losses) :], strict=True) if raised
+            ),
+        )

@@ -1,27 +1,29 @@
 """A training run from the driver's side: data, preflight, workers, progress, outcome.
 
 `run_training` renders and prepares what is missing, refuses what cannot work before any worker
-starts, runs `train_worker` on every rank through Ray Train, and shows one line while it does. The
+starts, runs `run_worker` on every rank through Ray Train, and shows one line while it does. The
 caller has joined or started Ray (`vrtspike.cluster.connect`). Checkpoints are our own, in the run's
-folder; Ray Train keeps nothing that a restart needs, so its storage is a folder that is removed.
+folder; Ray Train keeps nothing that a restart needs. Its storage is a folder that is removed, so no
+snapshot of it can be torn; its limit of failures is the board's, which counts those between two
+checkpoints.
 
-SIGTERM or Ctrl-C asks the workers, through a note in the run's folder, to save after the step they
-are in; the run of the same name goes on from there.
+SIGTERM or Ctrl-C asks the workers, through the board, to save after the step they are in; the run
+of the same name goes on from there.
 """
 
 from __future__ import annotations
 
-import json
+import hashlib
 import logging
 import os
 import shutil
 import signal
 import tempfile
 import threading
-from collections.abc import Callable, Iterator
+import time
+from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
-from pathlib import Path
+from dataclasses import dataclass
 from types import FrameType
 from typing import Any
 
@@ -32,10 +34,18 @@ from vrtspike.data.shards import MANIFEST, Manifest, read_manifest
 from vrtspike.errors import ResourceError
 from vrtspike.progress import Progress
 from vrtspike.settings import Config
-from vrtspike.storage import Folder, local_path, write_atomically
-from vrtspike.training.checkpoint import checkpoint_steps
-from vrtspike.training.folder import RunFolder, WorkerPlan
-from vrtspike.training.journal import METRICS
+from vrtspike.storage import Folder, local_path
+from vrtspike.training.board import Board, News, Record
+from vrtspike.training.checkpoint import newest
+from vrtspike.training.folder import (
+    CONFIG,
+    EXPORT,
+    WorkerPlan,
+    already_trained,
+    checkpoints_of,
+    only_one,
+    run_folder,
+)
 from vrtspike.training.preflight import check_data, check_model_and_loss, check_resume, data_cpus
 
 logger = logging.getLogger(__name__)
@@ -46,51 +56,53 @@ ENVIRONMENT = {
     # Workers stay in the driver's folder; paths are absolute anyway.
     "RAY_CHDIR_TO_TRIAL_DIR": "0",
     "RAY_TRAIN_METRICS_ENABLED": "0",
-    "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",
+    "RAY_TRAIN_PREEMPTION_POLL_INTERVAL_S": "1",
 }
 """Ray Train's environment; a user's own values stay."""
 
+WATCHER = "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER"
+STATE_TRACKING = "RAY_TRAIN_ENABLE_STATE_TRACKING"
+"""What costs an actor each, and is of use on clusters: notices of nodes that go, and the page on
+training in Ray's dashboard."""
 CONTROLLER_FAILURES = 3
 """How often Ray Train may fail to start its workers; its default is without end."""
 POLL_SECONDS = 0.3
+GRACE_SECONDS = 20.0
+"""How long a job that was killed may take to leave the cluster, and a refused one to end."""
 
 
 def train_worker(arguments: dict[str, Any]) -> None:
     """Run one rank; what it needs is imported there, not in the driver."""
     from vrtspike.training.worker import run_worker
 
-    run_worker(arguments["plan"])
+    run_worker(arguments["plan"], arguments["board"])
 
 
-def run_training(config: Config) -> Path:
+def run_training(config: Config) -> Folder:
     """Train, or continue, the run that a configuration describes; return its folder."""
     config = resolve_paths(config)  # Ray's workers run in folders of their own
-    folder = RunFolder(config.run.root / config.run.name)
-    if folder.path.exists() and not folder.path.is_dir():
-        raise ResourceError("the run's folder is a file", where=folder.path)
+    run = run_folder(config.run)
+    if not run.remote and run.path.exists() and not run.path.is_dir():
+        raise ResourceError("the run's folder is a file", where=run)
     manifest = ensure_data(config)
     check_data(config, manifest)
-    resumed = check_resume(config, manifest, folder)
-    if resumed == config.train.steps and folder.export.is_file():
+    resumed = check_resume(config, manifest, run)
+    if resumed == config.train.steps and run.size(EXPORT) is not None:
         logger.info("run %s is complete", config.run.name)
-        return folder.path
+        return run
 
     import ray
 
     cpus = data_cpus(config, ray.cluster_resources())  # type: ignore[no-untyped-call]
     check_model_and_loss(config)
-    folder.path.mkdir(parents=True, exist_ok=True)
-    folder.clear_notes()
-    write_atomically(folder.config, dump_config(config).encode())
-    with _stop_on_signals(folder) as stopping, _progress_line(config, folder):
-        _fit(config, folder, cpus)
-    failure = folder.reported_failure()
-    if failure is not None:
-        raise failure
-    if stopping.signal is not None and not _finished(folder, config):
+    run.write(CONFIG, dump_config(config).encode())
+    with only_one(run), _stop_on_signals() as stopping:
+        plan = WorkerPlan(config, run, cpus, preemptible=_nodes_may_go())
+        _train(plan, _board_of(config, run), stopping)
+    if stopping.signal is not None and not _finished(run, config):
         logger.warning("stopped by %s; the same command continues the run", stopping.signal.name)
         raise SystemExit(128 + stopping.signal)
-    return folder.path
+    return run
 
 
 def ensure_data(config: Config) -> Manifest:
@@ -111,61 +123,141 @@ def ensure_data(config: Config) -> Manifest:
     return read_manifest(data.shards)
 
 
-def _fit(config: Config, folder: RunFolder, cpus: float) -> None:
-    """Run the workers until they end or have failed too often."""
-    for name, value in ENVIRONMENT.items():
-        os.environ.setdefault(name, value)
+def _board_of(config: Config, run: Folder) -> Any:
+    """Start the run's board; its name keeps other jobs of the cluster from the same run."""
+    import ray
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+    here = ray.get_runtime_context().get_node_id()
+    options = {
+        "name": f"run-{hashlib.sha256(str(run).encode()).hexdigest()[:16]}",
+        "namespace": "vrtspike",
+        "num_cpus": 0,
+        "scheduling_strategy": NodeAffinitySchedulingStrategy(here, soft=False),
+    }
+    until = time.monotonic() + GRACE_SECONDS
+    while True:
+        try:
+            board = ray.remote(Board).options(**options)
+            return board.remote(
+                max_failures=config.run.max_failures, hang_timeout_s=config.train.hang_timeout_s
+            )
+        except ValueError:
+            # The name is taken: by a run that goes on, or by a job that was killed a moment ago.
+            if time.monotonic() > until:
+                raise already_trained(run) from None
+            time.sleep(1)
+
+
+def _nodes_may_go() -> bool:
+    """Tell whether Ray may take nodes away; a Ray of this process alone has only this machine."""
+    import ray
+
+    wish = os.environ.get(WATCHER)
+    if wish is not None:
+        return wish.lower() in ("1", "true")
+    return "RAY_ADDRESS" in os.environ or len(ray.nodes()) > 1  # type: ignore[no-untyped-call]
+
+
+def _train(plan: WorkerPlan, board: Any, stopping: _Stopping) -> None:
+    """Run the workers and follow them on the progress line; raise what ended them too early."""
+    import ray
+
+    fit = _Fit(plan, board)
+    title, steps = f"train {plan.config.run.name}", plan.config.train.steps
+    told, ended = False, News()
+    try:
+        with Progress(title, steps) as progress:
+            while True:
+                over = not fit.is_alive()
+                if stopping.signal is not None and not told:
+                    board.ask_to_stop.remote()
+                    told = True
+                news: News = ray.get(board.take.remote())
+                _show(news, progress)
+                ended.refusal = ended.refusal or news.refusal
+                ended.given_up = ended.given_up or news.given_up
+                if over:
+                    break
+                fit.join(POLL_SECONDS)
+    finally:
+        ray.kill(board)
+    if ended.refusal is not None:
+        raise ended.refusal
+    if ended.given_up is not None:
+        raise RuntimeError(ended.given_up)
+    if fit.error is not None:
+        raise fit.error
+
+
+class _Fit(threading.Thread):
+    """Run Ray Train in a thread, where it cannot take the signals that ask for a stop."""
+
+    def __init__(self, plan: WorkerPlan, board: Any) -> None:
+        super().__init__(name="ray-train", daemon=True)
+        self._plan, self._board = plan, board
+        self.error: BaseException | None = None
+        self.start()
+
+    def run(self) -> None:
+        """Run the workers until they end, or cannot be started."""
+        storage = tempfile.mkdtemp(prefix="vrtspike-ray-")
+        try:
+            with _environment(self._plan):
+                _trainer(self._plan, self._board, storage).fit()
+        except BaseException as error:
+            self.error = error
+        finally:
+            shutil.rmtree(storage, ignore_errors=True)
+
+
+def _trainer(plan: WorkerPlan, board: Any, storage: str) -> Any:
+    """Build Ray Train's trainer."""
     from ray.train import RunConfig, ScalingConfig
     from ray.train.torch import TorchConfig, TorchTrainer
     from ray.train.v2.api.config import FailureConfig
 
     _quiet_ray_train()
-    train = config.train
-    for leftover in folder.path.glob(".ray-*"):
-        # Of a driver that was killed.
-        shutil.rmtree(leftover, ignore_errors=True)
-    storage = Path(tempfile.mkdtemp(prefix=".ray-", dir=folder.path))
+    train = plan.config.train
+    workers: Any = train.workers
+    if train.min_workers is not None and train.min_workers < train.workers:
+        workers = (train.min_workers, train.workers)
+    return TorchTrainer(
+        train_worker,
+        train_loop_config={"plan": plan, "board": board},
+        torch_config=TorchConfig(
+            backend="nccl" if train.gpu else "gloo",
+            # The board is to find what hangs, and to name it, before a collective gives up.
+            timeout_s=int(2 * train.hang_timeout_s + 60),
+        ),
+        scaling_config=ScalingConfig(
+            num_workers=workers,
+            use_gpu=train.gpu,
+            resources_per_worker={"CPU": train.cpus_per_worker}
+            | ({"GPU": 1.0} if train.gpu else {}),
+        ),
+        run_config=RunConfig(
+            name=plan.config.run.name.replace("/", "-"),
+            storage_path=storage,
+            failure_config=FailureConfig(
+                max_failures=-1, controller_failure_limit=CONTROLLER_FAILURES
+            ),
+        ),
+    )
+
+
+@contextmanager
+def _environment(plan: WorkerPlan) -> Iterator[None]:
+    """Give Ray Train its environment for a while, where the user has not."""
+    on_cluster = str(int(plan.preemptible))
+    wanted = ENVIRONMENT | {WATCHER: on_cluster, STATE_TRACKING: on_cluster}
+    ours = {name: value for name, value in wanted.items() if name not in os.environ}
+    os.environ.update(ours)
     try:
-        trainer = TorchTrainer(
-            train_worker,
-            train_loop_config={"plan": WorkerPlan(config, str(folder.path), cpus)},
-            torch_config=TorchConfig(backend="nccl" if train.gpu else "gloo"),
-            scaling_config=ScalingConfig(
-                num_workers=train.workers,
-                use_gpu=train.gpu,
-                resources_per_worker={"CPU": train.cpus_per_worker}
-                | ({"GPU": 1.0} if train.gpu else {}),
-            ),
-            run_config=RunConfig(
-                name="train",
-                storage_path=str(storage),
-                failure_config=FailureConfig(
-                    max_failures=config.run.max_failures,
-                    controller_failure_limit=CONTROLLER_FAILURES,
-                ),
-            ),
-        )
-        _outlive_signals(trainer.fit)
+        yield
     finally:
-        shutil.rmtree(storage, ignore_errors=True)
-
-
-def _outlive_signals(work: Callable[[], object]) -> None:
-    """Run in a thread, where Ray cannot take the signals that ask for a stop; wait for the end."""
-    failures: list[BaseException] = []
-
-    def target() -> None:
-        try:
-            work()
-        except BaseException as error:
-            failures.append(error)
-
-    thread = threading.Thread(target=target, name="ray-train", daemon=True)
-    thread.start()
-    while thread.is_alive():
-        thread.join(POLL_SECONDS)
-    if failures:
-        raise failures[0]
+        for name in ours:
+            os.environ.pop(name, None)
 
 
 def _quiet_ray_train() -> None:
@@ -174,9 +266,10 @@ def _quiet_ray_train() -> None:
         logging.getLogger(name).setLevel(logging.ERROR)
 
 
-def _finished(folder: RunFolder, config: Config) -> bool:
+def _finished(run: Folder, config: Config) -> bool:
     """Tell whether a run that was asked to stop had reached its end already."""
-    return checkpoint_steps(folder.checkpoints)[:1] == [config.train.steps]
+    saved, _ = newest(checkpoints_of(run), content=False)
+    return saved is not None and saved.step == config.train.steps
 
 
 @dataclass
@@ -187,8 +280,8 @@ class _Stopping:
 
 
 @contextmanager
-def _stop_on_signals(folder: RunFolder) -> Iterator[_Stopping]:
-    """Turn SIGTERM (and the first Ctrl-C) into the note that asks the workers to save and stop."""
+def _stop_on_signals() -> Iterator[_Stopping]:
+    """Note SIGTERM and the first Ctrl-C, instead of ending at once."""
     stopping = _Stopping()
     if threading.current_thread() is not threading.main_thread():
         yield stopping
@@ -199,7 +292,6 @@ def _stop_on_signals(folder: RunFolder) -> Iterator[_Stopping]:
         if stopping.signal is not None and number == signal.SIGINT:
             raise KeyboardInterrupt
         stopping.signal = signal.Signals(number)
-        folder.stop.touch()
 
     before = {number: signal.signal(number, ask) for number in (signal.SIGTERM, signal.SIGINT)}
     try:
@@ -207,33 +299,13 @@ def _stop_on_signals(folder: RunFolder) -> Iterator[_Stopping]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
-        folder.stop.unlink(missing_ok=True)
 
 
-@contextmanager
-def _progress_line(config: Config, folder: RunFolder) -> Iterator[None]:
-    """Show how far the workers are, as they note it in the run's metrics."""
-    with Progress(f"train {config.run.name}", config.train.steps) as progress:
-        over = threading.Event()
-        tail = _Tail(folder.path / METRICS)
-
-        def follow() -> None:
-            while not over.wait(POLL_SECONDS):
-                _show(tail.read(), progress)
-
-        thread = threading.Thread(target=follow, name="progress", daemon=True)
-        thread.start()
-        try:
-            yield
-        finally:
-            over.set()
-            thread.join()
-            _show(tail.read(), progress)
-
-
-def _show(records: list[dict[str, Any]], progress: Progress) -> None:
-    """Put new records on the progress line."""
-    for record in records:
+def _show(news: News, progress: Progress) -> None:
+    """Put what happened on the progress line."""
+    for text in news.warnings:
+        logger.warning("%s", text)
+    for record in news.records:
         match record["kind"]:
             case "train":
                 progress.update(record["step"], None, **_train_fields(record))
@@ -244,7 +316,7 @@ def _show(records: list[dict[str, Any]], progress: Progress) -> None:
                     logger.warning("passed over a checkpoint: %s", problem)
 
 
-def _train_fields(record: dict[str, Any]) -> dict[str, object]:
+def _train_fields(record: Record) -> dict[str, object]:
     """Choose what the line shows of a training record."""
     fields: dict[str, object] = {
         "loss": record["loss"],
@@ -255,28 +327,3 @@ def _train_fields(record: dict[str, Any]) -> dict[str, object]:
     if record["skipped"]:
         fields["skipped"] = record["skipped"]
     return fields
-
-
-@dataclass
-class _Tail:
-    """Read the records that were added to a file since the last look, also when it is replaced."""
-
-    path: Path
-    _file: int | None = None
-    _offset: int = 0
-    _rest: bytes = field(default=b"")
-
-    def read(self) -> list[dict[str, Any]]:
-        """Return the new whole lines."""
-        try:
-            stat = self.path.stat()
-        except FileNotFoundError:
-            return []
-        if stat.st_ino != self._file or stat.st_size < self._offset:
-            self._file, self._offset, self._rest = stat.st_ino, 0, b""
-        with self.path.open("rb") as file:
-            file.seek(self._offset)
-            added = file.read()
-        self._offset += len(added)
-        *lines, self._rest = (self._rest + added).split(b"\n")
-        return [json.loads(line) for line in lines if line]

@@ -2,18 +2,16 @@
 
 Ray Train starts `run_worker` on every rank and starts all of them again when one dies; each start
 continues from the newest checkpoint that verifies. Ranks agree on everything that changes the run
-(skips, stops, checkpoints), so none of them waits for another in vain. Errors of our own would
-only repeat: they go to the driver through the run's folder, and Ray sees a normal end.
+(skips, stops, saves), so none of them waits for another in vain. Errors of our own would only
+repeat: they go to the driver through the run's board, and Ray sees a normal end.
 """
 
 from __future__ import annotations
 
-import contextlib
-import itertools
 import logging
-import resource
 import time
-from pathlib import Path
+import uuid
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -21,147 +19,123 @@ import ray.train
 import ray.train.torch
 import torch
 import torch.distributed as dist
-from torch import nn
 
-from vrtspike.config import dump_config
-from vrtspike.data.order import Share, micro_batch
-from vrtspike.data.pipeline import MicroBatches, Stream
-from vrtspike.data.samples import SampleReader
-from vrtspike.data.shards import Manifest, read_manifest
-from vrtspike.errors import ResourceError, VrtSpikeError
-from vrtspike.losses import LossTerms
-from vrtspike.model import build_model, load_weights
-from vrtspike.settings import Config
-from vrtspike.training.checkpoint import Saved, newest, prune
-from vrtspike.training.ema import AveragedWeights
-from vrtspike.training.export import write_export
-from vrtspike.training.folder import RunFolder, WorkerPlan
+from vrtspike.data.pipeline import MicroBatch
+from vrtspike.errors import DataFormatError, ResourceError, VrtSpikeError
+from vrtspike.training.agree import check_shared, newest_for_all, ranks_per_node
+from vrtspike.training.export import export_metadata, write_export
+from vrtspike.training.folder import EXPORT, WorkerPlan, checkpoints_of
+from vrtspike.training.inputs import Inputs
 from vrtspike.training.journal import Journal
-from vrtspike.training.local import LocalParameters
-from vrtspike.training.optim import build_optimizer, learning_rate, set_learning_rate
-from vrtspike.training.parallel import full_weights, parallelize, reshard_all
-from vrtspike.training.saving import save
-from vrtspike.training.state import TrainingState
-from vrtspike.training.step import StepResult, TrainingStep, VoxelScale
-from vrtspike.training.validation import Score, validate
+from vrtspike.training.learner import Learner
+from vrtspike.training.meter import StepClock, memory_gb
+from vrtspike.training.optim import (
+    learning_rate,
+    learning_rates,
+    set_learning_rate,
+)
+from vrtspike.training.parallel import full_weights
+from vrtspike.training.saver import Saver, SaveResult
+from vrtspike.training.saves import Saves
+from vrtspike.training.step import StepResult
+from vrtspike.training.validation import validate
+from vrtspike.training.watch import Watch
 
 logger = logging.getLogger(__name__)
 
+LOOK_SECONDS = 2.0
+"""How often the ranks ask Ray whether one of their nodes is to be taken away."""
+EXPORT_PAUSE_SECONDS = 20.0
+"""How long after a failure the weights are written again."""
 
-def run_worker(plan: WorkerPlan) -> None:
+
+def run_worker(plan: WorkerPlan, board: Any) -> None:
     """Train until the last step or until asked to stop."""
-    folder = RunFolder(Path(plan.run))
-    if folder.failure.exists():
+    # Objects and checkpoints go by the CPU, whatever gradients go by.
+    own, rank = dist.new_group(backend="gloo"), dist.get_rank()
+    assert isinstance(own, dist.ProcessGroup)
+    attempt: list[str | None] = [None]
+    if rank == 0:
+        name = uuid.uuid4().hex
+        useful = ray.get(board.begin.remote(name, dist.get_world_size()))
+        attempt = [name if useful else None]
+    dist.broadcast_object_list(attempt, group=own)
+    if attempt[0] is None:
         return
+    watch = Watch(board, attempt[0], rank)
+    watch.start()
     try:
-        Worker(plan, folder).run()
+        Worker(plan, watch, own).run()
     except VrtSpikeError as error:
         logger.exception("the run cannot go on")
-        folder.report_failure(error)
+        watch.refuse(error)
+    except Exception as error:
+        watch.fail(error)
+        raise
+    finally:
+        watch.close()
 
 
 class Worker:
     """One rank of a run."""
 
-    def __init__(self, plan: WorkerPlan, folder: RunFolder) -> None:
-        self.config, self.folder, self._data_cpus = plan.config, folder, plan.data_cpus
+    def __init__(self, plan: WorkerPlan, watch: Watch, own: dist.ProcessGroup) -> None:
+        self.config, self.run_folder, self.watch = plan.config, plan.run, watch
+        self.own = own
         self.rank, self.world = dist.get_rank(), dist.get_world_size()
         self.device = ray.train.torch.get_device()
         train = self.config.train
         if self.device.type == "cpu":
             torch.set_num_threads(train.threads_per_worker)
-        self.manifest = read_manifest(self.config.data.shards)
-        self.saved, self.passed_over = self._newest_checkpoint()
-        self.batches = self._micro_batches(self.saved.step if self.saved else 0)
+        else:
+            torch.cuda.set_device(self.device)
+        check_shared(self.run_folder, group=own)
+        checkpoints = checkpoints_of(self.run_folder)
+        self.saved, self.passed_over = newest_for_all(checkpoints, group=own)
+        self.inputs = Inputs(self.config, self.rank, self.world)
+        done = self.saved.step if self.saved else 0
+        self.batches = self.inputs.micro_batches(done, plan.data_cpus)
         # Data tasks take seconds to come up; the model is built meanwhile.
         self.batches.start()
-        self.voxels = voxel_scale(self.config, self.manifest)
-        self.model = self._build_model()
-        parameters = LocalParameters(self.model)
-        self.optimizer = build_optimizer(
-            parameters.parts,
-            kind=train.optimizer,
-            lr=train.lr,
-            flow_lr_scale=train.flow_lr_scale,
-            betas=train.betas,
-            weight_decay=train.weight_decay,
+        self.learner = Learner(
+            self.config, self.device, rank=self.rank, ranks_per_node=self._ranks_per_node()
         )
-        self.average = AveragedWeights(parameters, train.ema) if train.ema else None
-        self.state = TrainingState(
-            self.model,
-            parameters,
-            self.optimizer,
-            self.average,
-            rank=self.rank,
-            device=self.device,
-        )
-        self.step = TrainingStep(
-            self.model,
-            parameters,
-            LossTerms(**self.config.loss.model_dump()).to(self.device),
-            self.optimizer,
-            device=self.device,
-            accumulation=train.accumulation,
-            precision=train.precision,
-            clip_norm=train.clip_norm,
-            voxels=self.voxels,
-        )
+        self.step = self.learner.step_over(self.inputs.share, self.inputs.voxels)
+        saver = Saver(checkpoints, group=own, keep=train.keep_checkpoints)
+        self.saves = Saves(saver, self.learner.state, watch, self._describe)
         self.best: tuple[float, int] | None = None
         self.skipped = 0
-        self.saved_step = -1
+        self.preempted = False
+        self.look_at = 0.0 if plan.preemptible else float("inf")
         self.started = time.time()
 
     def run(self) -> None:
         """Train from where the run stands to its last step, and export."""
-        train = self.config.train
         done = self._resume()
         if self.rank == 0:
-            self.journal = Journal(self.folder.path, resumed=done)
-            facts = {"world_size": self.world, "passed_over": self.passed_over}
-            self.journal.write("start", done, **facts)
+            self.journal = Journal(self.run_folder, resumed=done)
+            self._tell("start", done, world_size=self.world, passed_over=self.passed_over)
         stopped = False
-        if done < train.steps:
+        if done < self.config.train.steps:
             done, stopped = self._train(done)
         if not stopped:
             self._export(done)
+        self.saves.close()
         if self.rank == 0:
             self.journal.close()
 
-    def _build_model(self) -> nn.Module:
-        """Build equal weights on all ranks, then shard them; later draws differ by rank."""
-        train, seed = self.config.train, self.config.run.seed
-        torch.manual_seed(seed)
-        model = build_model(self.config.model)
-        if train.init_weights is not None:
-            logger.info("%s: %s", train.init_weights, load_weights(model, train.init_weights))
-        torch.manual_seed(seed * 1_000_003 + self.rank + 1)
-        return parallelize(
-            model.to(self.device),
-            self.device,
-            compile_blocks=train.compile,
-            reshard=train.reshard,
-        )
-
-    def _newest_checkpoint(self) -> tuple[Saved | None, list[str]]:
-        """Let rank 0 choose the newest checkpoint that verifies; tell what is damaged."""
-        found: list[Any] = [None]
-        if self.rank == 0:
-            try:
-                found = [newest(self.folder.checkpoints)]
-            except VrtSpikeError as error:
-                found = [error]
-        dist.broadcast_object_list(found)
-        if isinstance(found[0], VrtSpikeError):
-            raise found[0]
-        chosen: tuple[Saved | None, list[str]] = found[0]
-        return chosen
+    def _ranks_per_node(self) -> int | None:
+        """Return how many ranks share the weights, if not all."""
+        if self.config.train.shard_over == "all":
+            return None
+        return ranks_per_node(ray.train.get_context().get_local_world_size(), group=self.own)
 
     def _resume(self) -> int:
         """Take over the chosen checkpoint, if any; return the steps done."""
         saved = self.saved
         if saved is None:
             return 0
-        if not self.state.restore(saved):
+        if not self.learner.state.restore(saved, group=self.own):
             # Another number of ranks: draws cannot continue, but they need not repeat either.
             seeds = np.random.SeedSequence((self.config.run.seed, saved.step, self.rank))
             torch.manual_seed(int(seeds.generate_state(1)[0]))
@@ -169,37 +143,77 @@ class Worker:
         self.best = (best[0], best[1]) if best else None
         self.skipped = saved.facts["skipped"]
         self.started = time.time() - saved.facts["elapsed_s"]
-        self.saved_step = saved.step
+        self.saves.continued(saved.step)
         return saved.step
 
     def _train(self, done: int) -> tuple[int, bool]:
         """Step from `done` to the end; return the steps done and whether a stop cut it short."""
         train = self.config.train
-        stream, clock = iter(self.batches), _Clock(self.batches)
+        stream, clock = iter(self.batches), StepClock(self.batches)
         first, bad = done, 0
         for step in range(done, train.steps):
-            rate = self._set_rate(step)
+            self._set_rate(step)
             result = self.step(
-                itertools.islice(stream, train.accumulation),
+                self._take(stream),
                 freeze_flow=step < train.freeze_flow_steps,
-                stop=self.rank == 0 and self.folder.stop.exists(),
+                notices=self._notices(),
             )
             done = step + 1
             bad = self._count(result, step, bad)
             clock.step()
-            last = done == train.steps
+            last, stop = done == train.steps, "stop" in result.notices
             if self.rank == 0 and (done % train.log_every == 0 or last or done == first + 1):
-                self._log(done, result, rate, clock)
+                self._log(done, result, clock)
+            self._note(self.saves.ended())
             if last or (train.validate_every and done % train.validate_every == 0):
                 self._validate(done)
-            if last or result.stop or done % train.checkpoint_every == 0:
-                self._save(done)
-            if result.stop:
+            if last or stop:
+                self._publish()
+                self._note(self.saves.save_surely(done, train.storage_timeout_s))
                 return done, not last
+            if done % train.checkpoint_every == 0 or "save" in result.notices:
+                self._save(done)
+            if "look" in result.notices:
+                self._look_out()
             clock.resume()
         return done, False
 
-    def _set_rate(self, step: int) -> float:
+    def _take(self, stream: Iterator[MicroBatch]) -> Iterator[MicroBatch]:
+        """Yield the micro-batches of a step, with signs of life."""
+        for _ in range(self.inputs.share.accumulation):
+            self.watch.tick("waiting for data")
+            batch = next(stream)
+            self.watch.tick("training")
+            yield batch
+        self.watch.tick("ending a step")
+
+    def _notices(self) -> dict[str, bool]:
+        """Say what rank 0 wants all ranks to do after this step."""
+        if self.rank != 0:
+            return {"stop": False, "save": False, "look": False}
+        now = time.monotonic()
+        return {
+            "stop": self.watch.stop,
+            "save": self.saves.wanted,
+            "look": now > self.look_at,
+        }
+
+    def _look_out(self) -> None:
+        """Ask Ray whether a node is to be taken away; from then on save as often as it goes."""
+        self.look_at = time.monotonic() + LOOK_SECONDS
+        notice = ray.train.get_preemption_info()
+        if notice is None or self.preempted:
+            return
+        self.preempted = True
+        self.saves.hurry()
+        if self.rank == 0:
+            self.watch.warn(
+                f"Ray takes away the node of rank {', '.join(map(str, notice.preempted_ranks))}"
+                + ("" if notice.deadline_ms is None else f" at {_clock(notice.deadline_ms / 1e3)}")
+                + ": saving as often as storage allows until then"
+            )
+
+    def _set_rate(self, step: int) -> None:
         """Give the optimiser the learning rate of a step."""
         train = self.config.train
         rate = learning_rate(
@@ -211,185 +225,131 @@ class Worker:
             min_lr=train.min_lr,
             milestones=train.milestones,
         )
-        set_learning_rate(self.optimizer, rate)
-        return rate
+        set_learning_rate(self.learner.optimizer, rate)
 
     def _count(self, result: StepResult, step: int, bad: int) -> int:
         """Average after a step; count a skipped one, and fail after too many in a row."""
         if result.stepped:
-            if self.average is not None:
-                self.average.update()
+            if self.learner.average is not None:
+                self.learner.average.update()
             return 0
         self.skipped += 1
         logger.warning("step %d skipped: loss %s, norm %s", step, result.loss, result.grad_norm)
         if bad + 1 > self.config.train.max_bad_steps:
             raise ResourceError(
                 "loss or gradients are not finite",
-                where=f"steps {step - bad + 1} to {step + 1}, samples {self._sample_ids(step)}",
+                where=f"steps {step - bad + 1} to {step + 1}, samples {self.inputs.names(step)}",
                 got=f"loss {result.loss}, gradient norm {result.grad_norm}",
                 expected=f"at most {self.config.train.max_bad_steps} such steps in a row",
                 fix="lower train.lr, set train.clip_norm, or look at the samples",
             )
         return bad + 1
 
-    def _sample_ids(self, step: int) -> str:
-        """Name the samples of a step, of all ranks."""
-        train, split = self.config.train, self.manifest.splits[self.config.data.train_split]
-        share = Share(train.batch, train.accumulation, self.world)
-        draws = [
-            draw
-            for micro in range(train.accumulation)
-            for rank in range(self.world)
-            for draw in micro_batch(
-                self.config.run.seed,
-                len(split.samples),
-                share,
-                step * train.accumulation + micro,
-                rank,
-            )
-        ]
-        return ", ".join(split.samples[draw.index].id for draw in draws[:8])
+    def _tell(self, kind: str, step: int, **fields: Any) -> None:
+        """Write a record to the journal and send it to the driver (rank 0)."""
+        self.watch.post(self.journal.write(kind, step, **fields))
 
-    def _micro_batches(self, done: int) -> MicroBatches:
-        """Open this rank's stream at step `done`."""
-        train, data = self.config.train, self.config.data
-        share = Share(train.batch, train.accumulation, self.world)
-        samples = len(self.manifest.splits[data.train_split].samples)
-        stream = Stream(self._reader(data.train_split), samples, share, self.rank)
-        numbers = (done * train.accumulation, train.steps * train.accumulation)
-        return MicroBatches(stream, *numbers, cpus=self._data_cpus)
-
-    def _reader(self, split: str) -> SampleReader:
-        data, model = self.config.data, self.config.model
-        return SampleReader(
-            shards=str(data.shards),
-            split=split,
-            fingerprint=self.manifest.fingerprint,
-            crop=data.crop,
-            augment=data.augment,
-            bins=None if model.fusion == "none" else model.spike.bins,
-            seed=self.config.run.seed,
-            threshold_factors=data.threshold_factors,
-            time_shift_steps=data.time_shift_steps,
-        )
-
-    def _log(self, done: int, result: StepResult, rate: float, clock: _Clock) -> None:
-        """Write a line of metrics."""
-        steps, seconds, waited = clock.take()
-        self.journal.write(
+    def _log(self, done: int, result: StepResult, clock: StepClock) -> None:
+        taken, rates = clock.take(), learning_rates(self.learner.optimizer)
+        self._tell(
             "train",
             done,
             loss=result.loss,
-            lr=rate,
+            terms=result.terms,
+            lr=rates["main"],
+            lr_flow=rates.get("flow"),
             grad_norm=result.grad_norm,
-            samples_per_s=steps * self.config.train.batch / seconds,
-            step_s=seconds / steps,
-            data_wait=waited / seconds,
-            memory_gb=_memory_gb(self.device),
+            samples_per_s=taken.steps * self.config.train.batch / taken.seconds,
+            step_s=taken.seconds / taken.steps,
+            data_wait=taken.waited / taken.seconds,
+            memory_gb=memory_gb(self.device),
             skipped=self.skipped,
             elapsed_s=time.time() - self.started,
         )
 
     def _validate(self, done: int) -> None:
         """Score the averaged weights (or the weights); keep a new best one."""
-        with self._final_weights():
-            score = validate(
-                self.model,
-                self._reader(self.config.data.val_split),
-                len(self.manifest.splits[self.config.data.val_split].samples),
+        split = self.config.data.val_split
+        self.watch.tick("validating")
+        with self.learner.final_weights() as model:
+            score, picture = validate(
+                model,
+                self.inputs.reader(split),
+                self.inputs.samples(split),
                 device=self.device,
                 autocast=self.step.autocast(),
-                voxels=self.voxels,
+                voxels=self.inputs.voxels,
+                alive=self.watch.tick,
             )
-            reshard_all(self.model)
         improved = self.best is None or score.psnr > self.best[0]
         if improved:
             self.best = (score.psnr, done)
+        assert self.best is not None
         if self.rank == 0:
-            self._log_score(done, score)
+            self._tell(
+                "val",
+                done,
+                psnr=score.psnr,
+                ssim=score.ssim,
+                blurred_psnr=score.blurred_psnr,
+                best_psnr=self.best[0],
+            )
+            assert picture is not None
+            self.journal.picture("blurred | restored | sharp", done, picture)
         if improved:
             self._save(done)
 
-    def _log_score(self, done: int, score: Score) -> None:
-        assert self.best is not None
-        self.journal.write(
-            "val",
-            done,
-            psnr=score.psnr,
-            ssim=score.ssim,
-            blurred_psnr=score.blurred_psnr,
-            best_psnr=self.best[0],
-        )
-
-    def _save(self, done: int) -> None:
-        """Write a checkpoint, unless this step has one, and delete what is not kept."""
-        if self.saved_step == done:
-            return
+    def _describe(self) -> tuple[dict[str, Any], int | None]:
+        """Return what a checkpoint of this moment holds besides tensors, and the best step."""
         facts = {
             "config": self.config.model_dump(mode="json"),
-            "fingerprint": self.manifest.fingerprint,
+            "fingerprint": self.inputs.manifest.fingerprint,
             "best": self.best,
             "skipped": self.skipped,
             "elapsed_s": time.time() - self.started,
         }
-        path = save(self.folder.checkpoints, done, self.state.collect(), facts)
-        self.saved_step = done
+        return facts, self.best[1] if self.best else None
+
+    def _save(self, done: int) -> None:
+        """Begin a checkpoint, unless this step has one."""
+        if not self.saves.has(done):
+            self._publish()
+            self.saves.save(done)
+
+    def _publish(self) -> None:
+        """Have the metrics up to a checkpoint where it will be."""
         if self.rank == 0:
-            self.journal.write("saved", done, checkpoint=path.name)
-            keep = self.config.train.keep_checkpoints
-            prune(self.folder.checkpoints, keep=keep, best_step=self.best[1] if self.best else None)
+            self.journal.publish()
+
+    def _note(self, saves: list[SaveResult]) -> None:
+        """Tell which checkpoints are whole."""
+        if self.rank != 0:
+            return
+        for saved in saves:
+            if saved.error is None:
+                blocked = self.saves.blocked_s
+                self._tell("saved", saved.step, seconds=saved.seconds, blocked_s=blocked)
 
     def _export(self, done: int) -> None:
-        """Write the final weights on rank 0."""
-        with self._final_weights():
-            weights = full_weights(self.model)
-            reshard_all(self.model)
+        """Write the final weights on rank 0; storage that is full or away is waited for."""
+        with self.learner.final_weights() as model:
+            weights = full_weights(model)
         if self.rank == 0:
-            metadata = {"config": dump_config(self.config), "step": str(done)}
-            write_export(self.folder.export, weights, metadata)
+            metadata = export_metadata(self.config, done)
+            until = time.monotonic() + self.config.train.storage_timeout_s
+            with self.watch.patient("waiting for storage"):
+                while True:
+                    try:
+                        write_export(self.run_folder, EXPORT, weights, metadata)
+                        break
+                    except DataFormatError as error:
+                        if time.monotonic() > until:
+                            raise
+                        self.watch.warn(f"cannot write the weights yet: {error}")
+                        time.sleep(EXPORT_PAUSE_SECONDS)
         dist.barrier()
 
-    def _final_weights(self) -> Any:
-        """Put the averaged weights in place, where there are any."""
-        return (
-            contextlib.nullcontext() if self.average is None else self.average.in_place_of_weights()
-        )
 
-
-class _Clock:
-    """Measure the time of steps between two log lines, without validation and saving."""
-
-    def __init__(self, batches: MicroBatches) -> None:
-        self._batches = batches
-        self._steps, self._seconds, self._waited = 0, 0.0, 0.0
-        self._since = time.perf_counter()
-
-    def step(self) -> None:
-        """End a step."""
-        self._steps += 1
-        self._seconds += time.perf_counter() - self._since
-
-    def resume(self) -> None:
-        """Begin the next step."""
-        self._since = time.perf_counter()
-
-    def take(self) -> tuple[int, float, float]:
-        """Return steps, seconds and seconds of waiting for data since the last call."""
-        waited = self._batches.waited
-        taken = (self._steps, self._seconds, waited - self._waited)
-        self._steps, self._seconds, self._waited = 0, 0.0, waited
-        return taken
-
-
-def voxel_scale(config: Config, manifest: Manifest) -> VoxelScale | None:
-    """Return how counts become voxels, or None for a model without spikes."""
-    if config.model.fusion == "none":
-        return None
-    return VoxelScale(manifest.info.camera.threshold, config.data.voxels)
-
-
-def _memory_gb(device: torch.device) -> float:
-    """Return the most memory that this process has held, in 10^9 bytes."""
-    if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device) / 1e9
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9
+def _clock(seconds: float) -> str:
+    """Write a time since 1970 as a time of day."""
+    return time.strftime("%H:%M:%S", time.localtime(seconds))

@@ -1,0 +1,108 @@
+"""The board names who hangs, counts failures between checkpoints, and loses no record."""
+
+from __future__ import annotations
+
+import pytest
+
+from vrtspike.errors import ConfigError
+from vrtspike.training.board import REFUSED_SECONDS, Beat, Board, Reply
+
+
+class Clock:
+    now = 100.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def board(clock: Clock) -> Board:
+    board = Board(max_failures=2, hang_timeout_s=60.0, clock=clock)
+    assert board.begin("first", 3)
+    return board
+
+
+def beats(board: Board, *ticks: int | None, doing: str = "training") -> list[Reply]:
+    """Let ranks beat; None: that rank is silent."""
+    return [
+        board.beat(Beat("first", rank, count, doing, f"host {rank}", f"file.py:{rank} wait"))
+        for rank, count in enumerate(ticks)
+        if count is not None
+    ]
+
+
+def test_the_rank_that_is_least_far_is_named(board: Board, clock: Clock) -> None:
+    beats(board, 8, 7, 8)
+    clock.now += 59
+    assert all(reply.end is None for reply in beats(board, 8, 7, 8))
+    clock.now += 2
+    (reply,) = {reply.end for reply in beats(board, 8, 7, 8)}
+    assert reply is not None and "61 s: rank 1 (host 1) hangs while training, at file.py:1" in reply
+    assert "rank 0" not in reply and "rank 2" not in reply
+    assert board.begin("second", 3)
+    assert "rank 1 (host 1) hangs" in board.take().warnings[0]
+
+
+def test_a_rank_that_is_silent_is_named_before_one_that_is_behind(
+    board: Board, clock: Clock
+) -> None:
+    beats(board, 5, 6, 6)
+    for _ in range(7):
+        clock.now += 10
+        replies = beats(board, 5, 6, None)
+    assert replies[0].end is not None and "rank 2 (host 2) stopped answering" in replies[0].end
+
+
+def test_a_run_that_moves_does_not_hang(board: Board, clock: Clock) -> None:
+    for ticks in range(50):
+        clock.now += 30
+        assert all(reply.end is None for reply in beats(board, ticks // 2, 3, 3))
+
+
+def test_nobody_hangs_before_all_have_beaten(board: Board, clock: Clock) -> None:
+    for _ in range(10):
+        clock.now += 30
+        assert all(reply.end is None for reply in beats(board, 1, 1, None))
+
+
+def test_attempts_without_a_new_checkpoint_are_counted(board: Board) -> None:
+    board.post({"kind": "saved", "step": 10})
+    assert board.begin("2", 3) and board.begin("3", 3)
+    board.post({"kind": "saved", "step": 20})
+    assert board.begin("4", 3) and board.begin("5", 3)
+    board.post({"kind": "saved", "step": 20})  # not a new one
+    board.fail("4", "rank 0: an old attempt")
+    board.fail("5", "rank 1: RuntimeError: first")
+    board.fail("5", "rank 0: RuntimeError: it followed")
+    assert board.take().given_up is None
+    assert not board.begin("6", 3)
+    given_up = board.take().given_up
+    assert given_up is not None and "failed 3 times" in given_up and given_up.endswith("first")
+
+
+def test_a_refusal_ends_the_others_and_is_not_tried_again(board: Board, clock: Clock) -> None:
+    error = ConfigError("what", where="here", fix="so")
+    board.refuse(error)
+    assert all(reply.end is None for reply in beats(board, 1, 1, None))
+    clock.now += REFUSED_SECONDS + 1
+    assert all(reply.end is not None for reply in beats(board, 1, 1, None))
+    assert not board.begin("second", 3)
+    assert board.take().refusal is error and board.take().refusal is None
+
+
+def test_records_arrive_once_and_in_order(board: Board) -> None:
+    for step in range(3):
+        board.post({"kind": "train", "step": step})
+    assert [record["step"] for record in board.take().records] == [0, 1, 2]
+    assert board.take().records == []
+
+
+def test_a_stop_is_heard_by_all_but_an_old_attempt(board: Board) -> None:
+    board.ask_to_stop()
+    assert all(reply.stop for reply in beats(board, 1, 1, 1))
+    assert not board.beat(Beat("before", 0, 1, "", "")).stop

@@ -1,0 +1,103 @@
+"""What training changes on one rank: the sharded model, its optimiser, its average, its state.
+
+In: a configuration and this rank's place. Out: a `Learner`, whose parts a training loop uses as
+they are. Weights do not depend on the number of ranks; draws after building differ by rank.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+from collections.abc import Iterator
+
+import torch
+from torch import nn
+
+from vrtspike.data.order import Share
+from vrtspike.losses import LossTerms
+from vrtspike.model import build_model, load_weights
+from vrtspike.settings import Config
+from vrtspike.training.ema import AveragedWeights
+from vrtspike.training.local import LocalParameters
+from vrtspike.training.optim import build_optimizer
+from vrtspike.training.parallel import parallelize, reshard_all
+from vrtspike.training.state import TrainingState
+from vrtspike.training.step import TrainingStep, VoxelScale
+
+logger = logging.getLogger(__name__)
+
+
+class Learner:
+    """A model in training. `ranks_per_node`: how many ranks share a copy of the weights, if not
+    all."""
+
+    def __init__(
+        self, config: Config, device: torch.device, *, rank: int, ranks_per_node: int | None = None
+    ) -> None:
+        self._config, self._device, self._rank = config, device, rank
+        train = config.train
+        self.model = self._build_model(ranks_per_node)
+        self.parameters = LocalParameters(self.model)
+        self.optimizer = build_optimizer(
+            self.parameters.parts,
+            kind=train.optimizer,
+            lr=train.lr,
+            flow_lr_scale=train.flow_lr_scale,
+            betas=train.betas,
+            weight_decay=train.weight_decay,
+        )
+        self.average = AveragedWeights(self.parameters, train.ema) if train.ema else None
+        self.loss = LossTerms(**config.loss.model_dump()).to(device)
+        self.state = TrainingState(
+            self.model, self.parameters, self.optimizer, self.average, rank=rank, device=device
+        )
+
+    def _build_model(self, ranks_per_node: int | None) -> nn.Module:
+        train, seed = self._config.train, self._config.run.seed
+        start = train.init_weights
+
+        def build() -> nn.Module:
+            torch.manual_seed(seed)
+            return build_model(self._config.model)
+
+        def load(model: nn.Module) -> None:
+            assert start is not None
+            logger.info("%s: %s", start, load_weights(model, start))
+
+        model = parallelize(
+            build,
+            self._device,
+            load=None if start is None else load,
+            compile_blocks=train.compile,
+            reshard=train.reshard,
+            ranks_per_node=ranks_per_node,
+        )
+        torch.manual_seed(seed * 1_000_003 + self._rank + 1)
+        return model
+
+    def step_over(self, share: Share, voxels: VoxelScale | None) -> TrainingStep:
+        """Return what takes steps over batches that are shared out so."""
+        train = self._config.train
+        return TrainingStep(
+            self.model,
+            self.parameters,
+            self.loss,
+            self.optimizer,
+            device=self._device,
+            share=share,
+            rank=self._rank,
+            reshard=train.reshard,
+            precision=train.precision,
+            clip_norm=train.clip_norm,
+            voxels=voxels,
+        )
+
+    @contextlib.contextmanager
+    def final_weights(self) -> Iterator[nn.Module]:
+        """Give the model its averaged weights, where there are any, inside the block."""
+        swapped = (
+            contextlib.nullcontext() if self.average is None else self.average.in_place_of_weights()
+        )
+        with swapped:
+            yield self.model
+            reshard_all(self.model)

@@ -1,0 +1,122 @@
+"""A rank's link to the run's board: signs of life up, requests down.
+
+The training loop ticks whenever it gets on. A thread sends the count once a second and hears
+whether to stop. When the board finds that the run hangs, or another rank cannot go on, every rank
+that still can ends its process at once; collectives have no other way out.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import socket
+import sys
+import threading
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import ray
+
+from vrtspike.errors import VrtSpikeError
+from vrtspike.training.board import Beat, Record, Reply
+
+logger = logging.getLogger(__name__)
+
+BEAT_SECONDS = 1.0
+ANSWER_SECONDS = 30.0
+"""How long a beat waits for the board before it is sent again."""
+TOLD_TO_END = 70
+"""Exit status of a process that the board told to end."""
+FRAMES = 3
+"""Innermost frames of the training thread that a beat tells."""
+
+
+class Watch:
+    """Count a rank's signs of life, and keep in touch with the board."""
+
+    def __init__(self, board: Any, attempt: str, rank: int) -> None:
+        self._board, self._attempt, self._rank = board, attempt, rank
+        self._process = f"{socket.gethostname()}, process {os.getpid()}"
+        self._trained_in = threading.get_ident()
+        self._ticks, self._doing = 0, "starting"
+        self._patient = False
+        self._sent = -1
+        self._posted: Any = None
+        self._ended = threading.Event()
+        self._thread = threading.Thread(target=self._beat_on, name="watch", daemon=True)
+        self.stop = False
+        """Whether the driver has asked for the end."""
+
+    def start(self) -> None:
+        """Begin to beat."""
+        self._thread.start()
+
+    def close(self) -> None:
+        """Beat no more; wait until what was posted has arrived."""
+        self._ended.set()
+        if self._posted is not None:
+            ray.wait([self._posted], timeout=ANSWER_SECONDS)
+
+    def tick(self, doing: str | None = None) -> None:
+        """Give a sign of life; from now on the rank is `doing` something."""
+        self._ticks += 1
+        self._doing = doing or self._doing
+
+    @contextmanager
+    def patient(self, doing: str) -> Iterator[None]:
+        """Give signs of life all through a block that bounds its own time."""
+        self.tick(doing)
+        self._patient = True
+        try:
+            yield
+        finally:
+            self._patient = False
+
+    def post(self, record: Record) -> None:
+        """Send a record to the driver; nothing waits for it."""
+        self._posted = self._board.post.remote(record)
+
+    def warn(self, text: str) -> None:
+        """Have the driver tell the user something."""
+        self._board.warn.remote(text)
+
+    def refuse(self, error: VrtSpikeError) -> None:
+        """Tell the driver of an error of ours that ends the run."""
+        ray.get(self._board.refuse.remote(error))
+
+    def fail(self, error: BaseException) -> None:
+        """Tell the board why this rank fails."""
+        text = " ".join(str(error).split())[:300]
+        told = f"rank {self._rank} ({self._process}): {type(error).__name__}: {text}"
+        ray.get(self._board.fail.remote(self._attempt, told))
+
+    def _beat_on(self) -> None:
+        while not self._ended.wait(BEAT_SECONDS):
+            if self._patient:
+                self._ticks += 1
+            still, self._sent = self._ticks == self._sent, self._ticks
+            beat = Beat(
+                self._attempt,
+                self._rank,
+                self._ticks,
+                self._doing,
+                self._process,
+                self._stack() if still else "",
+            )
+            try:
+                reply: Reply = ray.get(self._board.beat.remote(beat), timeout=ANSWER_SECONDS)
+            except ray.exceptions.RayError:
+                # The driver is gone, and this process soon; or a moment's trouble.
+                continue
+            self.stop = reply.stop
+            if reply.end is not None and not self._ended.is_set():
+                logger.error("ending this process: %s", reply.end)
+                os._exit(TOLD_TO_END)
+
+    def _stack(self) -> str:
+        """Return where the training thread is, innermost call first."""
+        frame = sys._current_frames().get(self._trained_in)
+        calls = reversed(traceback.extract_stack(frame)[-FRAMES:])
+        return " < ".join(f"{os.path.basename(c.filename)}:{c.lineno} {c.name}" for c in calls)
