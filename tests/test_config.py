@@ -11,6 +11,8 @@ from pydantic import ValidationError
 from vrtspike.config import dump_config, known_keys, load_config
 from vrtspike.errors import ConfigError
 from vrtspike.settings import Config
+from vrtspike.storage import Folder
+from vrtspike.training.folder import WorkerPlan
 
 
 def write(folder: Path, name: str, text: str) -> Path:
@@ -163,3 +165,13 @@ def test_every_setting_is_documented() -> None:
 def test_known_keys_reach_into_optional_sections() -> None:
     assert {"scenes", "scenes.frames", "model.spike.bins"} <= set(known_keys())
     assert yaml.safe_load(dump_config(Config()))["scenes"] is None
+
+
+def test_what_is_written_down_holds_no_keys() -> None:
+    secret = "s3://me:sl/ash@bucket/runs?region=x&secret_key=abc&session_token=def"
+    config = load_config(None, [f"run.root={secret}", f"data.source={secret}"])
+    assert config.run.root == secret
+    text = dump_config(config)
+    assert "s3://bucket/runs?region=x\n" in text
+    assert not any(word in text for word in ("sl/ash", "abc", "def\n", "me:sl"))
+    assert "bucket" not in repr(WorkerPlan(config, Folder.at(secret), 1.0, preemptible=False))

@@ -53,6 +53,10 @@ class DataFormatError(VrtSpikeError):
     """Report a file or folder that is not what its geometry or layout says."""
 
 
+class StorageError(DataFormatError):
+    """Report a disk or store that fails; later it may not."""
+
+
 class CheckpointError(VrtSpikeError):
     """Report saved state that is damaged, missing, or does not fit the model."""
 

@@ -6,10 +6,18 @@ spike camera unless a name says frames, seconds or Hz; sizes are pixels.
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PlainSerializer,
+    model_validator,
+)
 
 Positive = Annotated[int, Field(gt=0)]
 Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
@@ -34,7 +42,21 @@ def _path_or_uri(value: object) -> object:
     return Path(value) if isinstance(value, str) and "://" not in value else value
 
 
-Place = Annotated[Path | str, BeforeValidator(_path_or_uri)]
+def _without_keys(value: Path | str) -> str:
+    """Take user, password and secret options out of a URI: what is written down may be shared."""
+    place, question, options = str(value).partition("?")
+    if "://" not in place:
+        return str(value)
+    place = re.sub(r"://([^/@:]*:.*|[^/@]*)@", "://", place)
+    kept = [o for o in options.split("&") if not re.search("key|secret|token|password", o, re.I)]
+    return place + (question + "&".join(kept) if any(kept) else "")
+
+
+Place = Annotated[
+    Path | str,
+    BeforeValidator(_path_or_uri),
+    PlainSerializer(_without_keys, return_type=str, when_used="json"),
+]
 """A path, or the URI of a folder in an object store such as s3://bucket/folder."""
 
 
@@ -55,7 +77,7 @@ class RunSettings(Section):
     seed: int = 0
     """Seed of initialisation, sample order and every random draw."""
     max_failures: Annotated[int, Field(ge=0)] = 3
-    """How often a failed worker group is restarted from the newest checkpoint."""
+    """How often failed workers are started again without a new checkpoint in between."""
 
 
 class CameraSettings(Section):
@@ -387,9 +409,11 @@ class TrainSettings(Section):
     hang_timeout_s: Annotated[float, Field(gt=0)] = 900.0
     """Seconds without any progress after which the workers are started anew, and the one that the
     others waited for is named."""
+    start_timeout_s: Annotated[float, Field(gt=0)] = 3600.0
+    """Seconds for which the run waits for room for its workers, at the start and after a loss."""
     storage_timeout_s: Annotated[float, Field(ge=0)] = 600.0
     """Seconds for which writing the last checkpoint and the weights is tried again when storage is
-    full or away; other checkpoints are tried again at their next turn."""
+    full or away; other checkpoints are tried again soon while training goes on."""
 
     @property
     def micro_batch(self) -> int:
@@ -400,6 +424,8 @@ class TrainSettings(Section):
     def _values_fit(self) -> Self:
         if self.min_workers is not None and self.min_workers > self.workers:
             raise ValueError(f"min_workers {self.min_workers} is more than workers {self.workers}")
+        if self.min_workers is not None and self.shard_over == "node":
+            raise ValueError("shard_over node wants equal nodes; min_workers may leave others")
         if list(self.milestones) != sorted(set(self.milestones)):
             raise ValueError(f"milestones {self.milestones} do not rise")
         return self

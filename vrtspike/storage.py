@@ -25,7 +25,7 @@ from urllib.parse import quote, unquote
 import pyarrow as pa
 from pyarrow import fs
 
-from vrtspike.errors import ConfigError, DataFormatError
+from vrtspike.errors import ConfigError, DataFormatError, StorageError
 from vrtspike.whole_file import whole_file
 
 COPY_BYTES = 1 << 22
@@ -325,12 +325,14 @@ class Folder:
             raise self._failed(what, file, error) from None
 
     def _failed(self, what: str, file: str, error: Exception) -> DataFormatError:
+        """Return one line on a failure; what is not there will not be there later either."""
         where = self.name(file) if file else str(self)
         reason = getattr(error, "strerror", None) or " ".join(str(error).split())
         if self.remote:
             reason = re.sub(r"://\S*@", "://", reason.replace(self.where, str(self)))
         fix = "write a space as %20, and a / in a key as %2F" if "parse URI" in reason else None
-        return DataFormatError(what, where=where, got=reason[:300], fix=fix)
+        kind = DataFormatError if isinstance(error, FileNotFoundError) else StorageError
+        return kind(what, where=where, got=reason[:300], fix=fix)
 
 
 def write_atomically(path: Path, content: bytes) -> None:

@@ -22,7 +22,7 @@ def clock() -> Clock:
 
 @pytest.fixture
 def board(clock: Clock) -> Board:
-    board = Board(max_failures=2, hang_timeout_s=60.0, clock=clock)
+    board = Board(max_failures=2, hang_timeout_s=60.0, start_timeout_s=500.0, clock=clock)
     assert board.begin("first", 3)
     return board
 
@@ -105,4 +105,27 @@ def test_records_arrive_once_and_in_order(board: Board) -> None:
 def test_a_stop_is_heard_by_all_but_an_old_attempt(board: Board) -> None:
     board.ask_to_stop()
     assert all(reply.stop for reply in beats(board, 1, 1, 1))
-    assert not board.beat(Beat("before", 0, 1, "", "")).stop
+    old = board.beat(Beat("before", 0, 1, "", ""))
+    assert not old.stop and old.end == "another attempt has begun"
+
+
+def test_a_silent_rank_is_named_though_others_wait_patiently(board: Board, clock: Clock) -> None:
+    beats(board, 1, 1, 1)
+    for ticks in range(2, 8):
+        clock.now += 12
+        replies = beats(board, ticks, None, ticks)
+    assert replies[0].end is not None and "rank 1 (host 1) stopped answering" in replies[0].end
+
+
+def test_a_run_waits_for_workers_only_so_long(board: Board, clock: Clock) -> None:
+    warnings = []
+    for _ in range(49):
+        clock.now += 10
+        warnings += board.take().warnings
+    assert len(warnings) == 7 and "waiting for room for the workers, 70 s" in warnings[0]
+    beats(board, 1, 1, 1)
+    clock.now += 450
+    assert board.take().given_up is None
+    clock.now += 60
+    given_up = board.take().given_up
+    assert given_up is not None and "no workers for 510 s" in given_up

@@ -18,9 +18,10 @@ from torch import nn
 from tests.training.conftest import MakeSharded
 from tests.training.two_blocks import TwoBlocks
 from vrtspike.data.order import Share
-from vrtspike.errors import CheckpointError
+from vrtspike.errors import CheckpointError, StorageError
 from vrtspike.losses import LossTerms
 from vrtspike.storage import Folder
+from vrtspike.training import checkpoint
 from vrtspike.training.checkpoint import (
     checkpoint_folder,
     checkpoint_steps,
@@ -176,13 +177,43 @@ def test_a_damaged_checkpoint_is_passed_over_by_name(three: Folder, damage: str)
         (2, "whole"),
         (1, "whole"),
     ]
-    prune(three, keep=1, best_step=1)
-    assert {1, 3} <= set(checkpoint_steps(three))
-    # Of the damages, pruning sees what sizes show; it counts and deletes none of those.
-    if damage != "bit flip":
-        assert checkpoint_steps(three) == [3, 2, 1]
-        prune(three, keep=1, best_step=None)
-        assert checkpoint_steps(three) == [3, 2]
+    # What the run went on from is kept, whatever later steps look like.
+    prune(three, step=2, keep=1, best=[])
+    assert checkpoint_steps(three) == [3, 2]
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_pruning_leaves_what_is_damaged(three: Folder, damage: str) -> None:
+    DAMAGES[damage](checkpoint_folder(three, 2))
+    prune(three, step=3, keep=1, best=[])
+    gone = damage in ("bit flip", "missing manifest")  # not seen by its size; never finished
+    assert checkpoint_steps(three) == ([3] if gone else [3, 2])
+
+
+def test_a_run_that_died_in_its_first_save_starts_anew(three: Folder) -> None:
+    for step in (1, 2, 3):
+        checkpoint_folder(three, step).remove("manifest.json")
+    saved, passed_over = newest(three)
+    assert saved is None and len(passed_over) == 3
+
+
+def test_storage_that_fails_for_a_moment_costs_no_checkpoint(
+    three: Folder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plain, failures = Folder.sha256, [StorageError("away"), StorageError("away")]
+
+    def failing(folder: Folder, file: str) -> str:
+        if failures:
+            raise failures.pop()
+        return plain(folder, file)
+
+    monkeypatch.setattr(checkpoint, "PAUSES_S", (0, 0))
+    monkeypatch.setattr(Folder, "sha256", failing)
+    saved, passed_over = newest(three)
+    assert saved is not None and saved.step == 3 and not passed_over
+    failures += [StorageError("away")] * 3
+    saved, passed_over = newest(three)
+    assert saved is not None and saved.step == 2 and "away" in passed_over[0]
 
 
 def test_all_damaged_is_refused_and_nothing_is_deleted(three: Folder) -> None:
@@ -202,10 +233,10 @@ def test_no_checkpoint_is_no_error(checkpoints: Folder) -> None:
 
 
 def test_the_newest_and_the_best_are_kept(three: Folder, run: Run) -> None:
-    prune(three, keep=1, best_step=1)
+    prune(three, step=3, keep=1, best=[1])
     assert checkpoint_steps(three) == [3, 1]
     save(three, 4, run.state.collect())
-    prune(three, keep=1, best_step=4)
+    prune(three, step=4, keep=1, best=[4])
     assert checkpoint_steps(three) == [4]
     assert {file.split("/")[0] for file in three.listing()} == {"step_00000004"}
 
@@ -218,7 +249,7 @@ def test_the_manifest_is_the_first_to_go(
 
     monkeypatch.setattr(Folder, "clear", stop)
     with pytest.raises(KeyboardInterrupt):
-        prune(three, keep=2, best_step=None)
+        prune(three, step=3, keep=2, best=[])
     with pytest.raises(KeyboardInterrupt):
         save(three, 2, run.state.collect())
     assert [(one.step, one.state) for one in inspect(three)] == [

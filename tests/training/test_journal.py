@@ -112,11 +112,11 @@ def test_a_full_disk_costs_neither_the_run_nor_a_record(
     full = open("/dev/full", "a")  # noqa: SIM115
     room = os.dup(journal._file.fileno())
     os.dup2(full.fileno(), journal._file.fileno())
-    journal.write("start", 0)
-    journal.write("start", 1)
+    for step in range(400):
+        journal.write("start", step, passed_over=["x" * 100])
     assert caplog.text.count("No space left") == 1
     os.dup2(room, journal._file.fileno())
-    journal.write("start", 2)
+    journal.write("start", 400)
     journal.close()
     full.close()
-    assert [record["step"] for record in read_journal(run)] == [0, 1, 2]
+    assert [record["step"] for record in read_journal(run)] == list(range(401))

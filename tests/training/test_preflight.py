@@ -105,6 +105,14 @@ def test_too_few_cpus_are_refused_with_a_way_out(
         assert data_cpus(found, {"CPU": float(cpus)}) > 0
 
 
+def test_a_run_that_may_shrink_starts_where_fewer_workers_fit() -> None:
+    settings = config(train__workers=4, train__batch=4, train__min_workers=2)
+    assert data_cpus(settings, {"CPU": 2.0}) == 0.5
+    assert data_cpus(settings, {"CPU": 4.0}) == 0.5
+    with pytest.raises(ResourceError, match=r"expected 2: 2 workers x 0\.5.*min_workers"):
+        data_cpus(settings, {"CPU": 1.5})
+
+
 def test_too_few_gpus_are_refused() -> None:
     with pytest.raises(ResourceError, match="got 1 GPUs, expected 2"):
         data_cpus(config(train__gpu=True), {"CPU": 8.0, "GPU": 1.0})

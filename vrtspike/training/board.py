@@ -1,9 +1,10 @@
 """What the driver and the workers of a run tell each other, kept by one small actor.
 
-Workers post records (steps, scores, checkpoints, failures) and beat about once a second with how
+Workers post records (steps, scores, checkpoints, failures) and beat about twice a second with how
 far they are; the driver takes the records and asks for a stop. The board also decides what only
 somebody who hears all ranks can decide: that the run hangs and which rank the others wait for, and
-that starting again is of no use because attempts fail without a new checkpoint in between.
+that starting again is of no use because attempts fail without a new checkpoint in between, or that
+there are no workers.
 
 Times are seconds of one monotonic clock, the board's. Ray makes an actor of the class
 (`vrtspike.training.trainer`); nothing here needs Ray.
@@ -27,6 +28,8 @@ ENDED = (
 
 REFUSED_SECONDS = 5.0
 """How long the other ranks have to end by themselves after one has refused."""
+WAITING_SECONDS = 60.0
+"""How often the user hears that there are no workers."""
 SILENT_SECONDS = 10.0
 """A rank that has not beaten for so long has stopped as a whole."""
 
@@ -79,9 +82,11 @@ class Board:
         *,
         max_failures: int,
         hang_timeout_s: float,
+        start_timeout_s: float,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._max_failures, self._hang_timeout_s, self._clock = max_failures, hang_timeout_s, clock
+        self._start_timeout_s, self._begun, self._warned = start_timeout_s, clock(), 0.0
         self._news = News()
         self._stop = False
         self._attempt = ""
@@ -94,9 +99,25 @@ class Board:
         self._reason: str | None = None
 
     def take(self) -> News:
-        """Return the news, once each; the driver's call."""
+        """Return the news, once each; the driver's call, which it makes all the time."""
+        self._look_for_workers()
         news, self._news = self._news, News()
         return news
+
+    def _look_for_workers(self) -> None:
+        """Warn while there are no workers; give up when there are none for too long."""
+        now = self._clock()
+        heard = max([self._begun, *(rank.heard for rank in self._ranks.values())])
+        if (away := now - heard) > self._start_timeout_s:
+            self._news.given_up = (
+                f"there have been no workers for {away:.0f} s (train.start_timeout_s): the cluster "
+                "has no room for them, or they cannot start; Ray's logs tell more"
+            )
+        elif away > self._warned + WAITING_SECONDS:
+            self._warned = away
+            self._news.warnings.append(f"waiting for room for the workers, {away:.0f} s so far")
+        elif away < WAITING_SECONDS:
+            self._warned = 0.0
 
     def ask_to_stop(self) -> None:
         """Have the workers save and end after the step that they are in."""
@@ -116,7 +137,7 @@ class Board:
                 )
                 return False
             self._news.warnings.append(f"{reason}; they start again")
-        self._attempt, self._world = attempt, world
+        self._attempt, self._world, self._begun = attempt, world, self._clock()
         self._ranks, self._end, self._reason = {}, None, None
         return True
 
@@ -143,7 +164,7 @@ class Board:
         """Hear a rank; tell it what it must know."""
         now = self._clock()
         if beat.attempt != self._attempt:
-            return Reply(stop=False, end=None)
+            return Reply(stop=False, end="another attempt has begun")
         before = self._ranks.get(beat.rank)
         moved = now if before is None or before.beat.ticks != beat.ticks else before.moved
         self._ranks[beat.rank] = _Rank(beat, now, moved)
@@ -151,9 +172,12 @@ class Board:
             self._end = "another rank cannot go on"
         elif self._end is None and len(self._ranks) == self._world:
             still = now - max(rank.moved for rank in self._ranks.values())
-            if still > self._hang_timeout_s:
+            unheard = now - min(rank.heard for rank in self._ranks.values())
+            if max(still, unheard) > self._hang_timeout_s:
                 self._end = self._reason = (
                     f"no worker has moved for {still:.0f} s: {self._waited_for(now)}"
+                    if still > self._hang_timeout_s
+                    else self._waited_for(now)
                 )
         return Reply(self._stop, self._end)
 

@@ -14,14 +14,18 @@ from __future__ import annotations
 
 import json
 import re
+import time
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from vrtspike.errors import CheckpointError, DataFormatError
+from vrtspike.errors import CheckpointError, DataFormatError, StorageError
 from vrtspike.storage import Folder
 
 MANIFEST = "manifest.json"
 VERSION = 2
+PAUSES_S = (0.5, 2.0, 5.0)
+"""How long to wait before a checkpoint that storage did not give is read again."""
 _NAME = re.compile(r"step_(\d{8,})")
 
 State = Literal["whole", "damaged", "partial"]
@@ -65,8 +69,22 @@ def checkpoint_steps(checkpoints: Folder) -> list[int]:
 def verify(checkpoint: Folder, *, content: bool = True) -> Saved:
     """Check a checkpoint against its manifest; raise CheckpointError with what is wrong.
 
-    Without `content` only names and sizes are checked.
+    Without `content` only names and sizes are checked. Storage that fails is asked again for some
+    seconds.
     """
+    for pause in PAUSES_S:
+        try:
+            return _verify(checkpoint, content)
+        except StorageError:
+            time.sleep(pause)
+    try:
+        return _verify(checkpoint, content)
+    except DataFormatError as error:
+        raise CheckpointError(str(error), where=checkpoint) from None
+
+
+def _verify(checkpoint: Folder, content: bool) -> Saved:
+    """Check a checkpoint once."""
     try:
         sizes = {name: stamp.size for name, stamp in checkpoint.listing().items()}
         if MANIFEST not in sizes:
@@ -84,6 +102,8 @@ def verify(checkpoint: Folder, *, content: bool = True) -> Saved:
                 )
             if content and checkpoint.sha256(name) != expected["sha256"]:
                 raise CheckpointError(f"damaged {name}: its SHA-256 differs", where=checkpoint)
+    except StorageError:
+        raise
     except DataFormatError as error:
         raise CheckpointError(str(error), where=checkpoint) from None
     return saved
@@ -111,15 +131,17 @@ def _read_manifest(checkpoint: Folder) -> tuple[Saved, dict[str, dict[str, Any]]
 def newest(checkpoints: Folder, *, content: bool = True) -> tuple[Saved | None, list[str]]:
     """Return the newest checkpoint that verifies, and what is wrong with those passed over.
 
-    None where there is no checkpoint; CheckpointError where there are but none verifies.
+    None where no checkpoint was ever finished; CheckpointError where there are but none verifies.
     """
     passed_over: list[str] = []
+    finished = 0
     for step in checkpoint_steps(checkpoints):
         try:
             return verify(checkpoint_folder(checkpoints, step), content=content), passed_over
         except CheckpointError as error:
             passed_over.append(str(error))
-    if passed_over:
+            finished += checkpoint_folder(checkpoints, step).size(MANIFEST) is not None
+    if finished:
         raise CheckpointError(
             f"none of {len(passed_over)} checkpoints verifies, newest: {passed_over[0]}",
             where=checkpoints,
@@ -133,6 +155,8 @@ def inspect(checkpoints: Folder, *, content: bool = True) -> list[Inspected]:
     found = []
     for step in checkpoint_steps(checkpoints):
         folder = checkpoint_folder(checkpoints, step)
+        if not folder.exists():
+            continue  # deleted by the run a moment ago
         size = sum(stamp.size for stamp in folder.listing().values())
         try:
             saved = verify(folder, content=content)
@@ -144,19 +168,24 @@ def inspect(checkpoints: Folder, *, content: bool = True) -> list[Inspected]:
     return found
 
 
-def prune(checkpoints: Folder, *, keep: int, best_step: int | None) -> None:
-    """Delete all but the newest `keep` checkpoints and the best one; call it on one rank.
+def prune(checkpoints: Folder, *, step: int, keep: int, best: Collection[int]) -> None:
+    """Delete what a run that has just saved `step` needs no more; call it on one rank.
 
-    Only checkpoints of which the files are there and have their sizes count and are deleted.
+    The newest `keep` checkpoints and the best stay. Later steps are of a past that was given up,
+    and are left alone, as is what is damaged; what was never finished before this step goes.
     """
-    whole = [
-        step
-        for step in checkpoint_steps(checkpoints)
-        if _looks_whole(checkpoint_folder(checkpoints, step))
-    ]
-    for step in whole[keep:]:
-        if step != best_step:
-            delete(checkpoint_folder(checkpoints, step))
+    whole = []
+    for past in checkpoint_steps(checkpoints):
+        folder = checkpoint_folder(checkpoints, past)
+        if past > step:
+            continue
+        if folder.size(MANIFEST) is None:
+            folder.clear()
+        elif _looks_whole(folder):
+            whole.append(past)
+    for past in whole[keep:]:
+        if past not in best:
+            delete(checkpoint_folder(checkpoints, past))
 
 
 def delete(checkpoint: Folder) -> None:

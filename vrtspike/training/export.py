@@ -6,6 +6,8 @@ reads; its metadata are `config` (YAML) and `step`.
 
 from __future__ import annotations
 
+import json
+import struct
 from collections.abc import Mapping
 from typing import Literal
 
@@ -34,6 +36,18 @@ def write_export(
 def export_metadata(config: Config, step: int) -> dict[str, str]:
     """Return what an export tells of itself."""
     return {"config": dump_config(config), "step": str(step)}
+
+
+def exported_step(folder: Folder, name: str) -> int | None:
+    """Return the step of the weights in an export, or None where there is none of ours."""
+    if folder.size(name) is None:
+        return None
+    try:
+        with folder.open(name) as file:
+            length = struct.unpack("<Q", file.read(8))[0]
+            return int(json.loads(file.read(length))["__metadata__"]["step"])
+    except (ValueError, KeyError, TypeError, struct.error):
+        return None
 
 
 def weights_of_checkpoint(

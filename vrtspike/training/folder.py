@@ -10,10 +10,10 @@ import fcntl
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from vrtspike.errors import ResourceError
-from vrtspike.settings import Config, RunSettings
+from vrtspike.settings import Config, RunSettings, TrainSettings
 from vrtspike.storage import Folder
 
 CONFIG = "config.yaml"
@@ -25,8 +25,8 @@ LOCK = ".lock"
 class WorkerPlan:
     """What the driver tells every worker."""
 
-    config: Config
-    run: Folder
+    config: Config = field(repr=False)
+    run: Folder = field(repr=False)
     data_cpus: float
     """CPUs that the data tasks of one rank may use."""
     preemptible: bool
@@ -41,6 +41,12 @@ def run_folder(run: RunSettings) -> Folder:
 def checkpoints_of(run: Folder) -> Folder:
     """Return the folder of a run's checkpoints."""
     return run.below("checkpoints")
+
+
+def collective_timeout_s(train: TrainSettings) -> int:
+    """Return when a collective gives up: after the board has found and named what hangs, and after
+    the slowest storage."""
+    return int(2 * train.hang_timeout_s + train.storage_timeout_s + 60)
 
 
 @contextmanager

@@ -52,15 +52,15 @@ class Journal:
         kept = [record for record in read_journal(run) if record["step"] <= resumed]
         text = "".join(json.dumps(record) + "\n" for record in kept)
         write_atomically(here / METRICS, text.encode())
-        self._file = (here / METRICS).open("a", encoding="utf-8")
+        self._file = (here / METRICS).open("ab", buffering=0)
+        self._unwritten = b""
+        self._published: dict[str, int] = {}
 
     def write(self, kind: str, step: int, **fields: Any) -> Record:
         """Add one record and return it; not-a-number and infinity become null."""
         record: Record = {"kind": kind, "step": step} | _finite(fields)
-        self._file.write(json.dumps(record) + "\n")
-        with self._full_disk_is_borne():
-            # What cannot be written stays in the buffer until the next time.
-            self._file.flush()
+        self._unwritten += json.dumps(record).encode() + b"\n"
+        self._write_lines()
         if self._tensorboard and kind in ("train", "val"):
             with self._full_disk_is_borne():
                 for name, value in _scalars(record, kind):
@@ -81,21 +81,30 @@ class Journal:
             if self._events is not None:
                 self._events.flush()
             for path in sorted(self._here.rglob("*")):
-                if path.is_file():
-                    self._run.write(path.relative_to(self._here).as_posix(), path.read_bytes())
+                name = path.relative_to(self._here).as_posix()
+                if path.is_file() and self._published.get(name) != path.stat().st_size:
+                    content = path.read_bytes()
+                    self._run.write(name, content)
+                    self._published[name] = len(content)
         except (DataFormatError, OSError) as error:
             logger.warning("metrics are behind: %s", error)
 
     def close(self) -> None:
         """Close the files and bring them home."""
-        with self._full_disk_is_borne():
-            self._file.close()
+        self._write_lines()
+        self._file.close()
         with self._full_disk_is_borne():
             if self._events is not None:
                 self._events.close()
         if self._run.remote:
             self.publish()
             shutil.rmtree(self._here, ignore_errors=True)
+
+    def _write_lines(self) -> None:
+        """Write what is not written yet, as far as the disk takes it."""
+        with self._full_disk_is_borne():
+            while self._unwritten:
+                self._unwritten = self._unwritten[self._file.write(self._unwritten) :]
 
     @contextmanager
     def _full_disk_is_borne(self) -> Iterator[None]:

@@ -32,6 +32,7 @@ FREE_KEYS = (
     "scenes",
     "camera",
     "evaluation",
+    "video",
     "data.source",
     "data.shards",
     "data.val_split",
@@ -58,6 +59,7 @@ FREE_KEYS = (
     "train.log_every",
     "train.max_bad_steps",
     "train.hang_timeout_s",
+    "train.start_timeout_s",
     "train.storage_timeout_s",
     "train.init_weights",
 )
@@ -65,29 +67,37 @@ FREE_KEYS = (
 
 
 def data_cpus(config: Config, resources: Mapping[str, float]) -> float:
-    """Check that workers and Ray Data fit the cluster; return the CPUs of one worker's data."""
+    """Check that workers and Ray Data fit the cluster; return the CPUs of one worker's data.
+
+    With `train.min_workers` no more workers count than there is room for now.
+    """
     train = config.train
     cpus, gpus = resources.get("CPU", 0.0), resources.get("GPU", 0.0)
-    asked = train.workers * train.cpus_per_worker
+    workers, setting = train.workers, "train.workers"
+    if train.min_workers is not None:
+        room = min((cpus - DATA_CPUS) // train.cpus_per_worker, gpus if train.gpu else workers)
+        if room < workers:
+            workers, setting = max(train.min_workers, int(room)), "train.min_workers"
+    asked = workers * train.cpus_per_worker
     if asked + DATA_CPUS > cpus:
-        share = max(0.0, cpus - DATA_CPUS) / train.workers
+        share = max(0.0, cpus - DATA_CPUS) / workers
         raise ResourceError(
             "too few CPUs for the training workers and the data tasks",
             got=f"{cpus:g} CPUs",
-            expected=f"{asked + DATA_CPUS:g}: {train.workers} workers x "
+            expected=f"{asked + DATA_CPUS:g}: {workers} workers x "
             f"{train.cpus_per_worker:g} (train.cpus_per_worker) + {DATA_CPUS:g} for Ray Data",
-            fix=f"set train.cpus_per_worker={int(share * 100) / 100:g} or fewer train.workers"
+            fix=f"set train.cpus_per_worker={int(share * 100) / 100:g} or fewer {setting}"
             if share >= 0.01
             else "use a machine with 2 CPUs or more",
         )
-    if train.gpu and train.workers > gpus:
+    if train.gpu and workers > gpus:
         raise ResourceError(
             "too few GPUs for the training workers",
             got=f"{gpus:g} GPUs",
-            expected=f"{train.workers}, one a worker (train.workers)",
-            fix="set train.gpu=false to train on CPU, or fewer train.workers",
+            expected=f"{workers}, one a worker ({setting})",
+            fix=f"set train.gpu=false to train on CPU, or fewer {setting}",
         )
-    return min((cpus - asked) / train.workers, DATA_CPUS_PER_WORKER)
+    return min((cpus - asked) / workers, DATA_CPUS_PER_WORKER)
 
 
 def check_data(config: Config, manifest: Manifest) -> None:

@@ -55,7 +55,8 @@ class Saver:
     """Saves a run's checkpoints, on all ranks alike: each call is made by all, in the same order.
 
     `group` is a gloo group that nothing else uses while a save is under way; it needs a timeout
-    longer than the slowest write. The newest `keep` checkpoints and the best one stay.
+    longer than the slowest write. The newest `keep` checkpoints and the best one stay. `first` is
+    called before each checkpoint is written, where and when that happens.
     """
 
     def __init__(
@@ -64,10 +65,12 @@ class Saver:
         *,
         group: dist.ProcessGroup,
         keep: int,
+        first: Callable[[], None] = lambda: None,
         clock: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
-        self._checkpoints, self._keep = checkpoints, keep
+        self._checkpoints, self._keep, self._first = checkpoints, keep, first
+        self._best: int | None = None
         self._rank = dist.get_rank(group)
         self._clock, self._sleep = clock, sleep
         self._writer, self._staging = CheckpointWriter(checkpoints, group), Staging()
@@ -152,6 +155,7 @@ class Saver:
         """Write a checkpoint and delete what is not kept; tell how it ended."""
         error = None
         try:
+            self._first()
             self._writer.write(order.step, order.staged, order.facts)
         except CheckpointError as problem:
             error = problem
@@ -161,8 +165,15 @@ class Saver:
             error = CheckpointError("cannot save a checkpoint", got=reason)
         result = SaveResult(order.step, self._clock() - order.started, error)
         if error is None and self._rank == 0:
-            try:
-                prune(self._checkpoints, keep=self._keep, best_step=order.best_step)
-            except VrtSpikeError as problem:
-                logger.warning("old checkpoints were not deleted: %s", problem)
+            self._prune(order)
         return result
+
+    def _prune(self, order: _Order) -> None:
+        """Delete what is no longer kept. A best one whose save failed pushes out none before it."""
+        if order.best_step == order.step:
+            self._best = order.step
+        best = {step for step in (self._best, order.best_step) if step is not None}
+        try:
+            prune(self._checkpoints, step=order.step, keep=self._keep, best=best)
+        except VrtSpikeError as problem:
+            logger.warning("old checkpoints were not deleted: %s", problem)

@@ -26,7 +26,8 @@ RETRY_SECONDS = 20.0
 class Saves:
     """The checkpoints of a run, from one rank's side.
 
-    `describe` returns the facts of a checkpoint of this moment, and the step of the best one.
+    `describe` returns the facts of a checkpoint of this moment, and the step of the best one;
+    storage that does not answer is waited for `patience_s`.
     """
 
     def __init__(
@@ -35,7 +36,9 @@ class Saves:
         state: TrainingState,
         watch: Watch,
         describe: Callable[[], tuple[dict[str, Any], int | None]],
+        patience_s: float,
     ) -> None:
+        self._patience_s = patience_s
         self._saver, self._state, self._watch, self._describe = saver, state, watch, describe
         self._rank = dist.get_rank()
         self._begun = self._whole = -1
@@ -67,17 +70,17 @@ class Saves:
         """Begin a checkpoint; training goes on while it is written."""
         began = time.perf_counter()
         facts, best = self._describe()
-        with self._watch.patient("waiting for storage"):
+        with self._watch.patient("waiting for storage", self._patience_s):
             self._saver.save(step, self._state.collect(), facts, best_step=best)
         self.blocked_s = time.perf_counter() - began
         self._begun, self._retry_at = step, float("inf")
 
-    def save_surely(self, step: int, timeout_s: float) -> list[SaveResult]:
-        """Have a checkpoint of this step, try for so long; return how the last saves ended.
+    def save_surely(self, step: int) -> list[SaveResult]:
+        """Have a checkpoint of this step; return how the last saves ended.
 
-        Raises CheckpointError when storage does not take it in that time.
+        Raises CheckpointError when storage does not take it in time.
         """
-        with self._watch.patient("waiting for storage"):
+        with self._watch.patient("waiting for storage", self._patience_s):
             self._saver.wait()
             ended = self.ended()
             if self._whole != step:
@@ -87,7 +90,7 @@ class Saves:
                     self._state.collect(),
                     facts,
                     best_step=best,
-                    timeout_s=timeout_s,
+                    timeout_s=self._patience_s,
                     failing=lambda error: self._warn(step, error),
                 )
         return ended + self.ended()
@@ -97,7 +100,7 @@ class Saves:
         results = self._saver.finished()
         for result in results:
             if result.error is None:
-                self._whole = result.step
+                self._whole, self._retry_at = result.step, float("inf")
             else:
                 self._warn(result.step, result.error)
                 self._retry_at = time.monotonic() + RETRY_SECONDS

@@ -4,8 +4,8 @@
 starts, runs `run_worker` on every rank through Ray Train, and shows one line while it does. The
 caller has joined or started Ray (`vrtspike.cluster.connect`). Checkpoints are our own, in the run's
 folder; Ray Train keeps nothing that a restart needs. Its storage is a folder that is removed, so no
-snapshot of it can be torn; its limit of failures is the board's, which counts those between two
-checkpoints.
+snapshot of it can be torn; its limits of failures are the board's, which counts those between
+two checkpoints.
 
 SIGTERM or Ctrl-C asks the workers, through the board, to save after the step they are in; the run
 of the same name goes on from there.
@@ -37,12 +37,14 @@ from vrtspike.settings import Config
 from vrtspike.storage import Folder, local_path
 from vrtspike.training.board import Board, News, Record
 from vrtspike.training.checkpoint import newest
+from vrtspike.training.export import exported_step
 from vrtspike.training.folder import (
     CONFIG,
     EXPORT,
     WorkerPlan,
     already_trained,
     checkpoints_of,
+    collective_timeout_s,
     only_one,
     run_folder,
 )
@@ -64,11 +66,9 @@ WATCHER = "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER"
 STATE_TRACKING = "RAY_TRAIN_ENABLE_STATE_TRACKING"
 """What costs an actor each, and is of use on clusters: notices of nodes that go, and the page on
 training in Ray's dashboard."""
-CONTROLLER_FAILURES = 3
-"""How often Ray Train may fail to start its workers; its default is without end."""
 POLL_SECONDS = 0.3
 GRACE_SECONDS = 20.0
-"""How long a job that was killed may take to leave the cluster, and a refused one to end."""
+"""How long a job that was killed may take to leave the cluster."""
 
 
 def train_worker(arguments: dict[str, Any]) -> None:
@@ -87,7 +87,7 @@ def run_training(config: Config) -> Folder:
     manifest = ensure_data(config)
     check_data(config, manifest)
     resumed = check_resume(config, manifest, run)
-    if resumed == config.train.steps and run.size(EXPORT) is not None:
+    if resumed == config.train.steps == exported_step(run, EXPORT):
         logger.info("run %s is complete", config.run.name)
         return run
 
@@ -95,10 +95,10 @@ def run_training(config: Config) -> Folder:
 
     cpus = data_cpus(config, ray.cluster_resources())  # type: ignore[no-untyped-call]
     check_model_and_loss(config)
-    run.write(CONFIG, dump_config(config).encode())
     with only_one(run), _stop_on_signals() as stopping:
-        plan = WorkerPlan(config, run, cpus, preemptible=_nodes_may_go())
-        _train(plan, _board_of(config, run), stopping)
+        board = _board_of(config, run)
+        run.write(CONFIG, dump_config(config).encode())
+        _train(WorkerPlan(config, run, cpus, preemptible=_nodes_may_go()), board, stopping)
     if stopping.signal is not None and not _finished(run, config):
         logger.warning("stopped by %s; the same command continues the run", stopping.signal.name)
         raise SystemExit(128 + stopping.signal)
@@ -129,8 +129,9 @@ def _board_of(config: Config, run: Folder) -> Any:
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
     here = ray.get_runtime_context().get_node_id()
+    place = f"{run}?{run.where.partition('?')[2]}"
     options = {
-        "name": f"run-{hashlib.sha256(str(run).encode()).hexdigest()[:16]}",
+        "name": f"run-{hashlib.sha256(place.encode()).hexdigest()[:16]}",
         "namespace": "vrtspike",
         "num_cpus": 0,
         "scheduling_strategy": NodeAffinitySchedulingStrategy(here, soft=False),
@@ -140,7 +141,9 @@ def _board_of(config: Config, run: Folder) -> Any:
         try:
             board = ray.remote(Board).options(**options)
             return board.remote(
-                max_failures=config.run.max_failures, hang_timeout_s=config.train.hang_timeout_s
+                max_failures=config.run.max_failures,
+                hang_timeout_s=config.train.hang_timeout_s,
+                start_timeout_s=config.train.start_timeout_s,
             )
         except ValueError:
             # The name is taken: by a run that goes on, or by a job that was killed a moment ago.
@@ -177,7 +180,7 @@ def _train(plan: WorkerPlan, board: Any, stopping: _Stopping) -> None:
                 _show(news, progress)
                 ended.refusal = ended.refusal or news.refusal
                 ended.given_up = ended.given_up or news.given_up
-                if over:
+                if over or news.given_up is not None:
                     break
                 fit.join(POLL_SECONDS)
     finally:
@@ -228,7 +231,7 @@ def _trainer(plan: WorkerPlan, board: Any, storage: str) -> Any:
         torch_config=TorchConfig(
             backend="nccl" if train.gpu else "gloo",
             # The board is to find what hangs, and to name it, before a collective gives up.
-            timeout_s=int(2 * train.hang_timeout_s + 60),
+            timeout_s=collective_timeout_s(train),
         ),
         scaling_config=ScalingConfig(
             num_workers=workers,
@@ -239,9 +242,7 @@ def _trainer(plan: WorkerPlan, board: Any, storage: str) -> Any:
         run_config=RunConfig(
             name=plan.config.run.name.replace("/", "-"),
             storage_path=storage,
-            failure_config=FailureConfig(
-                max_failures=-1, controller_failure_limit=CONTROLLER_FAILURES
-            ),
+            failure_config=FailureConfig(max_failures=-1, controller_failure_limit=-1),
         ),
     )
 

@@ -1,6 +1,6 @@
 """A rank's link to the run's board: signs of life up, requests down.
 
-The training loop ticks whenever it gets on. A thread sends the count once a second and hears
+The training loop ticks whenever it gets on. A thread sends the count twice a second and hears
 whether to stop. When the board finds that the run hangs, or another rank cannot go on, every rank
 that still can ends its process at once; collectives have no other way out.
 """
@@ -12,6 +12,7 @@ import os
 import socket
 import sys
 import threading
+import time
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -24,7 +25,7 @@ from vrtspike.training.board import Beat, Record, Reply
 
 logger = logging.getLogger(__name__)
 
-BEAT_SECONDS = 1.0
+BEAT_SECONDS = 0.5
 ANSWER_SECONDS = 30.0
 """How long a beat waits for the board before it is sent again."""
 TOLD_TO_END = 70
@@ -41,7 +42,7 @@ class Watch:
         self._process = f"{socket.gethostname()}, process {os.getpid()}"
         self._trained_in = threading.get_ident()
         self._ticks, self._doing = 0, "starting"
-        self._patient = False
+        self._patient_until = 0.0
         self._sent = -1
         self._posted: Any = None
         self._ended = threading.Event()
@@ -65,14 +66,14 @@ class Watch:
         self._doing = doing or self._doing
 
     @contextmanager
-    def patient(self, doing: str) -> Iterator[None]:
-        """Give signs of life all through a block that bounds its own time."""
+    def patient(self, doing: str, seconds: float) -> Iterator[None]:
+        """Give signs of life all through a block, for so long at most."""
         self.tick(doing)
-        self._patient = True
+        self._patient_until = time.monotonic() + seconds
         try:
             yield
         finally:
-            self._patient = False
+            self._patient_until = 0.0
 
     def post(self, record: Record) -> None:
         """Send a record to the driver; nothing waits for it."""
@@ -94,7 +95,7 @@ class Watch:
 
     def _beat_on(self) -> None:
         while not self._ended.wait(BEAT_SECONDS):
-            if self._patient:
+            if time.monotonic() < self._patient_until:
                 self._ticks += 1
             still, self._sent = self._ticks == self._sent, self._ticks
             beat = Beat(

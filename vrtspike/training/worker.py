@@ -12,6 +12,7 @@ import logging
 import time
 import uuid
 from collections.abc import Iterator
+from datetime import timedelta
 from typing import Any
 
 import numpy as np
@@ -21,10 +22,10 @@ import torch
 import torch.distributed as dist
 
 from vrtspike.data.pipeline import MicroBatch
-from vrtspike.errors import DataFormatError, ResourceError, VrtSpikeError
+from vrtspike.errors import DataFormatError, ResourceError, StorageError, VrtSpikeError
 from vrtspike.training.agree import check_shared, newest_for_all, ranks_per_node
 from vrtspike.training.export import export_metadata, write_export
-from vrtspike.training.folder import EXPORT, WorkerPlan, checkpoints_of
+from vrtspike.training.folder import EXPORT, WorkerPlan, checkpoints_of, collective_timeout_s
 from vrtspike.training.inputs import Inputs
 from vrtspike.training.journal import Journal
 from vrtspike.training.learner import Learner
@@ -45,14 +46,15 @@ logger = logging.getLogger(__name__)
 
 LOOK_SECONDS = 2.0
 """How often the ranks ask Ray whether one of their nodes is to be taken away."""
-EXPORT_PAUSE_SECONDS = 20.0
-"""How long after a failure the weights are written again."""
+STORAGE_PAUSE_SECONDS = 10.0
+"""How long after a failure of storage it is tried again."""
 
 
 def run_worker(plan: WorkerPlan, board: Any) -> None:
     """Train until the last step or until asked to stop."""
     # Objects and checkpoints go by the CPU, whatever gradients go by.
-    own, rank = dist.new_group(backend="gloo"), dist.get_rank()
+    patience = timedelta(seconds=collective_timeout_s(plan.config.train))
+    own, rank = dist.new_group(backend="gloo", timeout=patience), dist.get_rank()
     assert isinstance(own, dist.ProcessGroup)
     attempt: list[str | None] = [None]
     if rank == 0:
@@ -66,6 +68,11 @@ def run_worker(plan: WorkerPlan, board: Any) -> None:
     watch.start()
     try:
         Worker(plan, watch, own).run()
+    except StorageError as error:
+        # It may be back when the workers have started again.
+        watch.fail(error)
+        time.sleep(STORAGE_PAUSE_SECONDS)
+        raise
     except VrtSpikeError as error:
         logger.exception("the run cannot go on")
         watch.refuse(error)
@@ -92,6 +99,7 @@ class Worker:
         check_shared(self.run_folder, group=own)
         checkpoints = checkpoints_of(self.run_folder)
         self.saved, self.passed_over = newest_for_all(checkpoints, group=own)
+        watch.tick("building the model")
         self.inputs = Inputs(self.config, self.rank, self.world)
         done = self.saved.step if self.saved else 0
         self.batches = self.inputs.micro_batches(done, plan.data_cpus)
@@ -101,16 +109,19 @@ class Worker:
             self.config, self.device, rank=self.rank, ranks_per_node=self._ranks_per_node()
         )
         self.step = self.learner.step_over(self.inputs.share, self.inputs.voxels)
-        saver = Saver(checkpoints, group=own, keep=train.keep_checkpoints)
-        self.saves = Saves(saver, self.learner.state, watch, self._describe)
+        keep = train.keep_checkpoints
+        saver = Saver(checkpoints, group=own, keep=keep, first=self._publish)
+        patience = train.storage_timeout_s
+        self.saves = Saves(saver, self.learner.state, watch, self._describe, patience)
         self.best: tuple[float, int] | None = None
-        self.skipped = 0
+        self.skipped = self.validated = 0
         self.preempted = False
         self.look_at = 0.0 if plan.preemptible else float("inf")
         self.started = time.time()
 
     def run(self) -> None:
         """Train from where the run stands to its last step, and export."""
+        self.watch.tick("reading the checkpoint")
         done = self._resume()
         if self.rank == 0:
             self.journal = Journal(self.run_folder, resumed=done)
@@ -141,7 +152,7 @@ class Worker:
             torch.manual_seed(int(seeds.generate_state(1)[0]))
         best = saved.facts["best"]
         self.best = (best[0], best[1]) if best else None
-        self.skipped = saved.facts["skipped"]
+        self.skipped, self.validated = saved.facts["skipped"], saved.facts["validated"]
         self.started = time.time() - saved.facts["elapsed_s"]
         self.saves.continued(saved.step)
         return saved.step
@@ -151,6 +162,9 @@ class Worker:
         train = self.config.train
         stream, clock = iter(self.batches), StepClock(self.batches)
         first, bad = done, 0
+        if self._is_due(done) and self.validated != done:
+            # A stop came between this step and its validation.
+            self._validate(done)
         for step in range(done, train.steps):
             self._set_rate(step)
             result = self.step(
@@ -165,11 +179,10 @@ class Worker:
             if self.rank == 0 and (done % train.log_every == 0 or last or done == first + 1):
                 self._log(done, result, clock)
             self._note(self.saves.ended())
-            if last or (train.validate_every and done % train.validate_every == 0):
+            if last or (self._is_due(done) and not stop):
                 self._validate(done)
             if last or stop:
-                self._publish()
-                self._note(self.saves.save_surely(done, train.storage_timeout_s))
+                self._note(self.saves.save_surely(done))
                 return done, not last
             if done % train.checkpoint_every == 0 or "save" in result.notices:
                 self._save(done)
@@ -177,6 +190,11 @@ class Worker:
                 self._look_out()
             clock.resume()
         return done, False
+
+    def _is_due(self, done: int) -> bool:
+        """Tell whether the weights after so many steps are to be validated."""
+        every = self.config.train.validate_every
+        return done > 0 and every > 0 and done % every == 0
 
     def _take(self, stream: Iterator[MicroBatch]) -> Iterator[MicroBatch]:
         """Yield the micro-batches of a step, with signs of life."""
@@ -281,6 +299,7 @@ class Worker:
                 voxels=self.inputs.voxels,
                 alive=self.watch.tick,
             )
+        self.validated = done
         improved = self.best is None or score.psnr > self.best[0]
         if improved:
             self.best = (score.psnr, done)
@@ -306,6 +325,7 @@ class Worker:
             "fingerprint": self.inputs.manifest.fingerprint,
             "best": self.best,
             "skipped": self.skipped,
+            "validated": self.validated,
             "elapsed_s": time.time() - self.started,
         }
         return facts, self.best[1] if self.best else None
@@ -313,7 +333,6 @@ class Worker:
     def _save(self, done: int) -> None:
         """Begin a checkpoint, unless this step has one."""
         if not self.saves.has(done):
-            self._publish()
             self.saves.save(done)
 
     def _publish(self) -> None:
@@ -336,8 +355,9 @@ class Worker:
             weights = full_weights(model)
         if self.rank == 0:
             metadata = export_metadata(self.config, done)
-            until = time.monotonic() + self.config.train.storage_timeout_s
-            with self.watch.patient("waiting for storage"):
+            patience = self.config.train.storage_timeout_s
+            until = time.monotonic() + patience
+            with self.watch.patient("waiting for storage", patience):
                 while True:
                     try:
                         write_export(self.run_folder, EXPORT, weights, metadata)
@@ -346,7 +366,7 @@ class Worker:
                         if time.monotonic() > until:
                             raise
                         self.watch.warn(f"cannot write the weights yet: {error}")
-                        time.sleep(EXPORT_PAUSE_SECONDS)
+                        time.sleep(STORAGE_PAUSE_SECONDS)
         dist.barrier()
 
 
