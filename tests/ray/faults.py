@@ -92,7 +92,11 @@ def nodes(numbers: Sequence[int] = (2, 3)) -> Iterator[Nodes]:
     os.environ.update(ENVIRONMENT)
     cluster = Cluster(
         initialize_head=True,
-        head_node_args={"num_cpus": 0, "object_store_memory": 200 * 2**20},
+        head_node_args={
+            "num_cpus": 0,
+            "object_store_memory": 200 * 2**20,
+            "include_dashboard": False,
+        },
         shutdown_at_exit=True,
     )
     try:

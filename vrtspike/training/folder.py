@@ -58,7 +58,16 @@ def only_one(run: Folder) -> Iterator[None]:
     if run.remote:
         yield
         return
-    with (run.path / LOCK).open("w") as file:
+    try:
+        run.path.mkdir(parents=True, exist_ok=True)
+        lock = (run.path / LOCK).open("w")
+    except OSError as error:
+        raise ResourceError(
+            f"cannot write to the run's folder: {error.strerror}",
+            where=run,
+            fix="set run.root to a folder that you may write to",
+        ) from None
+    with lock as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:

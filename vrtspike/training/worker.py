@@ -160,11 +160,11 @@ class Worker:
     def _train(self, done: int) -> tuple[int, bool]:
         """Step from `done` to the end; return the steps done and whether a stop cut it short."""
         train = self.config.train
-        stream, clock = iter(self.batches), StepClock(self.batches)
-        first, bad = done, 0
         if self._is_due(done) and self.validated != done:
             # A stop came between this step and its validation.
             self._validate(done)
+        stream, clock = iter(self.batches), StepClock(self.batches)
+        first, bad = done, 0
         for step in range(done, train.steps):
             self._set_rate(step)
             result = self.step(
