@@ -18,11 +18,12 @@ from tests.training.conftest import alone, make_sharded, sharded
 from tests.training.test_checkpoint import Run, flip_a_bit, run
 from vrtspike.cli import app
 from vrtspike.config import dump_config
+from vrtspike.run_files import CONFIG, EXPORT
 from vrtspike.settings import Config
 from vrtspike.storage import Folder
 from vrtspike.training.checkpoint import checkpoint_folder
 from vrtspike.training.export import export_metadata, write_export
-from vrtspike.training.folder import CONFIG, EXPORT, checkpoints_of
+from vrtspike.training.folder import checkpoints_of
 from vrtspike.training.parallel import full_weights, reshard_all
 from vrtspike.training.saving import CheckpointWriter
 from vrtspike.training.staging import Staging

@@ -12,13 +12,17 @@ import pytest
 REPOSITORY = Path(__file__).resolve().parent.parent
 PACKAGE = REPOSITORY / "vrtspike"
 
-FOUNDATION = {"errors", "settings", "config", "progress", "storage", "whole_file"}
+FOUNDATION = {
+    *("errors", "settings", "config", "progress", "run_files", "storage", "uri", "whole_file")
+}
 ALLOWED = {
     "errors": set(),
-    "settings": {"errors"},
+    "run_files": set(),
+    "uri": set(),
+    "settings": {"errors", "uri"},
     "config": {"errors", "settings"},
     "progress": set(),
-    "storage": {"errors", "whole_file"},
+    "storage": {"errors", "uri", "whole_file"},
     "whole_file": {"errors"},
     "cluster": FOUNDATION,
     "outcome": FOUNDATION | {"cluster"},

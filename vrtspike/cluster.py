@@ -21,7 +21,7 @@ from pathlib import Path
 
 from pydantic import BaseModel
 
-from vrtspike.errors import ResourceError
+from vrtspike.errors import ResourceError, one_line
 from vrtspike.settings import Config
 from vrtspike.storage import Folder
 
@@ -96,7 +96,7 @@ def _refusal(address: str, error: Exception) -> ResourceError:
     return ResourceError(
         "cannot join the Ray cluster" if address else "cannot start a local Ray",
         where=f"RAY_ADDRESS={address}" if address else None,
-        got=" ".join(str(error).split())[:300],
+        got=one_line(error),
         fix="start it with `ray start --head`, give its token as RAY_AUTH_TOKEN with "
         "RAY_AUTH_MODE=token, or unset RAY_ADDRESS for a Ray of your own"
         if address

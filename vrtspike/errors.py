@@ -3,6 +3,7 @@
     VrtSpikeError
     ├── ConfigError       a setting is unknown, of the wrong type, or impossible with another
     ├── DataFormatError   a file or folder is not what its geometry or layout says
+    │   └── StorageError  a disk or store fails; later it may not
     ├── CheckpointError   saved state is damaged, missing, or does not fit the model
     └── ResourceError     the machine or cluster cannot run what was asked for
 
@@ -10,6 +11,16 @@ Each message is one line: what, where, got, expected, fix.
 """
 
 from __future__ import annotations
+
+
+def one_line(error: object, most: int = 300) -> str:
+    """Return an exception's message on one line, cut to a length."""
+    return " ".join(str(error).split())[:most]
+
+
+def named_line(error: BaseException, most: int = 300) -> str:
+    """Return an exception's kind and its message on one line."""
+    return f"{type(error).__name__}: {one_line(error, most)}"
 
 
 class VrtSpikeError(Exception):

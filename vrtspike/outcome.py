@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from vrtspike.cluster import in_job
-from vrtspike.errors import VrtSpikeError
+from vrtspike.errors import VrtSpikeError, one_line
 
 
 @dataclass
@@ -58,7 +58,7 @@ def outcome_of_command(
             outcome.facts |= {"error": type(refusal).__name__, **vars(refusal)}
             say_error(str(refusal))
         else:
-            text = " ".join(str(error).split())[:300]
+            text = one_line(error)
             outcome.status = 1
             outcome.facts |= {"error": type(error).__name__, "what": text}
             say_error(f"failed unexpectedly: {type(error).__name__}: {text} (--debug tells where)")

@@ -6,7 +6,6 @@ spike camera unless a name says frames, seconds or Hz; sizes are pixels.
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
@@ -18,6 +17,8 @@ from pydantic import (
     PlainSerializer,
     model_validator,
 )
+
+from vrtspike.uri import is_remote, without_keys
 
 Positive = Annotated[int, Field(gt=0)]
 Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
@@ -39,23 +40,13 @@ LayoutName = Literal[
 
 def _path_or_uri(value: object) -> object:
     """Make a path of a text that is not a URI."""
-    return Path(value) if isinstance(value, str) and "://" not in value else value
-
-
-def _without_keys(value: Path | str) -> str:
-    """Take user, password and secret options out of a URI: what is written down may be shared."""
-    place, question, options = str(value).partition("?")
-    if "://" not in place:
-        return str(value)
-    place = re.sub(r"://([^/@:]*:.*|[^/@]*)@", "://", place)
-    kept = [o for o in options.split("&") if not re.search("key|secret|token|password", o, re.I)]
-    return place + (question + "&".join(kept) if any(kept) else "")
+    return Path(value) if isinstance(value, str) and not is_remote(value) else value
 
 
 Place = Annotated[
     Path | str,
     BeforeValidator(_path_or_uri),
-    PlainSerializer(_without_keys, return_type=str, when_used="json"),
+    PlainSerializer(without_keys, return_type=str, when_used="json"),
 ]
 """A path, or the URI of a folder in an object store such as s3://bucket/folder."""
 

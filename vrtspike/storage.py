@@ -25,7 +25,8 @@ from urllib.parse import quote, unquote
 import pyarrow as pa
 from pyarrow import fs
 
-from vrtspike.errors import ConfigError, DataFormatError, StorageError
+from vrtspike.errors import ConfigError, DataFormatError, StorageError, one_line
+from vrtspike.uri import is_remote, without_options
 from vrtspike.whole_file import whole_file
 
 COPY_BYTES = 1 << 22
@@ -44,11 +45,6 @@ class Sink(Protocol):
     def write(self, data: bytes | memoryview, /) -> object:
         """Append bytes."""
         ...
-
-
-def is_remote(where: str | os.PathLike[str]) -> bool:
-    """Tell whether a place is a URI rather than a path."""
-    return "://" in str(where)
 
 
 def local_path(where: str | os.PathLike[str], what: str) -> Path:
@@ -103,8 +99,7 @@ class Folder:
         """Return the place as it may be shown and written down: without keys and options."""
         if not self.remote:
             return self.where
-        # A secret may hold slashes: after `user:` everything up to the last @ may be one.
-        return re.sub(r"://([^/@:]*:.*|[^/@]*)@", "://", self.where.partition("?")[0])
+        return without_options(self.where)
 
     def __getstate__(self) -> dict[str, Any]:
         return {"where": self.where}
@@ -327,7 +322,7 @@ class Folder:
     def _failed(self, what: str, file: str, error: Exception) -> DataFormatError:
         """Return one line on a failure; what is not there will not be there later either."""
         where = self.name(file) if file else str(self)
-        reason = getattr(error, "strerror", None) or " ".join(str(error).split())
+        reason = getattr(error, "strerror", None) or one_line(error)
         if self.remote:
             reason = re.sub(r"://\S*@", "://", reason.replace(self.where, str(self)))
         fix = "write a space as %20, and a / in a key as %2F" if "parse URI" in reason else None

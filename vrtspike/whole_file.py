@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from vrtspike.errors import DataFormatError
+from vrtspike.errors import DataFormatError, one_line
 
 TEMPORARY = ".vrtspike-"
 """How the names of temporary files begin."""
@@ -43,7 +43,7 @@ def whole_file(path: str | os.PathLike[str]) -> Iterator[Path]:
         temporary.chmod(0o644)
         os.replace(temporary, path)
     except OSError as error:
-        reason = error.strerror or " ".join(str(error).split())[:160]
+        reason = error.strerror or one_line(error, 160)
         raise DataFormatError(
             f"cannot write the file: {reason}", where=path, fix=FIXES.get(error.errno or 0)
         ) from error

@@ -21,11 +21,11 @@ from vrtspike.data.shards import read_manifest
 from vrtspike.errors import ConfigError, ResourceError
 from vrtspike.losses import LossTerms
 from vrtspike.model import build_model
+from vrtspike.run_files import EXPORT
 from vrtspike.settings import Config
 from vrtspike.storage import Folder
 from vrtspike.training.checkpoint import checkpoint_folder, checkpoint_steps, verify
 from vrtspike.training.export import exported_step, weights_of_checkpoint, write_export
-from vrtspike.training.folder import EXPORT
 from vrtspike.training.journal import read_journal
 from vrtspike.training.optim import build_optimizer, learning_rate, set_learning_rate
 from vrtspike.training.preflight import check_data

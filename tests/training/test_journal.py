@@ -11,9 +11,10 @@ import numpy as np
 import pytest
 
 from vrtspike.errors import ResourceError
+from vrtspike.run_files import METRICS
 from vrtspike.storage import Folder
 from vrtspike.training.folder import only_one
-from vrtspike.training.journal import METRICS, Journal, read_journal
+from vrtspike.training.journal import Journal, read_journal
 
 
 @pytest.fixture(params=["disk", "store"])

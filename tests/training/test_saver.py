@@ -38,7 +38,7 @@ FACTS = {"best": None}
 def saver(alone: None, checkpoints: Folder) -> Iterator[Saver]:
     made = make_saver(checkpoints)
     yield made
-    made.close()
+    made.wait()
 
 
 def make_saver(checkpoints: Folder, **more: Any) -> Saver:

@@ -35,6 +35,7 @@ from vrtspike.data.order import Draw, Share, micro_batch
 from vrtspike.data.samples import SampleReader
 from vrtspike.data.stream import SpikeStream
 from vrtspike.errors import ResourceError
+from vrtspike.progress import counted
 
 TINY = Sizes(height=64, width=64, frames=2, steps=16, crop=32, bins=8)
 """Sizes of the clips of which there are many."""
@@ -107,14 +108,7 @@ def run_data_plan(plan: DataPlan, update: Callable[[int, int], None]) -> DataRep
     cases = list(product(plan.sources, plan.cores))
     many = plan.many if plan.cores else ()
     total = 3 + len(cases) + len(many)
-    done = 0
-
-    def step() -> None:
-        nonlocal done
-        done += 1
-        update(done, total)
-
-    update(0, total)
+    step = counted(update, total)
     with _generated(plan) as data:
         step()
         ways = measure_voxelization(data.stream(), plan.sizes.bins, plan.repeats)

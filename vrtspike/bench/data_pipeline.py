@@ -28,7 +28,7 @@ from vrtspike.bench.generated import SPLIT
 from vrtspike.data.order import Share, micro_batch
 from vrtspike.data.samples import SampleReader
 from vrtspike.data.shards import read_manifest
-from vrtspike.errors import ResourceError
+from vrtspike.errors import ResourceError, named_line
 
 if TYPE_CHECKING:
     from vrtspike.data.pipeline import Stream
@@ -113,7 +113,7 @@ def _run(pipe: Connection, case: PipelineCase) -> None:
         with connect():
             pipe.send(_consume(case))
     except Exception as error:
-        pipe.send(" ".join(f"{type(error).__name__}: {error}".split())[:300])
+        pipe.send(named_line(error))
 
 
 def _consume(case: PipelineCase) -> Throughput:

@@ -17,6 +17,7 @@ from typing import Any, Literal, cast
 import torch
 from torch import Tensor, nn
 
+from vrtspike.errors import named_line
 from vrtspike.model import build_model
 from vrtspike.model.costs import Clip, random_clip
 from vrtspike.model.precision import autocast
@@ -72,7 +73,7 @@ def serve(
     except EOFError:
         return
     except Exception as error:
-        pipe.send(" ".join(f"{type(error).__name__}: {error}".split())[:200])
+        pipe.send(named_line(error, 200))
 
 
 class ModelPasses:

@@ -36,6 +36,7 @@ from vrtspike.bench.step_model import (
 from vrtspike.bench.team import Team, have_own, team
 from vrtspike.bench.worker import Taken, Turn
 from vrtspike.errors import ResourceError
+from vrtspike.progress import counted
 from vrtspike.settings import Config
 from vrtspike.storage import Folder
 
@@ -176,14 +177,7 @@ def measure_scaling(
     named = cases_of(config, plan.workers)
     cases = list(dict.fromkeys(case for _, case in named))
     total = (plan.repeats + 1) * len(cases) + 2 * plan.repeats + 1
-    done = 0
-
-    def turned() -> None:
-        nonlocal done
-        done += 1
-        update(done, total)
-
-    update(0, total)
+    turned = counted(update, total)
     with _teams(config, cases, gpu=gpu) as (teams, checkpoints), watching_others() as others:
         turns: dict[Case, list[list[Taken]]] = {case: [] for case in cases}
         for repeat in range(plan.repeats + 1):

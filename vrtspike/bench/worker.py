@@ -29,7 +29,7 @@ from vrtspike.bench.collectives import watched
 from vrtspike.bench.passes import PeakMemory
 from vrtspike.bench.step_model import Sent
 from vrtspike.data.order import Share
-from vrtspike.errors import VrtSpikeError
+from vrtspike.errors import VrtSpikeError, named_line
 from vrtspike.settings import Config
 from vrtspike.storage import Folder
 from vrtspike.training.learner import Learner
@@ -119,7 +119,7 @@ def serve(pipe: Connection, config: Config, place: Place) -> None:
     except EOFError:
         dist.destroy_process_group()
     except Exception as error:
-        text = " ".join(f"{type(error).__name__}: {error}".split())[:300]
+        text = named_line(error)
         # Where all workers fail, the parent has closed the pipe after the first.
         with contextlib.suppress(OSError):
             pipe.send(error if isinstance(error, VrtSpikeError) else text)

@@ -70,9 +70,9 @@ def export(
 ) -> None:
     """Write the weights of a checkpoint as one safetensors file, with their configuration."""
     with command(json_file, debug) as outcome:
+        from vrtspike.run_files import EXPORT
         from vrtspike.storage import Folder
         from vrtspike.training.export import weights_of_checkpoint, write_export
-        from vrtspike.training.folder import EXPORT
 
         folder = _open_run(run)
         target, name = Folder.at(run), EXPORT
@@ -89,8 +89,9 @@ def export(
 def _open_run(run: str) -> Folder:
     """Return the folder of a run's checkpoints; refuse a place that is no run."""
     from vrtspike.errors import CheckpointError
+    from vrtspike.run_files import CONFIG
     from vrtspike.storage import Folder
-    from vrtspike.training.folder import CONFIG, checkpoints_of
+    from vrtspike.training.folder import checkpoints_of
 
     folder = Folder.at(run)
     checkpoints = checkpoints_of(folder)

@@ -194,12 +194,17 @@ def preview(
         if count > 1:
             say(f"{file}: {count} streams, of which the first is shown")
         say(f"{shown}: {len(stream)} steps of {stream.height}x{stream.width}")
-        for name, value in figures.facts().items():
-            if value is not None and name != "steps":
-                say(f"{name.replace('_', ' ')}: {value:.4g}")
+        _say_figures(figures.facts())
         for name, psnr in outcome.facts.get("psnr", {}).items():
             say(f"{name} against {frame}: {psnr:.2f} dB")
         say("wrote " + " ".join(str(path) for path in files))
+
+
+def _say_figures(facts: dict[str, Any]) -> None:
+    """Print what is known of a stream's intervals, a line each."""
+    for name, value in facts.items():
+        if value is not None and name != "steps":
+            say(f"{name.replace('_', ' ')}: {value:.4g}")
 
 
 def convert(

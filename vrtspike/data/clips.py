@@ -17,9 +17,9 @@ import numpy as np
 from jaxtyping import Bool, UInt8
 from PIL import Image, UnidentifiedImageError
 
-from vrtspike.data.info import DatasetInfo, one_line
+from vrtspike.data.info import DatasetInfo
 from vrtspike.data.stream import SpikeStream
-from vrtspike.errors import DataFormatError
+from vrtspike.errors import DataFormatError, one_line
 from vrtspike.storage import Folder
 
 FrameKind = Literal["blurred", "sharp"]
@@ -195,7 +195,7 @@ def read_image(path: Path, size: tuple[int, int] | None = None) -> UInt8[np.ndar
         raise DataFormatError("not an image", where=path, fix="copy the file again") from error
     except (OSError, SyntaxError, ValueError, TypeError, Image.DecompressionBombError) as error:
         raise DataFormatError(
-            "unreadable image", where=path, got=one_line(error), fix="copy the file again"
+            "unreadable image", where=path, got=one_line(error, 200), fix="copy the file again"
         ) from error
 
 

@@ -25,7 +25,7 @@ from vrtspike.data.alignment import Timeline
 from vrtspike.data.packed import bytes_per_step
 from vrtspike.data.record import Record, first_fault
 from vrtspike.data.registration import Crop, Homography, Registration
-from vrtspike.errors import ConfigError, DataFormatError
+from vrtspike.errors import ConfigError, DataFormatError, one_line
 from vrtspike.settings import Positive
 from vrtspike.storage import write_atomically
 
@@ -210,11 +210,6 @@ def write_changes(path: Path, info: DatasetInfo, dataset: DatasetInfo) -> None:
         _write_yaml(path, changes)
 
 
-def one_line(error: Exception) -> str:
-    """Return an exception's message on one line."""
-    return " ".join(str(error).split())[:200]
-
-
 def _write_yaml(path: Path, values: dict[str, Any]) -> None:
     text = yaml.safe_dump(values, sort_keys=False, allow_unicode=True)
     write_atomically(path, text.encode())
@@ -232,7 +227,9 @@ def _mapping(text: bytes, where: str) -> dict[str, Any]:
     try:
         values = yaml.safe_load(text.decode("utf-8"))
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise DataFormatError("not readable as YAML", where=where, got=one_line(error)) from error
+        raise DataFormatError(
+            "not readable as YAML", where=where, got=one_line(error, 200)
+        ) from error
     if not isinstance(values, dict):
         raise DataFormatError(
             "the file holds no entries", where=where, got=repr(values)[:200], expected="key: value"

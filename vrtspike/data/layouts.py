@@ -37,11 +37,10 @@ from vrtspike.data.info import (
     DatasetInfo,
     FrameInfo,
     SpikeInfo,
-    one_line,
     parse_info,
 )
 from vrtspike.data.spikecv import CONFIG_FILE, SpikeCVInfo, read_spikecv
-from vrtspike.errors import DataFormatError
+from vrtspike.errors import DataFormatError, one_line
 from vrtspike.settings import LayoutName
 from vrtspike.storage import Folder, Stamp
 
@@ -432,6 +431,6 @@ def _frame_size(folder: Folder, sequence: SequenceFiles) -> FrameInfo:
                 return FrameInfo(height=image.height, width=image.width)
         except (UnidentifiedImageError, OSError, ValueError, Image.DecompressionBombError) as error:
             refusal = refusal or DataFormatError(
-                "unreadable image", where=folder.name(file), got=one_line(error)
+                "unreadable image", where=folder.name(file), got=one_line(error, 200)
             )
     raise refusal or DataFormatError("no frame", where=sequence.where(folder))

@@ -30,7 +30,7 @@ from pydantic import ValidationError
 from vrtspike.data.alignment import Timeline
 from vrtspike.data.info import DatasetInfo
 from vrtspike.data.record import Record
-from vrtspike.errors import DataFormatError
+from vrtspike.errors import DataFormatError, one_line
 from vrtspike.settings import LayoutName
 from vrtspike.storage import Folder
 
@@ -201,7 +201,7 @@ def read_manifest(shards: Folder | str | os.PathLike[str]) -> Manifest:
             )
         manifest = Manifest.model_validate(found)
     except (ValueError, ValidationError) as error:
-        problem = " ".join(str(error).split())[:200]
+        problem = one_line(error, 200)
         raise DataFormatError(f"the manifest cannot be read: {problem}", where=where) from None
     have = folder.listing()
     for split in manifest.splits.values():

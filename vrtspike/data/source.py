@@ -13,7 +13,7 @@ from typing import NamedTuple, Protocol
 import numpy as np
 from jaxtyping import Bool
 
-from vrtspike.errors import DataFormatError
+from vrtspike.errors import DataFormatError, one_line
 
 
 class Box(NamedTuple):
@@ -69,7 +69,7 @@ def unreadable(path: Path, error: Exception, what: str = "spike file") -> DataFo
     return DataFormatError(
         f"cannot read the {what}",
         where=path,
-        got=" ".join(str(reason).split())[:200],
+        got=one_line(reason, 200),
         fix="give yourself permission to read it"
         if isinstance(error, PermissionError)
         else "copy the file again if it was cut off, and check that its suffix is right",

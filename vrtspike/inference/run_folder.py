@@ -21,12 +21,9 @@ from vrtspike.config import load_config
 from vrtspike.errors import CheckpointError
 from vrtspike.model import build_model
 from vrtspike.model.weights import load_weights
+from vrtspike.run_files import CONFIG, EXPORT, METRICS
 from vrtspike.settings import Config
 from vrtspike.storage import Folder
-
-CONFIG = Path("config.yaml")
-WEIGHTS = Path("export/model.safetensors")
-METRICS = Path("metrics.jsonl")
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,8 +45,8 @@ class Restorer:
 @contextmanager
 def fetched(run: Folder) -> Iterator[Path]:
     """Give a run folder on this machine: the run's own, or a copy for a while of what is read."""
-    names = [str(name) for name in (CONFIG, WEIGHTS, METRICS)]
-    if run.remote and run.size(names[0]) is None:
+    names = (CONFIG, EXPORT, METRICS)
+    if run.remote and run.size(CONFIG) is None:
         raise CheckpointError(f"the run has no {CONFIG}", where=run, fix="correct the URI")
     with run.local([name for name in names if run.size(name) is not None]) as path:
         yield path
@@ -64,21 +61,21 @@ def load_run(run: Path) -> tuple[nn.Module, Config]:
             got="a file" if run.exists() else None,
             fix="train first, or correct the path",
         )
-    for name in (CONFIG, WEIGHTS):
+    for name in (CONFIG, EXPORT):
         if not (run / name).is_file():
             raise CheckpointError(
                 f"the run has no {name}",
                 where=run,
-                expected=f"{CONFIG} and {WEIGHTS}, which training writes at its end",
+                expected=f"{CONFIG} and {EXPORT}, which training writes at its end",
                 fix="let the run finish: start the same training again and it continues",
             )
     config = load_config(run / CONFIG)
     model = build_model(config.model)
-    report = load_weights(model, run / WEIGHTS)
+    report = load_weights(model, run / EXPORT)
     if report.missing or report.adapted:
         raise CheckpointError(
             "the exported weights are not those of the exported configuration",
-            where=run / WEIGHTS,
+            where=run / EXPORT,
             got=str(report),
             expected="every tensor taken as it is",
         )

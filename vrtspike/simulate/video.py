@@ -42,7 +42,7 @@ from vrtspike.data.info import DatasetInfo
 from vrtspike.data.optics import build_optics
 from vrtspike.data.spans import in_order
 from vrtspike.data.writer import is_written
-from vrtspike.errors import ConfigError, DataFormatError
+from vrtspike.errors import ConfigError, DataFormatError, one_line
 from vrtspike.settings import CameraSettings, VideoSettings
 from vrtspike.simulate.blur import ExposedFrame, expose_frame
 from vrtspike.simulate.camera import build_camera
@@ -346,6 +346,6 @@ def _opened(path: Path) -> Iterator[InputContainer]:
         raise DataFormatError(
             "the video cannot be decoded",
             where=path,
-            got=" ".join(str(error).split())[:160],
+            got=one_line(error, 160),
             expected="a video file that FFmpeg reads, or a folder of images",
         ) from error

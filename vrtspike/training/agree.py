@@ -3,33 +3,37 @@
 from __future__ import annotations
 
 import socket
-from typing import Any
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
 
+import torch
 import torch.distributed as dist
 
 from vrtspike.errors import ConfigError, ResourceError, VrtSpikeError
 from vrtspike.storage import Folder
-from vrtspike.training.checkpoint import Saved, newest
+
+T = TypeVar("T")
 
 
-def newest_for_all(
-    checkpoints: Folder, *, group: dist.ProcessGroup
-) -> tuple[Saved | None, list[str]]:
-    """Let rank 0 choose the newest checkpoint that verifies; tell what was passed over.
-
-    Raises CheckpointError, on all ranks, where there are checkpoints and none verifies.
-    """
-    found: list[Any] = [None]
+def from_first_rank(
+    work: Callable[[], T],
+    *,
+    group: dist.ProcessGroup | None = None,
+    device: torch.device | None = None,
+) -> T:
+    """Do something on rank 0 alone; return its result, or raise its error of ours, on all ranks."""
+    told: list[Any] = [None, None]
     if dist.get_rank() == 0:
         try:
-            found = [newest(checkpoints)]
+            told[0] = work()
         except VrtSpikeError as error:
-            found = [error]
-    dist.broadcast_object_list(found, group=group)
-    if isinstance(found[0], VrtSpikeError):
-        raise found[0]
-    chosen: tuple[Saved | None, list[str]] = found[0]
-    return chosen
+            told[1] = error
+    dist.broadcast_object_list(told, group=group, device=device)
+    if told[1] is not None:
+        raise told[1]
+    result: T = told[0]
+    return result
 
 
 def check_shared(run: Folder, *, group: dist.ProcessGroup) -> None:
@@ -37,15 +41,7 @@ def check_shared(run: Folder, *, group: dist.ProcessGroup) -> None:
     if run.remote:
         return
     mark = run.path / ".seen-by-all"
-    told: list[str | None] = [None]
-    if dist.get_rank() == 0:
-        try:
-            mark.touch()
-        except OSError as error:
-            told = [error.strerror]
-    dist.broadcast_object_list(told, group=group)
-    if told[0] is not None:
-        raise ResourceError(f"cannot write to the run's folder: {told[0]}", where=run)
+    from_first_rank(lambda: _touch(mark, run), group=group)
     blind: list[str | None] = [None] * dist.get_world_size()
     seen = mark.exists()
     dist.all_gather_object(blind, None if seen else socket.gethostname(), group=group)
@@ -60,6 +56,15 @@ def check_shared(run: Folder, *, group: dist.ProcessGroup) -> None:
             expected="what rank 0 writes",
             fix="set run.root to a folder that all nodes share, or to a URI such as s3://bucket/runs",
         )
+
+
+def _touch(mark: Path, run: Folder) -> None:
+    try:
+        mark.touch()
+    except OSError as error:
+        raise ResourceError(
+            f"cannot write to the run's folder: {error.strerror}", where=run
+        ) from None
 
 
 def ranks_per_node(on_this_node: int, *, group: dist.ProcessGroup) -> int:

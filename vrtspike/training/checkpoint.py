@@ -5,9 +5,9 @@
 
 A folder without a manifest is partial: it is being written, or its writing was cut short. What
 `vrtspike.training.saving` gave a manifest was whole once. What is partial or was damaged later does
-not verify: it is passed over with a warning, never loaded, and deleted only when the same step is
-saved again. Tensors are in the shards (`vrtspike.training.state`), everything that JSON can hold is
-in the manifest's `facts`.
+not verify: it is passed over with a warning and never loaded. It goes when its step is saved again,
+a partial one also when a later step has been saved. Tensors are in the shards
+(`vrtspike.training.state`), everything that JSON can hold is in the manifest's `facts`.
 """
 
 from __future__ import annotations
@@ -72,40 +72,34 @@ def verify(checkpoint: Folder, *, content: bool = True) -> Saved:
     Without `content` only names and sizes are checked. Storage that fails is asked again for some
     seconds.
     """
-    for pause in PAUSES_S:
+    for pause in (*PAUSES_S, None):
         try:
             return _verify(checkpoint, content)
-        except StorageError:
-            time.sleep(pause)
-    try:
-        return _verify(checkpoint, content)
-    except DataFormatError as error:
-        raise CheckpointError(str(error), where=checkpoint) from None
+        except DataFormatError as error:
+            if pause is None or not isinstance(error, StorageError):
+                raise CheckpointError(str(error), where=checkpoint) from None
+        time.sleep(pause)
+    raise AssertionError("the last try returns or raises")
 
 
 def _verify(checkpoint: Folder, content: bool) -> Saved:
-    """Check a checkpoint once."""
-    try:
-        sizes = {name: stamp.size for name, stamp in checkpoint.listing().items()}
-        if MANIFEST not in sizes:
+    """Check a checkpoint once; raise DataFormatError where files cannot be looked at."""
+    sizes = {name: stamp.size for name, stamp in checkpoint.listing().items()}
+    if MANIFEST not in sizes:
+        raise CheckpointError(
+            "no manifest: it is being written, or was never finished", where=checkpoint
+        )
+    saved, files = _read_manifest(checkpoint)
+    for name, expected in files.items():
+        if sizes.get(name) != expected["bytes"]:
             raise CheckpointError(
-                "no manifest: it is being written, or was never finished", where=checkpoint
+                f"damaged {name}",
+                where=checkpoint,
+                got=f"{sizes[name]} bytes" if name in sizes else "no file",
+                expected=f"{expected['bytes']} bytes",
             )
-        saved, files = _read_manifest(checkpoint)
-        for name, expected in files.items():
-            if sizes.get(name) != expected["bytes"]:
-                raise CheckpointError(
-                    f"damaged {name}",
-                    where=checkpoint,
-                    got=f"{sizes[name]} bytes" if name in sizes else "no file",
-                    expected=f"{expected['bytes']} bytes",
-                )
-            if content and checkpoint.sha256(name) != expected["sha256"]:
-                raise CheckpointError(f"damaged {name}: its SHA-256 differs", where=checkpoint)
-    except StorageError:
-        raise
-    except DataFormatError as error:
-        raise CheckpointError(str(error), where=checkpoint) from None
+        if content and checkpoint.sha256(name) != expected["sha256"]:
+            raise CheckpointError(f"damaged {name}: its SHA-256 differs", where=checkpoint)
     return saved
 
 

@@ -16,7 +16,7 @@ from safetensors.torch import save
 from torch import Tensor
 
 from vrtspike.config import dump_config
-from vrtspike.errors import CheckpointError
+from vrtspike.errors import CheckpointError, one_line
 from vrtspike.settings import Config
 from vrtspike.storage import Folder
 from vrtspike.training.checkpoint import Saved
@@ -71,7 +71,7 @@ def weights_of_checkpoint(
         raise CheckpointError(
             "the configuration in the checkpoint is not one of this version",
             where=saved.folder,
-            got=" ".join(str(error).split())[:200],
+            got=one_line(error, 200),
             fix="export with the version of vrtspike that trained it",
         ) from None
     state = empty_tensors(saved, "model/") | averages

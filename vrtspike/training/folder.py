@@ -16,8 +16,6 @@ from vrtspike.errors import ResourceError
 from vrtspike.settings import Config, RunSettings, TrainSettings
 from vrtspike.storage import Folder
 
-CONFIG = "config.yaml"
-EXPORT = "export/model.safetensors"
 LOCK = ".lock"
 
 

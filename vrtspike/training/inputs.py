@@ -20,9 +20,9 @@ class Inputs:
         self._config, self._rank = config, rank
         self.manifest = read_manifest(config.data.shards)
         self.share = Share(config.train.batch, config.train.micro_batch, ranks)
-        spikes = config.model.fusion != "none"
-        threshold = self.manifest.info.camera.threshold if spikes else 1.0
-        self.voxels = VoxelScale(threshold, config.data.voxels) if spikes else None
+        self.voxels: VoxelScale | None = None
+        if config.model.fusion != "none":
+            self.voxels = VoxelScale(self.manifest.info.camera.threshold, config.data.voxels)
         """How counts become voxels; None for a model without spikes."""
 
     def samples(self, split: str) -> int:

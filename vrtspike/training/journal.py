@@ -31,12 +31,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vrtspike.errors import DataFormatError
+from vrtspike.run_files import METRICS
 from vrtspike.storage import Folder, write_atomically
 from vrtspike.training.board import Record
 
 logger = logging.getLogger(__name__)
 
-METRICS = "metrics.jsonl"
 EVENTS = "tensorboard"
 
 

@@ -22,7 +22,7 @@ from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 from torch.distributed.fsdp import FSDPModule, fully_shard
 from torch.distributed.tensor import DTensor, distribute_tensor
 
-from vrtspike.errors import VrtSpikeError
+from vrtspike.training.agree import from_first_rank
 from vrtspike.training.local import local
 
 
@@ -106,20 +106,16 @@ def _build_on_first_rank(
     device: torch.device,
 ) -> dict[str, Tensor] | None:
     """Return all tensors of a model by name on the first rank, None on others; raise its error."""
-    tensors: dict[str, Tensor] | None = None
-    failed: list[VrtSpikeError | None] = [None]
-    if dist.get_rank() == 0:
-        try:
-            model = build()
-            if load is not None:
-                load(model)
-            tensors = dict(_tensors(model))
-        except VrtSpikeError as error:
-            failed = [error]
-    dist.broadcast_object_list(failed, device=device)
-    if failed[0] is not None:
-        raise failed[0]
-    return tensors
+    tensors: dict[str, Tensor] = {}
+
+    def build_all() -> None:
+        model = build()
+        if load is not None:
+            load(model)
+        tensors.update(_tensors(model))
+
+    from_first_rank(build_all, device=device)
+    return tensors if dist.get_rank() == 0 else None
 
 
 @torch.no_grad()

@@ -19,7 +19,7 @@ from typing import Any
 
 import torch.distributed as dist
 
-from vrtspike.errors import CheckpointError, VrtSpikeError
+from vrtspike.errors import CheckpointError, VrtSpikeError, named_line
 from vrtspike.storage import Folder
 from vrtspike.training.checkpoint import prune
 from vrtspike.training.saving import CheckpointWriter
@@ -139,10 +139,6 @@ class Saver:
             results.append(self._results.get())
         return results
 
-    def close(self) -> None:
-        """Wait for the last save."""
-        self.wait()
-
     def _order(
         self, step: int, state: dict[str, Any], facts: dict[str, Any], best_step: int | None
     ) -> _Order:
@@ -161,8 +157,7 @@ class Saver:
             error = problem
         except Exception as problem:
             # Of the process group, say; training meets the loss of a rank by itself.
-            reason = f"{type(problem).__name__}: {' '.join(str(problem).split())[:300]}"
-            error = CheckpointError("cannot save a checkpoint", got=reason)
+            error = CheckpointError("cannot save a checkpoint", got=named_line(problem))
         result = SaveResult(order.step, self._clock() - order.started, error)
         if error is None and self._rank == 0:
             self._prune(order)

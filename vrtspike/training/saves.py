@@ -43,7 +43,8 @@ class Saves:
         self._rank = dist.get_rank()
         self._begun = self._whole = -1
         self._retry_at = float("inf")
-        self._hurried = False
+        self.hurried = False
+        """Whether a save is wanted whenever none is under way."""
         self.blocked_s = 0.0
         """Seconds for which the last save held up training."""
 
@@ -53,12 +54,12 @@ class Saves:
 
     def hurry(self) -> None:
         """From now on want a save whenever none is under way."""
-        self._hurried = True
+        self.hurried = True
 
     @property
     def wanted(self) -> bool:
         """Tell whether a save is due beside the regular ones."""
-        if self._hurried and not self._saver.busy:
+        if self.hurried and not self._saver.busy:
             return True
         return time.monotonic() > self._retry_at
 
@@ -110,7 +111,3 @@ class Saves:
         """Have the driver tell that a checkpoint is not there yet."""
         if self._rank == 0:
             self._watch.warn(f"no checkpoint of step {step} yet: {error}")
-
-    def close(self) -> None:
-        """Wait for the last save."""
-        self._saver.close()

@@ -20,7 +20,7 @@ import torch
 import torch.distributed as dist
 from torch.distributed.checkpoint.default_planner import DefaultLoadPlanner
 
-from vrtspike.errors import CheckpointError, VrtSpikeError
+from vrtspike.errors import CheckpointError, VrtSpikeError, named_line, one_line
 from vrtspike.storage import Folder
 from vrtspike.training.checkpoint import MANIFEST, VERSION, Saved, checkpoint_folder, delete
 from vrtspike.training.shard_file import (
@@ -156,7 +156,7 @@ def _load_own(saved: Saved, state: dict[str, Any]) -> None:
     try:
         plan = planner.finish_plan(planner.create_local_plan())
     except (RuntimeError, ValueError) as error:
-        reason = " ".join(str(error).split())[:300]
+        reason = one_line(error)
         raise CheckpointError(
             f"a checkpoint does not fit the model: {reason}", where=saved.folder
         ) from None
@@ -215,8 +215,7 @@ def _attempt(work: Callable[[], T]) -> tuple[T | None, CheckpointError | None]:
         texts = {name: None if part is None else str(part) for name, part in parts.items()}
         return None, CheckpointError(error.what, **texts)
     except Exception as error:
-        what = f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
-        return None, CheckpointError(what)
+        return None, CheckpointError(named_line(error))
 
 
 def _raise_first(problems: Sequence[CheckpointError | None], folder: Folder) -> None:

@@ -33,14 +33,13 @@ from vrtspike.data.info import INFO_FILE
 from vrtspike.data.shards import MANIFEST, Manifest, read_manifest
 from vrtspike.errors import ResourceError
 from vrtspike.progress import Progress
+from vrtspike.run_files import CONFIG, EXPORT
 from vrtspike.settings import Config
 from vrtspike.storage import Folder, local_path
 from vrtspike.training.board import Board, News, Record
 from vrtspike.training.checkpoint import newest
 from vrtspike.training.export import exported_step
 from vrtspike.training.folder import (
-    CONFIG,
-    EXPORT,
     WorkerPlan,
     already_trained,
     checkpoints_of,
@@ -49,6 +48,7 @@ from vrtspike.training.folder import (
     run_folder,
 )
 from vrtspike.training.preflight import check_data, check_model_and_loss, check_resume, data_cpus
+from vrtspike.uri import without_keys
 
 logger = logging.getLogger(__name__)
 
@@ -129,7 +129,7 @@ def _board_of(config: Config, run: Folder) -> Any:
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
     here = ray.get_runtime_context().get_node_id()
-    place = f"{run}?{run.where.partition('?')[2]}"
+    place = without_keys(run.where)
     options = {
         "name": f"run-{hashlib.sha256(place.encode()).hexdigest()[:16]}",
         "namespace": "vrtspike",

@@ -20,7 +20,7 @@ from typing import Any
 
 import ray
 
-from vrtspike.errors import VrtSpikeError
+from vrtspike.errors import VrtSpikeError, named_line
 from vrtspike.training.board import Beat, Record, Reply
 
 logger = logging.getLogger(__name__)
@@ -89,8 +89,7 @@ class Watch:
 
     def fail(self, error: BaseException) -> None:
         """Tell the board why this rank fails."""
-        text = " ".join(str(error).split())[:300]
-        told = f"rank {self._rank} ({self._process}): {type(error).__name__}: {text}"
+        told = f"rank {self._rank} ({self._process}): {named_line(error)}"
         ray.get(self._board.fail.remote(self._attempt, told))
 
     def _beat_on(self) -> None:

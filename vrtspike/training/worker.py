@@ -23,9 +23,11 @@ import torch.distributed as dist
 
 from vrtspike.data.pipeline import MicroBatch
 from vrtspike.errors import DataFormatError, ResourceError, StorageError, VrtSpikeError
-from vrtspike.training.agree import check_shared, newest_for_all, ranks_per_node
+from vrtspike.run_files import EXPORT
+from vrtspike.training.agree import check_shared, from_first_rank, ranks_per_node
+from vrtspike.training.checkpoint import newest
 from vrtspike.training.export import export_metadata, write_export
-from vrtspike.training.folder import EXPORT, WorkerPlan, checkpoints_of, collective_timeout_s
+from vrtspike.training.folder import WorkerPlan, checkpoints_of, collective_timeout_s
 from vrtspike.training.inputs import Inputs
 from vrtspike.training.journal import Journal
 from vrtspike.training.learner import Learner
@@ -54,17 +56,17 @@ def run_worker(plan: WorkerPlan, board: Any) -> None:
     """Train until the last step or until asked to stop."""
     # Objects and checkpoints go by the CPU, whatever gradients go by.
     patience = timedelta(seconds=collective_timeout_s(plan.config.train))
-    own, rank = dist.new_group(backend="gloo", timeout=patience), dist.get_rank()
+    own = dist.new_group(backend="gloo", timeout=patience)
     assert isinstance(own, dist.ProcessGroup)
-    attempt: list[str | None] = [None]
-    if rank == 0:
+
+    def begin() -> str | None:
         name = uuid.uuid4().hex
-        useful = ray.get(board.begin.remote(name, dist.get_world_size()))
-        attempt = [name if useful else None]
-    dist.broadcast_object_list(attempt, group=own)
-    if attempt[0] is None:
+        return name if ray.get(board.begin.remote(name, dist.get_world_size())) else None
+
+    attempt = from_first_rank(begin, group=own)
+    if attempt is None:
         return
-    watch = Watch(board, attempt[0], rank)
+    watch = Watch(board, attempt, dist.get_rank())
     watch.start()
     try:
         Worker(plan, watch, own).run()
@@ -98,7 +100,7 @@ class Worker:
             torch.cuda.set_device(self.device)
         check_shared(self.run_folder, group=own)
         checkpoints = checkpoints_of(self.run_folder)
-        self.saved, self.passed_over = newest_for_all(checkpoints, group=own)
+        self.saved, self.passed_over = from_first_rank(lambda: newest(checkpoints), group=own)
         watch.tick("building the model")
         self.inputs = Inputs(self.config, self.rank, self.world)
         done = self.saved.step if self.saved else 0
@@ -115,7 +117,6 @@ class Worker:
         self.saves = Saves(saver, self.learner.state, watch, self._describe, patience)
         self.best: tuple[float, int] | None = None
         self.skipped = self.validated = 0
-        self.preempted = False
         self.look_at = 0.0 if plan.preemptible else float("inf")
         self.started = time.time()
 
@@ -131,7 +132,6 @@ class Worker:
             done, stopped = self._train(done)
         if not stopped:
             self._export(done)
-        self.saves.close()
         if self.rank == 0:
             self.journal.close()
 
@@ -220,9 +220,8 @@ class Worker:
         """Ask Ray whether a node is to be taken away; from then on save as often as it goes."""
         self.look_at = time.monotonic() + LOOK_SECONDS
         notice = ray.train.get_preemption_info()
-        if notice is None or self.preempted:
+        if notice is None or self.saves.hurried:
             return
-        self.preempted = True
         self.saves.hurry()
         if self.rank == 0:
             self.watch.warn(

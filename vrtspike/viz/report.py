@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from vrtspike.inference.results import Results, write_text
+from vrtspike.run_files import CONFIG, METRICS
 from vrtspike.viz.charts import Line, dot_chart, line_chart
 from vrtspike.viz.methods import BASELINE, main_model, method
 from vrtspike.viz.page import header, page, tiles
@@ -35,7 +36,7 @@ class RunRecord:
     @classmethod
     def read(cls, run: Path) -> RunRecord:
         """Read a run folder; a file that is missing gives nothing."""
-        settings, metrics = run / "config.yaml", run / "metrics.jsonl"
+        settings, metrics = run / CONFIG, run / METRICS
         records = []
         for line in metrics.read_text(encoding="utf-8").splitlines() if metrics.is_file() else []:
             try:
