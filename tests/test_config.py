@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
 from pydantic import ValidationError
 
-from vrtspike.config import dump_config, known_keys, load_config
+from vrtspike.config import change, dump_config, known_keys, leaves, load_config, within
 from vrtspike.errors import ConfigError
 from vrtspike.settings import Config
 from vrtspike.storage import Folder
@@ -175,3 +176,96 @@ def test_what_is_written_down_holds_no_keys() -> None:
     assert "s3://bucket/runs?region=x\n" in text
     assert not any(word in text for word in ("sl/ash", "abc", "def\n", "me:sl"))
     assert "bucket" not in repr(WorkerPlan(config, Folder.at(secret), 1.0, preemptible=False))
+
+
+def test_a_base_can_be_replaced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write(tmp_path, "own.yaml", "train: {steps: 5}\nmodel: {heads: 2}\n")
+    write(tmp_path, "root.yaml", "train: {batch: 4, steps: 6}\n")
+    write(tmp_path, "other/other.yaml", "base: ../root.yaml\ndata: {crop: 64}\n")
+    path = write(tmp_path, "top/top.yaml", "base: ../own.yaml\ntrain: {lr: 1e-3}\n")
+    bare = write(tmp_path, "top/bare.yaml", "train: {lr: 1e-3}\n")
+    monkeypatch.chdir(tmp_path)
+    # Relative to where the command is typed, and not to the file.
+    for place in ("other/other.yaml", tmp_path / "other/other.yaml"):
+        for file in (path, bare):
+            config = load_config(file, base=place)
+            assert (config.train.steps, config.train.batch, config.train.lr) == (6, 4, 1e-3)
+            assert (config.data.crop, config.model.heads) == (64, Config().model.heads)
+    assert load_config(path).train.steps == 5
+    with pytest.raises(ConfigError, match=r"no such configuration file.*none\.yaml, the base of"):
+        load_config(path, base="none.yaml")
+    with pytest.raises(ConfigError, match="each other's base"):
+        load_config(path, base=path)
+
+
+def test_change_replaces_settings_and_leaves_the_rest() -> None:
+    base = Config()
+    found = change(
+        base, {"train.lr": 1e-3, "model.window": [2, 8, 8], "run.name": "x", "model.spike.bins": 4}
+    )
+    assert (found.train.lr, found.model.window, found.run.name) == (1e-3, (2, 8, 8), "x")
+    assert found.model.spike.bins == 4
+    assert base == Config()
+    back = {
+        "train.lr": base.train.lr,
+        "model.window": base.model.window,
+        "run.name": base.run.name,
+        "model.spike.bins": base.model.spike.bins,
+    }
+    assert change(found, back) == base
+    assert change(base, {}) == base
+
+
+def test_change_takes_sections_mappings_and_null() -> None:
+    base = change(Config(), {"scenes": {}})
+    assert base.scenes is not None and change(base, {"scenes": None}).scenes is None
+    found = change(base, {"scenes.sequences.train": 3, "scenes.frames": 4})
+    assert found.scenes is not None and found.scenes.frames == 4
+    assert found.scenes.sequences == base.scenes.sequences | {"train": 3}
+    sweep = {"space": {"train.lr": {"uniform": [1, 2]}}, "search": "random", "trials": 2}
+    tuned = change(base, {"sweep": sweep})
+    assert change(tuned, {"train.lr": 1.5}).sweep == tuned.sweep is not None
+    assert change(tuned, {"sweep": None}) == base
+
+
+def test_change_keeps_the_keys_of_a_store() -> None:
+    secret = "s3://me:sl/ash@bucket/runs?region=x&secret_key=abc"
+    base = change(Config(), {"run.root": secret, "data.shards": "here"})
+    found = change(base, {"train.lr": 1e-3})
+    assert found.run.root == secret and found.data.shards == Path("here")
+
+
+@pytest.mark.parametrize(
+    ("settings", "parts"),
+    [
+        ({"train.learning_rate": 1}, ["unknown setting train.learning_rate", "did you mean train"]),
+        ({"model.spike.heads.more": 1}, ["unknown setting model.spike.heads.more"]),
+        ({"train.lr": "fast"}, ["train.lr", "got 'fast'", "[train.lr=fast]"]),
+        ({"train.steps": 0, "run.name": "x"}, ["train.steps", "got 0", "greater than 0"]),
+        ({"train.batch": 3, "train.workers": 2}, ["train.batch 3", "[these settings together]"]),
+        ({"model": 3}, ["model", "got 3"]),
+    ],
+)
+def test_change_refuses_what_does_not_fit(settings: dict[str, Any], parts: list[str]) -> None:
+    with pytest.raises(ConfigError) as caught:
+        change(Config(), settings)
+    message = str(caught.value)
+    assert "\n" not in message and all(part in message for part in parts), message
+
+
+def test_leaves_are_the_settings_by_their_dotted_keys() -> None:
+    tree = {"a": {"b": 1, "c": {"d": [2]}}, "e": None, "f.g": {"h": 3}}
+    assert leaves(tree) == {"a.b": 1, "a.c.d": [2], "e": None, "f.g.h": 3}
+    found = leaves(Config().model_dump())
+    assert found["model.spike.bins"] == Config().model.spike.bins and "model" not in found
+    # Every setting is there, but for sections that are, and those below one that is not.
+    optional = {key for key in known_keys() if within(key, ("scenes", "sweep"))}
+    sections = {key for key in known_keys() if any(k.startswith(key + ".") for k in known_keys())}
+    mappings = {"video.splits"}
+    assert set(known_keys()) - optional - sections - mappings <= set(found)
+
+
+def test_within_is_a_setting_itself_or_a_section_of_it() -> None:
+    assert within("model.spike.bins", ["loss", "model.spike"]) and within("model", ["model"])
+    assert not within("model.spikes", ["model.spike"])
+    assert not within("model", ["model.spike"]) and not within("model", [])

@@ -13,13 +13,16 @@ REPOSITORY = Path(__file__).resolve().parent.parent
 PACKAGE = REPOSITORY / "vrtspike"
 
 FOUNDATION = {
-    *("errors", "settings", "config", "progress", "run_files", "storage", "uri", "whole_file")
+    *("errors", "section", "settings", "sweep_settings", "config"),
+    *("progress", "run_files", "storage", "uri", "whole_file"),
 }
 ALLOWED = {
     "errors": set(),
     "run_files": set(),
     "uri": set(),
-    "settings": {"errors", "uri"},
+    "section": {"uri"},
+    "sweep_settings": {"section"},
+    "settings": {"section", "sweep_settings"},
     "config": {"errors", "settings"},
     "progress": set(),
     "storage": {"errors", "uri", "whole_file"},
@@ -46,6 +49,8 @@ ALLOWED = {
         "inference",
         "viz",
     },
+    "tuning": FOUNDATION
+    | {"cluster", "data", "inference", "outcome", "perceptual", "training", "viz"},
     "bench": FOUNDATION | {"cluster", "data", "model", "losses", "simulate", "training"},
 }
 """What each part may import; one that is not listed (cli, commands, demo) may import everything."""
@@ -56,9 +61,16 @@ NEEDS_RAY = {
     "data/pipeline.py",
     "simulate/distributed.py",
     "training/worker.py",
+    "training/claim.py",
     "training/trainer.py",
     "training/inputs.py",
     "training/watch.py",
+    "tuning/comparison.py",
+    "tuning/desk.py",
+    "tuning/nodes.py",
+    "tuning/schedule.py",
+    "tuning/trial.py",
+    "tuning/tuner.py",
 }
 
 FILES = sorted(PACKAGE.rglob("*.py"))

@@ -69,6 +69,33 @@ def test_a_terminal_gets_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "3/3" in stream.getvalue()
 
 
+def test_what_is_said_is_a_line_of_its_own_whatever_it_holds() -> None:
+    stream = io.StringIO()
+    with Progress("tune", 3, stream=stream, clock=Clock()) as progress:
+        progress.say("before")
+        progress.update(1)
+        progress.say("trial-000  [1/3] a=[1, 2]")
+    lines = stream.getvalue().splitlines()
+    assert [line.split(":")[0] for line in lines] == [
+        *("before", "tune", "trial-000  [1/3] a=[1, 2]", "tune"),
+    ]
+
+
+def test_on_a_terminal_it_stands_above_the_line_that_updates(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setenv("COLUMNS", "100")
+    stream = Terminal()
+    with Progress("tune", 3, stream=stream) as progress:
+        progress.update(1)
+        progress.say("[1/3] trial-000  a=[1, 2]  [red]27.1 dB")
+        progress.update(3)
+    text = stream.getvalue()
+    assert "[1/3] trial-000  a=[1, 2]  [red]27.1 dB" in text
+    assert text.count("\n") == 2 and text.rindex("trial-000") < text.rindex("3/3")
+
+
 @pytest.mark.parametrize(
     ("seconds", "text"), [(0, "0:00"), (61.4, "1:01"), (3725, "1:02:05"), (None, "-:--")]
 )

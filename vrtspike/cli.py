@@ -30,6 +30,7 @@ for command in (
     data.prepare,
     measure.describe,
     run.train,
+    run.tune,
     run.evaluate,
     checkpoints.checkpoints,
     checkpoints.export,

@@ -22,7 +22,7 @@ from pathlib import Path
 from pydantic import BaseModel
 
 from vrtspike.errors import ResourceError, one_line
-from vrtspike.settings import Config
+from vrtspike.settings import Config, RunSettings
 from vrtspike.storage import Folder
 
 logger = logging.getLogger(__name__)
@@ -39,8 +39,11 @@ QUIET = {
 
 
 @contextmanager
-def connect() -> Iterator[str]:
+def connect(*, dashboard: bool = False) -> Iterator[str]:
     """Join RAY_ADDRESS or start a local Ray; give its address, and leave it afterwards.
+
+    A local Ray has a `dashboard` where it is asked for: without, nobody tells Ray Train of trials
+    of a sweep that died, and what they held is held for good.
 
     Raises ResourceError when no cluster answers at RAY_ADDRESS, or it refuses the token.
     """
@@ -63,7 +66,7 @@ def connect() -> Iterator[str]:
             with _apart():
                 ray.init(
                     address="local",
-                    include_dashboard=False,
+                    include_dashboard=dashboard,
                     object_store_memory=object_store_bytes(),
                     log_to_driver=False,
                     logging_level=logging.ERROR,
@@ -115,6 +118,17 @@ def object_store_bytes() -> int:
     """Return the size of a local Ray's object store."""
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     return min(int(memory * OBJECT_STORE_SHARE), OBJECT_STORE_LIMIT)
+
+
+def capacity(run: RunSettings) -> dict[str, float]:
+    """Return the CPUs and GPUs of the cluster; of one that grows by itself, those it can have."""
+    import ray
+
+    found: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
+    return {
+        "CPU": max(found.get("CPU", 0.0), run.cluster_cpus or 0.0),
+        "GPU": max(found.get("GPU", 0.0), run.cluster_gpus or 0.0),
+    }
 
 
 def in_job(environment: Mapping[str, str] = os.environ) -> bool:

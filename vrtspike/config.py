@@ -9,7 +9,7 @@ each other raise ConfigError, naming the file or override it came from and the n
 from __future__ import annotations
 
 import difflib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, get_args
 
@@ -25,19 +25,39 @@ Sources = dict[tuple[str, ...], str]
 """Where each key was last set: a file, or an override as it was typed."""
 
 
-def load_config(path: Path | str | None, overrides: Sequence[str] = ()) -> Config:
+def load_config(
+    path: Path | str | None, overrides: Sequence[str] = (), *, base: Path | str | None = None
+) -> Config:
     """Read a configuration file and its bases, apply overrides, and validate the whole.
 
-    Without a file the overrides apply to the defaults.
+    Without a file the overrides apply to the defaults. `base` replaces the one that the file names.
     """
     sources: Sources = {}
-    tree = {} if path is None else _read_with_bases(Path(path), (), sources)
+    tree = {} if path is None else _read_with_bases(Path(path), (), sources, base)
     for override in overrides:
         _apply_override(tree, override, sources)
     try:
         return Config.model_validate(tree)
     except ValidationError as error:
         raise _explain(error, str(path or "defaults"), sources) from None
+
+
+def change(config: Config, settings: Mapping[str, Any]) -> Config:
+    """Return the configuration with some settings, by their dotted keys, replaced.
+
+    Raises ConfigError for one that is unknown, or does not fit its type or the others.
+    """
+    # JSON would drop the keys of a place's URI.
+    tree, sources = config.model_dump(), Sources()
+    for dotted, value in settings.items():
+        path = tuple(dotted.split("."))
+        if dotted not in known_keys() and not _inside_free_mapping(path):
+            raise _unknown_key(path, f"{dotted}={value}")
+        _merge(tree, _nested(path, value), (), f"{dotted}={value}", sources)
+    try:
+        return Config.model_validate(tree)
+    except ValidationError as error:
+        raise _explain(error, "these settings together", sources) from None
 
 
 def dump_config(config: Config) -> str:
@@ -56,6 +76,22 @@ def known_keys(section: type[BaseModel] = Config, prefix: str = "") -> list[str]
     return keys
 
 
+def leaves(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Flatten nested settings to dotted keys."""
+    found: dict[str, Any] = {}
+    for key, value in tree.items():
+        if isinstance(value, Mapping):
+            found |= leaves(value, f"{prefix}{key}.")
+        else:
+            found[prefix + key] = value
+    return found
+
+
+def within(key: str, names: Iterable[str]) -> bool:
+    """Tell whether a dotted key is one of some settings, or lies in one of some sections."""
+    return any(key == name or key.startswith(name + ".") for name in names)
+
+
 def _section_of(annotation: Any) -> type[BaseModel] | None:
     """Return the section that an annotation holds, also in `Section | None`."""
     for candidate in (annotation, *get_args(annotation)):
@@ -64,10 +100,14 @@ def _section_of(annotation: Any) -> type[BaseModel] | None:
     return None
 
 
-def _read_with_bases(path: Path, above: tuple[Path, ...], sources: Sources) -> Tree:
-    """Read a file over its base; `above` holds the files that led here."""
+def _read_with_bases(
+    path: Path, above: tuple[Path, ...], sources: Sources, instead: Path | str | None = None
+) -> Tree:
+    """Read a file over its base, or over another one; `above` holds the files that led here."""
     tree = _read_mapping(path, above)
     base = tree.pop("base", None)
+    if instead is not None:
+        base = str(Path(instead).absolute())
     merged: Tree = {}
     if base is not None:
         if not isinstance(base, str):
@@ -132,12 +172,16 @@ def _apply_override(tree: Tree, override: str, sources: Sources) -> None:
         value = yaml.safe_load(text)
     except yaml.YAMLError:
         value = text
-    nested: Any = value
-    for key in reversed(path):
-        nested = {key: nested}
     if dotted.strip() not in known_keys() and not _inside_free_mapping(path):
         raise _unknown_key(path, f"override {override}")
-    _merge(tree, nested, (), f"override {override}", sources)
+    _merge(tree, _nested(path, value), (), f"override {override}", sources)
+
+
+def _nested(path: Sequence[str], value: Any) -> Tree:
+    """Return the tree that holds one value at a path."""
+    for key in reversed(path[1:]):
+        value = {key: value}
+    return {path[0]: value}
 
 
 def _inside_free_mapping(path: tuple[str, ...]) -> bool:

@@ -104,6 +104,14 @@ class Progress:
             self._last_plain = now
             self._print()
 
+    def say(self, text: str) -> None:
+        """Print a line of its own, above the one that updates."""
+        if self._rich is not None:
+            self._rich.console.print(text, markup=False, highlight=False)
+        else:
+            self._stream.write(text + "\n")
+            self._stream.flush()
+
     def elapsed(self) -> float:
         """Return the seconds since the phase was entered."""
         return self._clock() - self._started

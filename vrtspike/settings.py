@@ -9,19 +9,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
-from pydantic import (
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
-    Field,
-    PlainSerializer,
-    model_validator,
-)
+from pydantic import ConfigDict, Field, model_validator
 
-from vrtspike.uri import is_remote, without_keys
+from vrtspike.section import Fraction, Place, Positive, Section
+from vrtspike.sweep_settings import SweepSettings
 
-Positive = Annotated[int, Field(gt=0)]
-Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
 Precision = Literal["float32", "bfloat16"]
 LayoutName = Literal[
     "vrtspike",
@@ -38,25 +30,6 @@ LayoutName = Literal[
 ]
 
 
-def _path_or_uri(value: object) -> object:
-    """Make a path of a text that is not a URI."""
-    return Path(value) if isinstance(value, str) and not is_remote(value) else value
-
-
-Place = Annotated[
-    Path | str,
-    BeforeValidator(_path_or_uri),
-    PlainSerializer(without_keys, return_type=str, when_used="json"),
-]
-"""A path, or the URI of a folder in an object store such as s3://bucket/folder."""
-
-
-class Section(BaseModel):
-    """Refuse unknown keys and changes after construction."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
-
-
 class RunSettings(Section):
     """Where a run lives and how it starts."""
 
@@ -69,6 +42,10 @@ class RunSettings(Section):
     """Seed of initialisation, sample order and every random draw."""
     max_failures: Annotated[int, Field(ge=0)] = 3
     """How often failed workers are started again without a new checkpoint in between."""
+    cluster_cpus: Annotated[float, Field(gt=0)] | None = None
+    """CPUs that a cluster which grows by itself can have; null: those that it has now."""
+    cluster_gpus: Positive | None = None
+    """GPUs that a cluster which grows by itself can have; null: those that it has now."""
 
 
 class CameraSettings(Section):
@@ -120,7 +97,9 @@ class SceneSettings(Section):
 
     model_config = ConfigDict(allow_inf_nan=False)
 
-    sequences: dict[str, Annotated[int, Field(ge=0)]] = {"train": 24, "val": 2, "held_out": 6}
+    sequences: dict[str, Annotated[int, Field(ge=0)]] = Field(
+        {"train": 24, "val": 2, "held_out": 6}
+    )
     """Number of sequences of each split; `train` and the others never share a photograph."""
     frames: Positive = 8
     """Frames of a sequence."""
@@ -173,11 +152,9 @@ class VideoSettings(Section):
     """Spike steps from one frame's start to the next one's."""
     exposure_steps: Positive = 56
     """Steps over which a frame integrates; the rest is dead time."""
-    splits: Annotated[dict[str, Annotated[float, Field(gt=0)]], Field(min_length=1)] = {
-        "train": 0.7,
-        "val": 0.1,
-        "held_out": 0.2,
-    }
+    splits: Annotated[dict[str, Annotated[float, Field(gt=0)]], Field(min_length=1)] = Field(
+        {"train": 0.7, "val": 0.1, "held_out": 0.2}
+    )
     """Share of the sequences of each split, in the order of the video; each gets at least one."""
     seed: int = 0
     """Seed of the spike camera's charge and noise."""
@@ -459,6 +436,8 @@ class Config(Section):
     loss: LossSettings = LossSettings()
     train: TrainSettings = TrainSettings()
     evaluation: EvaluationSettings = EvaluationSettings()
+    sweep: SweepSettings | None = None
+    """What `vrtspike tune` tries; null: nothing (a configuration to train)."""
 
     @property
     def rendered(self) -> SceneSettings | None:

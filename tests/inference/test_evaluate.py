@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -122,6 +123,30 @@ def test_progress_counts_every_frame_of_every_model(folder: Path) -> None:
     )
     assert heard[-1] == (16, 16)
     assert [done for done, _ in heard] == sorted({done for done, _ in heard})
+
+
+def test_without_controls_models_score_the_same_and_nothing_else_is_done(
+    folder: Path, results: Results, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise AssertionError("a control was computed")
+
+    # The package's `evaluate` is the function.
+    monkeypatch.setattr(sys.modules["vrtspike.inference.evaluate"], "controls", refuse)
+    heard: list[tuple[int, int]] = []
+    models = {"fused": Restorer(Brighten(4), bins=4)}
+    found = evaluate(
+        folder,
+        "held_out",
+        models,
+        SETTINGS,
+        with_controls=False,
+        progress=lambda done, total: heard.append((done, total)),
+    )
+    assert found.methods == ["fused"] and found.panels == []
+    assert found.frames == [row for row in results.frames if row.method == "fused"]
+    assert found.over_frames("fused") == results.over_frames("fused")
+    assert heard[-1] == (8, 8)
 
 
 def test_voxels_are_rates_over_the_exposure_alone(folder: Path) -> None:

@@ -84,7 +84,7 @@ class Nodes:
 
 
 @contextmanager
-def nodes(numbers: Sequence[int] = (2, 3)) -> Iterator[Nodes]:
+def nodes(numbers: Sequence[int] = (2, 3), *, dashboard: bool = False) -> Iterator[Nodes]:
     """Run a cluster and end every process of it afterwards."""
     from ray.cluster_utils import Cluster
 
@@ -95,7 +95,7 @@ def nodes(numbers: Sequence[int] = (2, 3)) -> Iterator[Nodes]:
         head_node_args={
             "num_cpus": 0,
             "object_store_memory": 200 * 2**20,
-            "include_dashboard": False,
+            "include_dashboard": dashboard,
         },
         shutdown_at_exit=True,
     )
@@ -113,6 +113,10 @@ def nodes(numbers: Sequence[int] = (2, 3)) -> Iterator[Nodes]:
                 os.environ[name] = value
 
 
+RAYS_OWN = ("_AutoscalingCoordinatorActor", "_StatsActor", "TrainStateActor")
+"""Actors that Ray starts once for a cluster, and keeps."""
+
+
 def training_processes() -> list[psutil.Process]:
     """Return the training workers of all Rays on this machine."""
     found = []
@@ -125,13 +129,20 @@ def training_processes() -> list[psutil.Process]:
 
 
 class Driver:
-    """One `vrtspike train` on a cluster."""
+    """One `vrtspike train`, or another command, on a cluster."""
 
-    def __init__(self, address: str, run: Path, overrides: dict[str, Any], log: Path) -> None:
+    def __init__(
+        self,
+        address: str,
+        run: Path,
+        overrides: dict[str, Any],
+        log: Path,
+        command: Sequence[str | Path] = ("train", "--config", "configs/debug.yaml"),
+    ) -> None:
         self.run, self.log = run, log
         named = {"run.root": run.parent, "run.name": run.name} | overrides
         command = [
-            *(sys.executable, "-m", "vrtspike", "train", "--config", "configs/debug.yaml"),
+            *(sys.executable, "-m", "vrtspike", *command),
             *(f"{key}={value}" for key, value in named.items()),
         ]
         environment = os.environ | ENVIRONMENT | {"RAY_ADDRESS": address}

@@ -9,6 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from vrtspike.errors import ResourceError
+from vrtspike.storage import Folder
+
 pytestmark = pytest.mark.ray
 
 PROGRAM = """
@@ -54,3 +57,14 @@ def test_a_local_ray_is_quiet_shared_and_gone(tmp_path: Path) -> None:
     )
     assert done.returncode == 0, done.stderr
     assert done.stdout == "" and done.stderr == ""
+
+
+@pytest.mark.usefixtures("local_ray")
+def test_a_folder_that_a_node_does_not_see_is_named(tmp_path: Path) -> None:
+    from vrtspike.tuning.nodes import check_nodes_see, marker
+
+    here = Folder(str(tmp_path))
+    seen = {"run.root": (here, marker(here)), "data.source": (Folder("s3://bucket/clips"), "")}
+    check_nodes_see(seen)
+    with pytest.raises(ResourceError, match=r"node .*: got no .*/nowhere, expected data.shards on"):
+        check_nodes_see(seen | {"data.shards": (here, "nowhere")})

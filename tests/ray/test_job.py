@@ -1,4 +1,4 @@
-"""Training as a job on a running cluster with token authentication, as the README tells it."""
+"""Jobs on a running cluster with token authentication, as the README tells it."""
 
 from __future__ import annotations
 
@@ -20,6 +20,10 @@ from typing import Any
 import psutil
 import pytest
 
+from tests.ray.faults import RAYS_OWN, last_step, records
+from vrtspike.storage import Folder
+from vrtspike.training.checkpoint import checkpoint_steps
+
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(400)]
 
 
@@ -40,6 +44,7 @@ def cluster() -> Iterator[dict[str, str]]:
         "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
         "RAY_AUTH_MODE": "token",
         "RAY_AUTH_TOKEN": secrets.token_hex(32),
+        "RAY_JOB_STOP_WAIT_TIME_S": "60",
         "RAY_USAGE_STATS_ENABLED": "0",
     }
     head = psutil.Popen(
@@ -75,13 +80,10 @@ def cluster() -> Iterator[dict[str, str]]:
         shutil.rmtree(home, ignore_errors=True)
 
 
-def submit(cluster: dict[str, str], checkout: Path, *arguments: str) -> tuple[int, str]:
-    """Submit a training job from a checkout; return the command's status and what it printed."""
+def ray_job(cluster: dict[str, str], checkout: Path, *arguments: str) -> tuple[int, str]:
+    """Run `ray job ...` in a checkout; return its status and what it printed."""
     done = subprocess.run(
-        [
-            *("ray", "job", "submit", "--working-dir", ".", "--"),
-            *("python", "ray_jobs/train.py", "--config", "configs/debug.yaml", *arguments),
-        ],
+        ["ray", "job", *arguments],
         cwd=checkout,
         env=cluster,
         capture_output=True,
@@ -89,6 +91,17 @@ def submit(cluster: dict[str, str], checkout: Path, *arguments: str) -> tuple[in
         check=False,
     )
     return done.returncode, done.stdout + done.stderr
+
+
+def submit(
+    cluster: dict[str, str], checkout: Path, script: str, *arguments: str, options: str = ""
+) -> tuple[int, str]:
+    """Submit a job from a checkout; return the command's status and what it printed."""
+    job = ("python", f"ray_jobs/{script}.py", *arguments)
+    return ray_job(cluster, checkout, "submit", "--working-dir=.", *options.split(), "--", *job)
+
+
+TRAIN = ("train", "--config", "configs/debug.yaml")
 
 
 def dashboard(cluster: dict[str, str], page: str) -> dict[str, Any]:
@@ -106,7 +119,7 @@ def test_a_submitted_job_trains_from_a_fresh_checkout(
     cluster: dict[str, str], repository: Path
 ) -> None:
     """Nothing is prepared: the job renders its scenes, shards them and trains."""
-    status, log = submit(cluster, repository, "run.name=x", "train.steps=2")
+    status, log = submit(cluster, repository, *TRAIN, "run.name=x", "train.steps=2")
     assert status == 0, log
     assert "train x: 2/2" in log and "Traceback" not in log
     kept = Path(cluster["HOME"]) / "vrtspike"
@@ -115,8 +128,75 @@ def test_a_submitted_job_trains_from_a_fresh_checkout(
     assert "x" in [run["name"] for run in dashboard(cluster, "api/train/v2/runs/v1")["train_runs"]]
 
 
+def test_the_run_of_a_job_is_evaluated_by_another_one(
+    cluster: dict[str, str], repository: Path
+) -> None:
+    """The shards are there already, and so is the run (by the test above)."""
+    config = ("--config", "configs/debug.yaml")
+    status, log = submit(cluster, repository, "prepare", *config)
+    assert status == 0 and "Traceback" not in log, log
+    where = ("--fused", "runs/x", "--out", "runs/x_scores")
+    status, log = submit(cluster, repository, "evaluate", *config, *where)
+    assert status == 0 and "Traceback" not in log, log
+    results = json.loads(
+        (Path(cluster["HOME"]) / "vrtspike/runs/x_scores/results.json").read_text()
+    )
+    assert {"blurred", "fused"} <= results["held_out"].keys()
+
+
+def test_a_submitted_sweep_leaves_results_and_nothing_else(
+    cluster: dict[str, str], repository: Path
+) -> None:
+    status, log = submit(
+        *(cluster, repository, "tune", "--config", "configs/tune/debug.yaml"),
+        *("train.steps=2", "sweep.trials=1", "sweep.scheduler=none", "sweep.grace=null"),
+        "sweep.finalists=0",
+    )
+    assert status == 0 and "Traceback" not in log, log
+    sweep = Path(cluster["HOME"]) / "vrtspike/runs/tune_debug"
+    results = json.loads((sweep / "results.json").read_text())
+    assert results["complete"]
+    assert {row["name"] for row in results["trials"]} == {"baseline-seed0", "trial-000"}
+    deadline = time.monotonic() + 60
+    while left := left_on(cluster):
+        assert time.monotonic() < deadline, left
+        time.sleep(1)
+
+
+def left_on(cluster: dict[str, str]) -> list[str]:
+    """Name the actors and placement groups that jobs have left."""
+    found = []
+    for kind in ("actors", "placement_groups"):
+        for each in dashboard(cluster, f"api/v0/{kind}?limit=1000")["data"]["result"]["result"]:
+            name = each.get("class_name", "")
+            if each["state"] not in ("DEAD", "REMOVED") and name not in RAYS_OWN:
+                found.append(f"{kind} {name} {each['state']}")
+    return found
+
+
+def test_a_stopped_job_saves_and_the_next_one_continues(
+    cluster: dict[str, str], repository: Path
+) -> None:
+    named = (*TRAIN, "run.name=stopped", "train.checkpoint_every=1000", "train.validate_every=0")
+    options = "--no-wait --submission-id=to-be-stopped"
+    status, log = submit(cluster, repository, *named, "train.steps=1000", options=options)
+    assert status == 0, log
+    run = Path(cluster["HOME"]) / "vrtspike/runs/stopped"
+    deadline = time.monotonic() + 120
+    while last_step(run) < 2:
+        assert time.monotonic() < deadline, ray_job(cluster, repository, "logs", "to-be-stopped")
+        time.sleep(0.5)
+    status, log = ray_job(cluster, repository, "stop", "to-be-stopped")
+    assert status == 0, log
+    saved = checkpoint_steps(Folder.at(run / "checkpoints"))
+    assert saved and saved[0] >= 2
+    status, log = submit(cluster, repository, *named, f"train.steps={saved[0] + 2}")
+    assert status == 0, log
+    assert [record["step"] for record in records(run, "start")] == [0, saved[0]]
+
+
 def test_a_refused_job_fails_with_one_line(cluster: dict[str, str], repository: Path) -> None:
-    status, log = submit(cluster, repository, "train.stepz=2")
+    status, log = submit(cluster, repository, *TRAIN, "train.stepz=2")
     assert status == 1
     assert "vrtspike: unknown setting train.stepz" in log and "did you mean train.steps" in log
     assert "Traceback" not in log
@@ -124,6 +204,6 @@ def test_a_refused_job_fails_with_one_line(cluster: dict[str, str], repository: 
 
 def test_a_job_without_the_token_is_refused(cluster: dict[str, str], repository: Path) -> None:
     stranger = cluster | {"RAY_AUTH_TOKEN": secrets.token_hex(32)}
-    status, log = submit(stranger, repository, "run.name=stranger")
+    status, log = submit(stranger, repository, *TRAIN, "run.name=stranger")
     assert status != 0 and "uthenticat" in log
     assert not (Path(cluster["HOME"]) / "vrtspike/runs/stranger").exists()

@@ -8,7 +8,7 @@ from xml.etree import ElementTree
 
 import pytest
 
-from vrtspike.viz.charts import Line, dot_chart, line_chart, ticks
+from vrtspike.viz.charts import Line, Mark, dot_chart, line_chart, log_ticks, scatter_chart, ticks
 
 
 @pytest.mark.parametrize(
@@ -47,3 +47,74 @@ def test_dots_lie_on_either_side_of_zero_and_names_are_escaped() -> None:
     right, left = (float(circle.get("cx", 0)) for circle in root.findall("circle"))
     assert left < float(zero.get("x1", 0)) < right
     assert "<a>" in [text.text for text in root.findall("text")]
+
+
+@pytest.mark.parametrize(
+    ("low", "high"), [(1e-4, 1e-2), (2e-4, 3e-4), (1e-3, 1e-3), (3.0, 3.0), (1e-9, 1e9), (0.5, 70)]
+)
+def test_ticks_of_a_logarithm_are_round_few_and_enclose_the_values(low: float, high: float) -> None:
+    marks = log_ticks(low, high)
+    assert marks[0] <= low * (1 + 1e-9)
+    assert marks[-1] >= high * (1 - 1e-9)
+    assert 2 <= len(marks) <= 9
+    assert marks == sorted(set(marks))
+    assert {f"{mark:.3e}".split("e")[0] for mark in marks} <= {"1.000", "2.000", "5.000"}
+
+
+def places(chart: str) -> dict[str, tuple[float, float]]:
+    """Return where the dots of a chart are, by the first word of what they say."""
+    circles = ElementTree.fromstring(chart).findall("circle")
+    return {
+        (c[0].text or "").split(",")[0]: (float(c.get("cx", 0)), float(c.get("cy", 0)))
+        for c in circles
+    }
+
+
+@pytest.mark.parametrize("log", [False, True])
+def test_dots_lie_where_their_number_or_its_logarithm_is(log: bool) -> None:
+    xs = (1e-4, 1e-3, 1e-2) if log else (1.0, 2.0, 3.0)
+    marks = [Mark(f"m{i}", "trial", x, float(i)) for i, x in enumerate(xs)]
+    found = places(scatter_chart(marks, x_name="lr", y_name="gain", log=log))
+    (left, low), (middle, half), (right, high) = found["m0"], found["m1"], found["m2"]
+    assert left < middle < right
+    assert middle == pytest.approx((left + right) / 2, abs=0.1)
+    assert half == pytest.approx((low + high) / 2, abs=0.1)
+    assert low > high
+
+
+def test_columns_have_names_and_equal_distances() -> None:
+    columns = ("temporal", "<b>", "a name that is too long for the column that it is the name of")
+    marks = [Mark(f"m{i}", "trial", i, 1.0) for i in range(3)]
+    chart = scatter_chart(marks, x_name="fusion", y_name="gain", columns=columns)
+    found = places(chart)
+    assert found["m1"][0] - found["m0"][0] == pytest.approx(found["m2"][0] - found["m1"][0])
+    texts = [text.text or "" for text in ElementTree.fromstring(chart).findall("text")]
+    assert {"temporal", "<b>"} <= set(texts)
+    assert sum(text.endswith("…") for text in texts) == 1
+    # What is cut short under the axis is whole where a dot says it.
+    assert f"fusion {columns[2].replace('<', '&lt;')}: gain 1.00" in chart
+
+
+def test_bars_reach_as_far_as_the_spread_and_stay_in_the_chart() -> None:
+    marks = [Mark("a", "fused", 1.0, 2.0, 0.5), Mark("b", "trial", 2.0, 1.0)]
+    chart = scatter_chart(marks, x_name="s", y_name="dB", digits=1)
+    root = ElementTree.fromstring(chart)
+    (bar,) = (line for line in root.findall("line") if "bar" in line.get("class", "").split())
+    ends = sorted(float(bar.get(name, 0)) for name in ("y1", "y2"))
+    found = places(chart)
+    half_a_db = (found["b"][1] - found["a"][1]) / 2
+    assert ends == pytest.approx([found["a"][1] - half_a_db, found["a"][1] + half_a_db], abs=0.2)
+    assert ends[0] >= 0
+    assert "a, s 1: dB 2.0 ± 0.5" in chart
+
+
+def test_a_front_is_a_staircase_through_its_points() -> None:
+    front = [(1.0, 0.0), (2.0, 1.0)]
+    marks = [Mark(f"m{x:g}", "trial", x, y) for x, y in front]
+    chart = scatter_chart(marks, x_name="s", y_name="dB", front=front)
+    (path,) = ElementTree.fromstring(chart).findall("polyline")
+    corners = [tuple(map(float, p.split(","))) for p in path.get("points", "").split()]
+    found = places(chart)
+    assert corners[0] == found["m1"]
+    assert corners[1] == (found["m2"][0], found["m1"][1])
+    assert corners[2] == found["m2"]

@@ -51,11 +51,12 @@ def say_error(text: str) -> None:
     print(f"vrtspike: {text}", file=sys.stderr, flush=True)
 
 
-def load(config: Path | None, overrides: list[str] | None) -> Config:
-    """Read a configuration and its overrides; paths become absolute."""
+def load(config: Path | None, overrides: list[str] | None, base: Path | None = None) -> Config:
+    """Read a configuration, over another base if one is given, and its overrides; paths become
+    absolute."""
     from vrtspike.config import load_config
 
-    return resolve_paths(load_config(config, overrides or ()))
+    return resolve_paths(load_config(config, overrides or (), base=base))
 
 
 def check_dataset(settings: Config) -> Dataset:
@@ -66,6 +67,16 @@ def check_dataset(settings: Config) -> Dataset:
     for split in (settings.data.train_split, settings.data.val_split):
         dataset.sequences(split)
     return dataset
+
+
+def check_data_is_there(settings: Config) -> None:
+    """Refuse, before Ray is started, a dataset that is neither prepared nor there nor rendered."""
+    from vrtspike.data.shards import MANIFEST
+    from vrtspike.storage import Folder
+
+    prepared = Folder.at(settings.data.shards).size(MANIFEST) is not None
+    if not prepared and settings.rendered is None:
+        check_dataset(settings)
 
 
 def print_tables(*tables: Table) -> None:

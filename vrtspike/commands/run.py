@@ -14,13 +14,14 @@ from vrtspike.commands.console import (
     Debug,
     JsonFile,
     Overrides,
-    check_dataset,
+    check_data_is_there,
     command,
     load,
     print_tables,
     say,
     short,
 )
+from vrtspike.errors import ConfigError
 
 
 def train(
@@ -32,12 +33,13 @@ def train(
     """Train on Ray; the same as `python ray_jobs/train.py`. A run of the same name continues."""
     with command(json_file, debug) as outcome:
         settings = load(config, overrides)
-        from vrtspike.data.shards import MANIFEST
-        from vrtspike.storage import Folder
-
-        prepared = Folder.at(settings.data.shards).size(MANIFEST) is not None
-        if not prepared and settings.rendered is None:
-            check_dataset(settings)
+        if settings.sweep is not None:
+            raise ConfigError(
+                "this configuration is a sweep",
+                where=config,
+                fix="run it with `vrtspike tune`, or train one without `sweep:`",
+            )
+        check_data_is_there(settings)
         from vrtspike.training.preflight import check_before_ray
         from vrtspike.training.trainer import run_training
 
@@ -46,6 +48,38 @@ def train(
             run = run_training(settings)
         outcome.facts = {"run": str(run)}
         say(f"run: {short(run.where)}")
+
+
+def tune(
+    config: ConfigFile,
+    overrides: Overrides = None,
+    base: Annotated[
+        Path | None, typer.Option(help="Configuration that trials start from, for the file's own.")
+    ] = None,
+    json_file: JsonFile = None,
+    debug: Debug = False,
+) -> None:
+    """Sweep over settings beside the model without spikes; the same command finishes a sweep."""
+    with command(json_file, debug) as outcome:
+        settings = load(config, overrides, base)
+        check_data_is_there(settings)
+        from vrtspike.training.preflight import check_before_ray
+        from vrtspike.tuning.checks import check_space
+
+        check_space(settings)
+        check_before_ray(settings)
+        from vrtspike.tuning.tables import read_results, summary_headings, summary_rows, verdict
+        from vrtspike.tuning.tuner import run_sweep
+
+        with connect(dashboard=True):
+            folder, summary = run_sweep(settings)
+        print_trials(summary_headings(summary), summary_rows(summary))
+        for problem in summary.problems:
+            say(f"note: {problem}")
+        say(verdict(summary))
+        say(f"report: {short(folder.where)}/report.html")
+        outcome.status = 1 if summary.problems else 0
+        outcome.facts = {"sweep": str(folder), **read_results(folder)}
 
 
 def evaluate(
@@ -107,6 +141,15 @@ def demo(
             print_scores(rows)
             say(f"all of it took {clock_text(sum(seconds.values()))}")
             say(f"report: {out / 'report.html'}")
+
+
+def print_trials(headings: list[str], rows: list[list[str]]) -> None:
+    from rich.table import Table
+
+    table = Table(*headings)
+    for row in rows:
+        table.add_row(*row)
+    print_tables(table)
 
 
 def print_scores(rows: list[tuple[str, float, float]]) -> None:

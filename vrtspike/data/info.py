@@ -26,7 +26,7 @@ from vrtspike.data.packed import bytes_per_step
 from vrtspike.data.record import Record, first_fault
 from vrtspike.data.registration import Crop, Homography, Registration
 from vrtspike.errors import ConfigError, DataFormatError, one_line
-from vrtspike.settings import Positive
+from vrtspike.section import Positive
 from vrtspike.storage import write_atomically
 
 INFO_FILE = "dataset.yaml"

@@ -19,7 +19,7 @@ from pydantic import Field, model_validator
 
 from vrtspike.data.record import Record
 from vrtspike.errors import DataFormatError
-from vrtspike.settings import Positive
+from vrtspike.section import Positive
 
 Row = tuple[float, float, float]
 MAX_CONDITION = 1e12

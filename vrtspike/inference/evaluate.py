@@ -46,24 +46,26 @@ def evaluate(
     layout: LayoutName = "vrtspike",
     weights_dir: Path | None = None,
     device: torch.device | str = "cpu",
+    with_controls: bool = True,
     progress: Callable[[int, int], None] | None = None,
 ) -> Results:
     """Score the controls and the models on all sequences of a split.
 
-    `weights_dir` is where LPIPS finds its weights; scores are computed on `device` (the models run
-    where they are). `progress` hears of (done, total) frames, each counted once for the controls
-    and once for every model.
+    Without controls there are no panels either, which show them. `weights_dir` is where LPIPS finds
+    its weights; scores are computed on `device` (the models run where they are). `progress` hears
+    of (done, total) frames, each counted once for the controls and once for every model.
     """
     clips = open_dataset(dataset, layout).clips(split)
     lpips = LPIPS(weights_dir).to(device) if settings.lpips else None
-    total = sum(len(clip.frames) for clip in clips) * (1 + len(models))
-    chosen = {clips[i].sequence for i in evenly(len(clips), MAX_PANELS)}
+    total = sum(len(clip.frames) for clip in clips) * (with_controls + len(models))
+    shown = MAX_PANELS if with_controls else 0
+    chosen = {clips[i].sequence for i in evenly(len(clips), shown)}
     frames, panels, done = [], [], 0
     for clip in clips:
         log.debug("evaluating %s, %d frames", clip.sequence, len(clip.frames))
         with clip.local() as here:
             scorer = _ClipScorer(here, settings, lpips, device)
-            for count in scorer.run(models):
+            for count in scorer.run(models, with_controls):
                 done += count
                 if progress is not None:
                     progress(done, total)
@@ -76,8 +78,8 @@ def evaluate(
 
 def evenly(count: int, most: int) -> list[int]:
     """Choose at most `most` of `count` indices, spread evenly."""
-    if count <= most:
-        return list(range(count))
+    if most == 0 or count <= most:
+        return list(range(min(count, most)))
     return [round(i * (count - 1) / (most - 1)) for i in range(most)]
 
 
@@ -100,10 +102,10 @@ class _ClipScorer:
         self.images: dict[str, Image] = {}
         self.hardest = 0
 
-    def run(self, models: Mapping[str, Restorer]) -> Iterator[int]:
+    def run(self, models: Mapping[str, Restorer], with_controls: bool) -> Iterator[int]:
         """Score everything; yield how many frames were done since the last time."""
         worst = float("inf")
-        for index in range(len(self.clip.frames)):
+        for index in range(len(self.clip.frames) if with_controls else 0):
             images = self._controls(index)
             scores = self._score(index, images)
             if scores["blurred"].psnr < worst:

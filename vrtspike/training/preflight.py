@@ -9,11 +9,12 @@ from typing import Any
 
 import torch
 
+from vrtspike.config import leaves, within
 from vrtspike.data.shards import MANIFEST, Manifest, read_manifest, split_of
 from vrtspike.errors import CheckpointError, ConfigError, ResourceError
 from vrtspike.losses import LossTerms
 from vrtspike.model import build_model
-from vrtspike.settings import Config
+from vrtspike.settings import Config, LossSettings, ModelSettings
 from vrtspike.storage import Folder
 from vrtspike.training.checkpoint import newest
 from vrtspike.training.folder import checkpoints_of
@@ -29,6 +30,8 @@ FREE_KEYS = (
     "run.name",
     "run.root",
     "run.max_failures",
+    "run.cluster_cpus",
+    "run.cluster_gpus",
     "scenes",
     "camera",
     "evaluation",
@@ -88,14 +91,16 @@ def data_cpus(config: Config, resources: Mapping[str, float]) -> float:
             f"{train.cpus_per_worker:g} (train.cpus_per_worker) + {DATA_CPUS:g} for Ray Data",
             fix=f"set train.cpus_per_worker={int(share * 100) / 100:g} or fewer {setting}"
             if share >= 0.01
-            else "use a machine with 2 CPUs or more",
+            else "use a machine with 2 CPUs or more; of a cluster that grows by itself, set "
+            "run.cluster_cpus",
         )
     if train.gpu and workers > gpus:
         raise ResourceError(
             "too few GPUs for the training workers",
             got=f"{gpus:g} GPUs",
             expected=f"{workers}, one a worker ({setting})",
-            fix=f"set train.gpu=false to train on CPU, or fewer {setting}",
+            fix=f"set train.gpu=false to train on CPU, or fewer {setting}; of a cluster that grows "
+            "by itself, set run.cluster_gpus",
         )
     return min((cpus - asked) / workers, DATA_CPUS_PER_WORKER)
 
@@ -188,15 +193,25 @@ def check_before_ray(config: Config) -> None:
 
 
 def check_model_and_loss(config: Config) -> None:
-    """Build the model without memory, and the loss with its weights, to see their errors here."""
-    with torch.device("meta"):
-        build_model(config.model)
+    """See the errors of the model, its first weights and the loss here, and not in workers."""
+    check_model(config.model)
     path = config.train.init_weights
     if path is not None and not path.is_file():
         raise CheckpointError(
             "no weights to start from", where=path, fix="check train.init_weights"
         )
-    LossTerms(**config.loss.model_dump())
+    check_loss(config.loss)
+
+
+def check_model(model: ModelSettings) -> None:
+    """Build a model without memory."""
+    with torch.device("meta"):
+        build_model(model)
+
+
+def check_loss(loss: LossSettings) -> None:
+    """Build the loss with its weights."""
+    LossTerms(**loss.model_dump())
 
 
 def check_resume(config: Config, manifest: Manifest, run: Folder) -> int:
@@ -204,30 +219,14 @@ def check_resume(config: Config, manifest: Manifest, run: Folder) -> int:
     saved, _ = newest(checkpoints_of(run), content=False)
     if saved is None:
         return 0
-    before, now = _leaves(saved.facts["config"]), _leaves(config.model_dump(mode="json"))
-    for key in sorted(before.keys() | now.keys()):
-        free = any(key == name or key.startswith(name + ".") for name in FREE_KEYS)
-        if not free and before.get(key) != now.get(key):
-            raise ConfigError(
-                f"the run {config.run.name!r} was started with another {key}",
-                where=run,
-                got=now.get(key),
-                expected=before.get(key),
-                fix="restore the setting, or start a run of another run.name",
-            )
-    if saved.facts["fingerprint"] != manifest.fingerprint:
-        raise ConfigError(
-            f"the run {config.run.name!r} was started with other training data",
-            where=Folder.at(config.data.shards),
-            got=f"fingerprint {manifest.fingerprint[:12]}",
-            expected=saved.facts["fingerprint"][:12],
-            fix="restore the shards, or start a run of another run.name",
-        )
-    if before.get("train.steps") != now.get("train.steps") and config.train.schedule != "constant":
+    before, fingerprint = saved.facts["config"], saved.facts["fingerprint"]
+    check_continued("run", run, config, manifest, before, fingerprint, free=FREE_KEYS)
+    steps = before["train"]["steps"]
+    if steps != config.train.steps and config.train.schedule != "constant":
         logger.warning(
             "train.steps was %s and is %s: the learning rate jumps where the run continues",
-            before.get("train.steps"),
-            now.get("train.steps"),
+            steps,
+            config.train.steps,
         )
     if saved.step > config.train.steps:
         raise ConfigError(
@@ -239,12 +238,34 @@ def check_resume(config: Config, manifest: Manifest, run: Folder) -> int:
     return saved.step
 
 
-def _leaves(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Flatten nested settings to dotted keys."""
-    leaves: dict[str, Any] = {}
-    for key, value in tree.items():
-        if isinstance(value, Mapping):
-            leaves |= _leaves(value, f"{prefix}{key}.")
-        else:
-            leaves[prefix + key] = value
-    return leaves
+def check_continued(
+    kind: str,
+    folder: Folder,
+    config: Config,
+    manifest: Manifest,
+    before: Mapping[str, Any],
+    fingerprint: str,
+    *,
+    free: tuple[str, ...],
+) -> None:
+    """Check that a run or a sweep (`kind`) goes on with the settings `before`, but for those that
+    are free, and with the data of that fingerprint."""
+    what = f"the {kind} {config.run.name!r} was started with"
+    old, new = leaves(before), leaves(config.model_dump(mode="json"))
+    for key in sorted(old.keys() | new.keys()):
+        if not within(key, free) and old.get(key) != new.get(key):
+            raise ConfigError(
+                f"{what} another {key}",
+                where=folder,
+                got=new.get(key),
+                expected=old.get(key),
+                fix=f"restore the setting, or start a {kind} of another run.name",
+            )
+    if fingerprint != manifest.fingerprint:
+        raise ConfigError(
+            f"{what} other training data",
+            where=Folder.at(config.data.shards),
+            got=f"fingerprint {manifest.fingerprint[:12]}",
+            expected=fingerprint[:12],
+            fix=f"restore the shards, or start a {kind} of another run.name",
+        )

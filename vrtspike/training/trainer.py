@@ -13,21 +13,19 @@ of the same name goes on from there.
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import os
 import shutil
 import signal
 import tempfile
 import threading
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from types import FrameType
 from typing import Any
 
-from vrtspike.cluster import resolve_paths
+from vrtspike.cluster import capacity, resolve_paths
 from vrtspike.config import dump_config
 from vrtspike.data.info import INFO_FILE
 from vrtspike.data.shards import MANIFEST, Manifest, read_manifest
@@ -38,17 +36,16 @@ from vrtspike.settings import Config
 from vrtspike.storage import Folder, local_path
 from vrtspike.training.board import Board, News, Record
 from vrtspike.training.checkpoint import newest
+from vrtspike.training.claim import claim
 from vrtspike.training.export import exported_step
 from vrtspike.training.folder import (
     WorkerPlan,
-    already_trained,
     checkpoints_of,
     collective_timeout_s,
     only_one,
     run_folder,
 )
 from vrtspike.training.preflight import check_data, check_model_and_loss, check_resume, data_cpus
-from vrtspike.uri import without_keys
 
 logger = logging.getLogger(__name__)
 
@@ -67,8 +64,6 @@ STATE_TRACKING = "RAY_TRAIN_ENABLE_STATE_TRACKING"
 """What costs an actor each, and is of use on clusters: notices of nodes that go, and the page on
 training in Ray's dashboard."""
 POLL_SECONDS = 0.3
-GRACE_SECONDS = 20.0
-"""How long a job that was killed may take to leave the cluster."""
 
 
 def train_worker(arguments: dict[str, Any]) -> None:
@@ -78,8 +73,19 @@ def train_worker(arguments: dict[str, Any]) -> None:
     run_worker(arguments["plan"], arguments["board"])
 
 
-def run_training(config: Config) -> Folder:
-    """Train, or continue, the run that a configuration describes; return its folder."""
+def run_training(
+    config: Config,
+    *,
+    resources: Mapping[str, float] | None = None,
+    stopping: Stopping | None = None,
+    heard: Callable[[Record], None] | None = None,
+) -> Folder:
+    """Train, or continue, the run that a configuration describes; return its folder.
+
+    `resources` is the part of the cluster that the run may use (None: all of it). Who passes
+    `stopping` stops the run by it; without, SIGTERM and Ctrl-C do. Either way it then raises
+    SystemExit. `heard` gets the records of metrics.jsonl as they come.
+    """
     config = resolve_paths(config)  # Ray's workers run in folders of their own
     run = run_folder(config.run)
     if not run.remote and run.path.exists() and not run.path.is_dir():
@@ -91,17 +97,19 @@ def run_training(config: Config) -> Folder:
         logger.info("run %s is complete", config.run.name)
         return run
 
-    import ray
-
-    cpus = data_cpus(config, ray.cluster_resources())  # type: ignore[no-untyped-call]
+    cpus = data_cpus(config, capacity(config.run) if resources is None else resources)
     check_model_and_loss(config)
-    with only_one(run), _stop_on_signals() as stopping:
+    following = stop_on_signals() if stopping is None else nullcontext(stopping)
+    with only_one(run), following as stopped:
         board = _board_of(config, run)
         run.write(CONFIG, dump_config(config).encode())
-        _train(WorkerPlan(config, run, cpus, preemptible=_nodes_may_go()), board, stopping)
-    if stopping.signal is not None and not _finished(run, config):
-        logger.warning("stopped by %s; the same command continues the run", stopping.signal.name)
-        raise SystemExit(128 + stopping.signal)
+        plan = WorkerPlan(config, run, cpus, preemptible=_nodes_may_go())
+        _train(plan, board, stopped, heard)
+    if not _finished(run, config):
+        # Without a signal here somebody else asked the board.
+        by = stopped.signal or signal.SIGTERM
+        logger.warning("stopped by %s; the same command continues the run", by.name)
+        raise SystemExit(128 + by)
     return run
 
 
@@ -125,31 +133,13 @@ def ensure_data(config: Config) -> Manifest:
 
 def _board_of(config: Config, run: Folder) -> Any:
     """Start the run's board; its name keeps other jobs of the cluster from the same run."""
-    import ray
-    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
-
-    here = ray.get_runtime_context().get_node_id()
-    place = without_keys(run.where)
-    options = {
-        "name": f"run-{hashlib.sha256(place.encode()).hexdigest()[:16]}",
-        "namespace": "vrtspike",
-        "num_cpus": 0,
-        "scheduling_strategy": NodeAffinitySchedulingStrategy(here, soft=False),
-    }
-    until = time.monotonic() + GRACE_SECONDS
-    while True:
-        try:
-            board = ray.remote(Board).options(**options)
-            return board.remote(
-                max_failures=config.run.max_failures,
-                hang_timeout_s=config.train.hang_timeout_s,
-                start_timeout_s=config.train.start_timeout_s,
-            )
-        except ValueError:
-            # The name is taken: by a run that goes on, or by a job that was killed a moment ago.
-            if time.monotonic() > until:
-                raise already_trained(run) from None
-            time.sleep(1)
+    return claim(
+        run,
+        Board,
+        max_failures=config.run.max_failures,
+        hang_timeout_s=config.train.hang_timeout_s,
+        start_timeout_s=config.train.start_timeout_s,
+    )
 
 
 def _nodes_may_go() -> bool:
@@ -162,7 +152,9 @@ def _nodes_may_go() -> bool:
     return "RAY_ADDRESS" in os.environ or len(ray.nodes()) > 1  # type: ignore[no-untyped-call]
 
 
-def _train(plan: WorkerPlan, board: Any, stopping: _Stopping) -> None:
+def _train(
+    plan: WorkerPlan, board: Any, stopping: Stopping, heard: Callable[[Record], None] | None
+) -> None:
     """Run the workers and follow them on the progress line; raise what ended them too early."""
     import ray
 
@@ -178,6 +170,9 @@ def _train(plan: WorkerPlan, board: Any, stopping: _Stopping) -> None:
                     told = True
                 news: News = ray.get(board.take.remote())
                 _show(news, progress)
+                if heard is not None:
+                    for record in news.records:
+                        heard(record)
                 ended.refusal = ended.refusal or news.refusal
                 ended.given_up = ended.given_up or news.given_up
                 if over or news.given_up is not None:
@@ -274,16 +269,16 @@ def _finished(run: Folder, config: Config) -> bool:
 
 
 @dataclass
-class _Stopping:
-    """Which signal asked for the end, if any."""
+class Stopping:
+    """Which signal asked the run to save and end, if any; set by a handler, or another thread."""
 
     signal: signal.Signals | None = None
 
 
 @contextmanager
-def _stop_on_signals() -> Iterator[_Stopping]:
+def stop_on_signals() -> Iterator[Stopping]:
     """Note SIGTERM and the first Ctrl-C, instead of ending at once."""
-    stopping = _Stopping()
+    stopping = Stopping()
     if threading.current_thread() is not threading.main_thread():
         yield stopping
         return

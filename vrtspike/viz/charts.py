@@ -1,4 +1,4 @@
-"""Charts as SVG text: curves over steps, and dots by sequence.
+"""Charts as SVG text: curves over steps, dots by sequence, dots over a number or by kind.
 
 In: numbers and names. Out: an `<svg>` whose colours are classes (`series-<style>`) that the page
 defines for light and dark. Every mark says its value in a `<title>`.
@@ -7,7 +7,7 @@ defines for light and dark. Every mark says its value in a `<title>`.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
 
@@ -23,6 +23,20 @@ class Line:
     name: str
     style: str
     points: tuple[tuple[float, float], ...]
+
+
+@dataclass(frozen=True)
+class Mark:
+    """One dot: what it is, the style of its colour, its place, and half the length of its bar.
+
+    Where there are columns, `x` is the index of one.
+    """
+
+    name: str
+    style: str
+    x: float
+    y: float
+    spread: float | None = None
 
 
 @dataclass(frozen=True)
@@ -49,6 +63,22 @@ def ticks(low: float, high: float, count: int) -> list[float]:
     step = next(power * m for m in (1, 2, 2.5, 5, 10) if power * m >= rough * (1 - 1e-9))
     first, last = math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9)
     return [round(i * step, 12) for i in range(first, last + 1)]
+
+
+def log_ticks(low: float, high: float) -> list[float]:
+    """Return 1, 2, 5 times powers of ten, or only powers where these are many, around [low, high].
+
+    Both ends are positive.
+    """
+    first, last = math.floor(math.log10(low)), math.ceil(math.log10(high))
+    step = max(1, math.ceil((last - first) / 6))
+    within = (1, 2, 5) if last - first <= 2 else (1,)
+    found = [
+        m * 10.0**power for power in range(first - step, last + 2 * step, step) for m in within
+    ]
+    start = max(i for i, mark in enumerate(found) if mark <= low * (1 + 1e-9))
+    end = min(i for i, mark in enumerate(found) if mark >= high * (1 - 1e-9))
+    return found[start : end + 1] if end > start else found[start - 1 : start + 2]
 
 
 def line_chart(lines: Sequence[Line], *, x_name: str, y_name: str, digits: int) -> str:
@@ -107,6 +137,74 @@ def dot_chart(rows: Mapping[str, Sequence[tuple[str, str, float]]], *, what: str
     return _svg(WIDTH, height, what, parts)
 
 
+def scatter_chart(
+    marks: Sequence[Mark],
+    *,
+    x_name: str,
+    y_name: str,
+    digits: int = 2,
+    log: bool = False,
+    columns: Sequence[str] = (),
+    front: Sequence[tuple[float, float]] = (),
+) -> str:
+    """Draw dots over a number, its logarithm, or in named columns; `front` joins points by steps.
+
+    The points of a front are sorted by x; between two of them the first one holds.
+    """
+    reach = [mark.spread or 0.0 for mark in marks]
+    y_ticks = ticks(
+        min(mark.y - more for mark, more in zip(marks, reach, strict=True)),
+        max(mark.y + more for mark, more in zip(marks, reach, strict=True)),
+        4,
+    )
+    up = Axis(y_ticks[0], y_ticks[-1], HEIGHT - BOTTOM, TOP)
+    across, x_ticks = _across([mark.x for mark in marks], log, columns)
+    parts = [_grid_row(up(y), _number(y), "zero" if y == 0 else "grid") for y in y_ticks]
+    for x, label in x_ticks:
+        anchor = "end" if not columns and across(x) > WIDTH - RIGHT - 12 else "middle"
+        parts.append(_text(across(x), HEIGHT - BOTTOM + 18, label, anchor))
+    parts.append(_text(WIDTH - RIGHT, HEIGHT - 2, x_name, "end"))
+    if front:
+        path = " ".join(f"{across(x):.1f},{up(y):.1f}" for x, y in _steps(front))
+        parts.append(f'<polyline class="front" points="{path}"/>')
+    for mark in marks:
+        x, y = across(mark.x), up(mark.y)
+        place = columns[int(mark.x)] if columns else f"{mark.x:.4g}"
+        title = f"{mark.name}, {x_name} {place}: {y_name} {mark.y:.{digits}f}"
+        if mark.spread is not None:
+            title += f" ± {mark.spread:.{digits}f}"
+            ends = f'y1="{up(mark.y - mark.spread):.1f}" y2="{up(mark.y + mark.spread):.1f}"'
+            bar = f'<line class="bar series-{mark.style}" x1="{x:.1f}" x2="{x:.1f}" {ends}/>'
+            parts.append(bar)
+        parts.append(_dot(x, y, 5.5, f"dot series-{mark.style}", title))
+    return _svg(WIDTH, HEIGHT, f"{y_name} over {x_name}", parts)
+
+
+def _across(
+    xs: Sequence[float], log: bool, columns: Sequence[str]
+) -> tuple[Callable[[float], float], list[tuple[float, str]]]:
+    """Return the map from values to pixels, and where its ticks are and what they say."""
+    if columns:
+        letters = max(2, int((WIDTH - RIGHT - LEFT) / len(columns) / 7))
+        short = [name if len(name) <= letters else name[: letters - 1] + "…" for name in columns]
+        axis = Axis(-0.5, len(columns) - 0.5, LEFT, WIDTH - RIGHT)
+        return axis, [(float(index), name) for index, name in enumerate(short)]
+    marks = log_ticks(min(xs), max(xs)) if log else ticks(min(xs), max(xs), 5)
+    labels = [(mark, _number(mark)) for mark in marks]
+    if not log:
+        return Axis(marks[0], marks[-1], LEFT, WIDTH - RIGHT), labels
+    powers = Axis(math.log10(marks[0]), math.log10(marks[-1]), LEFT, WIDTH - RIGHT)
+    return lambda value: powers(math.log10(value)), labels
+
+
+def _steps(front: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
+    """Return the corners of a staircase: what a cost buys holds until the next point."""
+    corners = [front[0]]
+    for x, y in front[1:]:
+        corners += [(x, corners[-1][1]), (x, y)]
+    return corners
+
+
 def _svg(width: float, height: float, label: str, parts: Sequence[str]) -> str:
     inside = "\n".join(parts)
     return (
@@ -115,8 +213,8 @@ def _svg(width: float, height: float, label: str, parts: Sequence[str]) -> str:
     )
 
 
-def _grid_row(y: float, label: str) -> str:
-    line = f'<line class="grid" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{y:.1f}" y2="{y:.1f}"/>'
+def _grid_row(y: float, label: str, style: str = "grid") -> str:
+    line = f'<line class="{style}" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{y:.1f}" y2="{y:.1f}"/>'
     return line + _text(LEFT - 8, y + 4, label, "end")
 
 

@@ -6,8 +6,10 @@ Styles and scripts lie beside this file. Nothing is fetched from a network.
 from __future__ import annotations
 
 import base64
+from collections.abc import Mapping
 from html import escape
 from importlib.resources import files
+from typing import Any
 
 
 def page(title: str, sections: str, style: str = "") -> str:
@@ -62,3 +64,34 @@ def tiles(entries: list[tuple[str, str, str]]) -> str:
         )
         + "</section>"
     )
+
+
+def facts(entries: Mapping[str, Any]) -> str:
+    """Return a list of names and values; a mapping among the values is one entry each."""
+    rows = []
+    for name, value in entries.items():
+        if isinstance(value, Mapping):
+            inner = {f"{name}, {key}": entry for key, entry in value.items()}
+            rows += [_fact(key, entry) for key, entry in inner.items()]
+        else:
+            rows.append(_fact(name, value))
+    return f'<dl class="facts">{"".join(rows)}</dl>'
+
+
+def _fact(name: str, value: Any) -> str:
+    match value:
+        case None:
+            text = "none"
+        case Mapping():
+            text = ", ".join(f"{k.replace('_', ' ')} {_plain(v)}" for k, v in value.items())
+        case list() | tuple():
+            text = " × ".join(map(str, value)) if "size" in name else ", ".join(map(str, value))
+        case _:
+            text = _plain(value)
+    return f"<dt>{escape(name.replace('_', ' '))}</dt><dd>{escape(text)}</dd>"
+
+
+def _plain(value: Any) -> str:
+    if isinstance(value, int) and not isinstance(value, bool):
+        return f"{value:,}"
+    return "none" if value is None else str(value)

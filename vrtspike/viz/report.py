@@ -18,7 +18,7 @@ from vrtspike.inference.results import Results, write_text
 from vrtspike.run_files import CONFIG, METRICS
 from vrtspike.viz.charts import Line, dot_chart, line_chart
 from vrtspike.viz.methods import BASELINE, main_model, method
-from vrtspike.viz.page import header, page, tiles
+from vrtspike.viz.page import facts, header, page, tiles
 from vrtspike.viz.pictures import PanelPage
 from vrtspike.viz.tables import sequence_table, signed, summary_table
 
@@ -71,16 +71,16 @@ def write_report(
 
 
 def _header(results: Results, title: str) -> str:
-    facts = results.protocol
+    protocol = results.protocol
     about = [
         f"{len(results.sequences)} sequences",
         f"{len(results.frames) // len(results.methods)} frames",
         f"split <b>{escape(results.split)}</b>",
     ]
-    if "frame_size" in facts:
-        (height, width), (rows, columns) = facts["frame_size"], facts["spike_size"]
+    if "frame_size" in protocol:
+        (height, width), (rows, columns) = protocol["frame_size"], protocol["spike_size"]
         about.append(f"frames {width} × {height}")
-        about.append(f"spikes {columns} × {rows} at {facts['spike_rate_hz']:,g} Hz")
+        about.append(f"spikes {columns} × {rows} at {protocol['spike_rate_hz']:,g} Hz")
     return header("vrtspike evaluation", title, " · ".join(about))
 
 
@@ -191,35 +191,5 @@ def _details(
     )
     return f"""
 <section><h2>How this was made</h2><div class="split">
-<div><h3>Protocol</h3>{_facts(results.protocol)}</div>
-<div><h3>Environment</h3>{_facts(environment)}{settings}</div></div></section>"""
-
-
-def _facts(facts: Mapping[str, Any]) -> str:
-    rows = []
-    for name, value in facts.items():
-        if isinstance(value, Mapping):
-            inner = {f"{name}, {key}": entry for key, entry in value.items()}
-            rows += [_fact(key, entry) for key, entry in inner.items()]
-        else:
-            rows.append(_fact(name, value))
-    return f'<dl class="facts">{"".join(rows)}</dl>'
-
-
-def _fact(name: str, value: Any) -> str:
-    match value:
-        case None:
-            text = "none"
-        case Mapping():
-            text = ", ".join(f"{k.replace('_', ' ')} {_plain(v)}" for k, v in value.items())
-        case list() | tuple():
-            text = " × ".join(map(str, value)) if "size" in name else ", ".join(map(str, value))
-        case _:
-            text = _plain(value)
-    return f"<dt>{escape(name.replace('_', ' '))}</dt><dd>{escape(text)}</dd>"
-
-
-def _plain(value: Any) -> str:
-    if isinstance(value, int) and not isinstance(value, bool):
-        return f"{value:,}"
-    return "none" if value is None else str(value)
+<div><h3>Protocol</h3>{facts(results.protocol)}</div>
+<div><h3>Environment</h3>{facts(environment)}{settings}</div></div></section>"""

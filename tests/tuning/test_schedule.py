@@ -1,0 +1,163 @@
+"""Trials of the search are cut short where they do badly; nothing else is."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+from ray.tune.schedulers import TrialScheduler
+
+from tests.tuning.sweeps import config_of
+from vrtspike.config import change
+from vrtspike.settings import Config
+from vrtspike.tuning.schedule import PastTrial, SearchOnly, scheduler_of
+
+CONTINUE, STOP = TrialScheduler.CONTINUE, TrialScheduler.STOP
+HEADS = {"model.spike.heads": {"grid": [1, 2, 4]}}
+ASHA = {"scheduler": "asha", "grace": 0.2, "reduction": 2.0}
+MEDIAN = {"scheduler": "median", "grace": 0.2}
+STEPS = range(2, 11, 2)
+CONTROLLER: Any = None
+"""Only a scheduler that pauses trials asks it anything."""
+
+Curve = Sequence[float]
+
+
+def config(**sweep: Any) -> Config:
+    """Return a sweep of 10 steps, validated every 2."""
+    return change(config_of(HEADS, **sweep), {"train.validate_every": 2})
+
+
+def result(step: int, value: float | None, **others: Any) -> dict[str, Any]:
+    figures = {"step": step, "val_psnr": value, "val_ssim": value, "loss": 0.5}
+    return figures | {"validated": True} | others
+
+
+def run(scheduler: SearchOnly, name: str, curve: Curve, *, searched: bool = True) -> list[str]:
+    """Let a trial run to its end, or to where it is cut short; return the decisions."""
+    trial: Any = PastTrial(name)
+    if searched:
+        scheduler.searched.add(name)
+    scheduler.on_trial_add(CONTROLLER, trial)
+    decisions = []
+    for step, value in zip(STEPS, curve, strict=True):
+        unseen = result(step - 1, -99.0, validated=False)
+        assert scheduler.on_trial_result(CONTROLLER, trial, unseen) == CONTINUE
+        decisions.append(scheduler.on_trial_result(CONTROLLER, trial, result(step, value)))
+        if decisions[-1] == STOP:
+            return decisions
+    over = result(STEPS[-1], curve[-1], validated=False, done=True)
+    scheduler.on_trial_complete(CONTROLLER, trial, over)
+    return decisions
+
+
+def curves(count: int, seed: int) -> list[Curve]:
+    """Return rising curves of trials that differ."""
+    generator = random.Random(seed)
+    levels = [generator.uniform(20, 26) for _ in range(count)]
+    return [[level + step / 4 + generator.uniform(0, 1) for step in STEPS] for level in levels]
+
+
+@pytest.mark.parametrize("sweep", [ASHA, MEDIAN])
+def test_a_bad_trial_is_cut_short_and_a_good_one_is_not(sweep: dict[str, Any]) -> None:
+    scheduler = scheduler_of(config(**sweep))
+    for number in range(4):
+        assert set(run(scheduler, f"trial-{number}", [25.0] * 5)) == {CONTINUE}
+    decisions = run(scheduler, "bad", [10.0, 11.0, 12.0, 13.0, 14.0])
+    assert decisions[-1] == STOP and len(decisions) < 5
+    assert run(scheduler, "good", [26.0] * 5) == [CONTINUE] * 5
+    assert scheduler.stopped == {"bad"}
+
+
+@pytest.mark.parametrize("sweep", [ASHA, MEDIAN])
+def test_nothing_is_cut_short_in_its_grace(sweep: dict[str, Any]) -> None:
+    scheduler = scheduler_of(config(**sweep | {"grace": 0.6}))
+    for number in range(4):
+        run(scheduler, f"trial-{number}", [25.0] * 5)
+    assert run(scheduler, "bad", [1.0] * 5) == [CONTINUE, CONTINUE, STOP]
+
+
+@pytest.mark.parametrize("sweep", [ASHA, MEDIAN])
+def test_what_is_not_of_the_search_is_never_cut_short_nor_looked_at(
+    sweep: dict[str, Any],
+) -> None:
+    scheduler, alone = scheduler_of(config(**sweep)), scheduler_of(config(**sweep))
+    for number, curve in enumerate(curves(6, seed=0)):
+        for name in (f"baseline-seed{number}", f"trial-000-seed{number}"):
+            for value in (1.0, 99.0):
+                decisions = run(scheduler, f"{name}-{value}", [value] * 5, searched=False)
+                assert decisions == [CONTINUE] * 5
+        name = f"trial-{number:03d}"
+        assert run(scheduler, name, curve) == run(alone, name, curve)
+    assert scheduler.stopped == alone.stopped != set()
+
+
+@pytest.mark.parametrize("sweep", [ASHA, MEDIAN])
+def test_the_last_step_is_never_cut(sweep: dict[str, Any]) -> None:
+    scheduler = scheduler_of(config(**sweep))
+    for number in range(4):
+        run(scheduler, f"trial-{number}", [25.0] * 5)
+    # Falls behind only at the end; its best is below the others' means.
+    assert run(scheduler, "late", [25.0, 25.0, 25.0, 25.0, 0.0]) == [CONTINUE] * 5
+    trial: Any = PastTrial("leap")
+    scheduler.searched.add("leap")
+    scheduler.on_trial_add(CONTROLLER, trial)
+    assert scheduler.on_trial_result(CONTROLLER, trial, result(10, 0.0)) == CONTINUE
+    assert scheduler.stopped == set()
+
+
+def test_without_a_scheduler_nothing_is_cut_short() -> None:
+    scheduler = scheduler_of(config())
+    for number, curve in enumerate(curves(8, seed=1)):
+        scheduler.learn(f"past-{number}", [], whole=True)
+        assert run(scheduler, f"trial-{number}", curve) == [CONTINUE] * 5
+
+
+@pytest.mark.parametrize("sweep", [ASHA, MEDIAN, ASHA | {"metric": "ssim"}])
+@pytest.mark.parametrize("seed", range(5))
+def test_a_continued_sweep_decides_as_one_that_was_not_stopped(
+    sweep: dict[str, Any], seed: int
+) -> None:
+    made = curves(12, seed)
+    whole = scheduler_of(config(**sweep))
+    decisions = [run(whole, f"trial-{number}", curve) for number, curve in enumerate(made)]
+    assert any(STOP in found for found in decisions)
+    for known in range(len(made)):
+        again = scheduler_of(config(**sweep))
+        for number in range(known):
+            seen = zip(STEPS, made[number], decisions[number], strict=False)
+            records = [
+                {"kind": "val", "step": step, "psnr": value, "ssim": value}
+                for step, value, _ in seen
+            ]
+            whole_one = STOP not in decisions[number]
+            again.learn(f"trial-{number}", records, whole=whole_one)
+        rest = [run(again, f"trial-{n}", made[n]) for n in range(known, len(made))]
+        assert rest == decisions[known:]
+
+
+@pytest.mark.parametrize("sweep", [ASHA, MEDIAN])
+def test_a_validation_without_a_number_decides_nothing(sweep: dict[str, Any]) -> None:
+    scheduler = scheduler_of(config(**sweep))
+    unknown = {"kind": "val", "step": 2, "psnr": None, "ssim": None}
+    scheduler.learn("past", [unknown], whole=True)
+    trial: Any = PastTrial("trial-000")
+    scheduler.searched.add("trial-000")
+    scheduler.on_trial_add(CONTROLLER, trial)
+    for step in STEPS:
+        assert scheduler.on_trial_result(CONTROLLER, trial, result(step, None)) == CONTINUE
+    scheduler.on_trial_complete(CONTROLLER, trial, result(10, None, validated=False))
+    assert set(run(scheduler, "trial-001", [25.0] * 5)) == {CONTINUE}
+
+
+def test_a_trial_that_ends_before_its_first_validation_is_borne() -> None:
+    scheduler = scheduler_of(config(**ASHA))
+    trial: Any = PastTrial("trial-000")
+    scheduler.searched.add("trial-000")
+    scheduler.on_trial_add(CONTROLLER, trial)
+    scheduler.on_trial_complete(CONTROLLER, trial, {"step": 0, "state": "failed"})
+    scheduler.on_trial_add(CONTROLLER, trial)
+    scheduler.on_trial_remove(CONTROLLER, trial)
+    assert run(scheduler, "trial-001", [25.0] * 5) == [CONTINUE] * 5

@@ -1,0 +1,32 @@
+"""What every section of the configuration is made of: refused keys, common types of values."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer
+
+from vrtspike.uri import is_remote, without_keys
+
+Positive = Annotated[int, Field(gt=0)]
+Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
+
+
+def _path_or_uri(value: object) -> object:
+    """Make a path of a text that is not a URI."""
+    return Path(value) if isinstance(value, str) and not is_remote(value) else value
+
+
+Place = Annotated[
+    Path | str,
+    BeforeValidator(_path_or_uri),
+    PlainSerializer(without_keys, return_type=str, when_used="json"),
+]
+"""A path, or the URI of a folder in an object store such as s3://bucket/folder."""
+
+
+class Section(BaseModel):
+    """Refuse unknown keys and changes after construction."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)

@@ -1,0 +1,184 @@
+"""What is refused before the first trial of a sweep.
+
+In: a configuration with a `sweep`, and the data's manifest once there is one. ConfigError for keys
+that a sweep cannot change fairly, for a metric that cannot rank its trials, and for combinations
+that no model can have.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Mapping
+from typing import Any
+
+from vrtspike.config import change, known_keys, within
+from vrtspike.data.shards import Manifest
+from vrtspike.errors import ConfigError, VrtSpikeError
+from vrtspike.settings import Config, LossSettings, ModelSettings
+from vrtspike.sweep_settings import Distribution, SweepSettings
+from vrtspike.training.preflight import FREE_KEYS, check_data, check_loss, check_model
+from vrtspike.tuning.space import BASELINE, COST_KEYS, SPIKE_KEYS, corners, discrete, said, sweep_of
+
+SWEPT = ("model", "loss", "train", *(key for key in SPIKE_KEYS if key.startswith("data.")))
+"""Sections and settings that a sweep may change."""
+
+UNFAIR = {
+    "train.steps": "all trials have the same budget",
+    "train.batch": "all trials see the same samples",
+    "train.workers": "all trials have the same resources",
+    "train.min_workers": "all trials have the same resources",
+    "train.gpu": "all trials have the same resources",
+    "train.cpus_per_worker": "all trials have the same resources",
+    "train.validate_every": "trials are compared at the same steps",
+}
+"""Settings that are the same in all trials, and why."""
+
+
+def check_space(config: Config, manifest: Manifest | None = None) -> None:
+    """Refuse a sweep that cannot be fair or cannot run; with the data's manifest, also what does
+    not fit the data.
+
+    Raises ConfigError for a key that is unknown, not to be swept or of the wrong type, a metric
+    that is never reported, and a combination that is impossible (`sweep.impossible`).
+    """
+    sweep = sweep_of(config)
+    for key in sweep.space:
+        _check_key(key)
+    _check_metric(config, sweep)
+    possible = Possible(config, manifest)
+    plain = possible(BASELINE)
+    if plain is not None:
+        raise plain
+    count = found = 0
+    for settings in corners(sweep.space, sweep.seed):
+        count += 1
+        error = possible(settings)
+        found += error is None
+        if error is None:
+            continue
+        # What does not fit its own type is a mistake in any case.
+        mistyped = _alone(config, settings)
+        if mistyped or sweep.impossible == "refuse":
+            fix = "correct sweep.space" if mistyped else "take it out, or set sweep.impossible=skip"
+            raise ConfigError(
+                f"a trial of the sweep is impossible: {error.what}",
+                where=said(settings),
+                got=error.got,
+                expected=error.expected,
+                fix=error.fix or fix,
+            )
+    if not found:
+        raise ConfigError("no trial of the sweep is possible", got=f"{count} combinations")
+
+
+class Possible:
+    """Tell whether trials can exist."""
+
+    def __init__(self, config: Config, manifest: Manifest | None) -> None:
+        self._config, self._manifest = config, manifest
+
+    def __call__(self, settings: Mapping[str, Any]) -> VrtSpikeError | None:
+        """Return why a trial is impossible, or None."""
+        try:
+            config = change(self._config, settings)
+        except ConfigError as error:
+            return error
+        problem = _problem_of(config.model) or _problem_of(config.loss)
+        if problem is None and self._manifest is not None:
+            try:
+                check_data(config, self._manifest)
+            except VrtSpikeError as error:
+                return error
+        return problem
+
+
+@functools.cache
+def _problem_of(section: ModelSettings | LossSettings) -> VrtSpikeError | None:
+    """Return why a model or a loss cannot be built, or None; many trials share one."""
+    try:
+        match section:
+            case ModelSettings():
+                check_model(section)
+            case LossSettings():
+                check_loss(section)
+    except VrtSpikeError as error:
+        return error
+    return None
+
+
+def _alone(config: Config, settings: Mapping[str, Any]) -> bool:
+    """Tell whether one of the settings is refused by itself, whatever the others are."""
+    for key, value in settings.items():
+        try:
+            change(config, {key: value})
+        except ConfigError as error:
+            if error.what.startswith("setting "):
+                return True
+    return False
+
+
+def _check_key(key: str) -> None:
+    """Refuse a key that does not exist, or whose change would make trials unequal."""
+    try:
+        change(Config(), {key: None})
+    except ConfigError as error:
+        if error.what.startswith("unknown setting "):
+            raise ConfigError(error.what, where=f"sweep.space.{key}", fix=error.fix) from None
+    reason = UNFAIR.get(key)
+    if reason is None and not within(key, SWEPT):
+        reason = "it is the same for all trials of a sweep"
+    if reason is None and within(key, FREE_KEYS) and key not in COST_KEYS:
+        reason = "it changes neither what is computed nor what that costs"
+    if reason is None and any(other.startswith(key + ".") for other in known_keys()):
+        raise ConfigError(
+            f"{key} is a section of settings", where=f"sweep.space.{key}", fix="name one of them"
+        )
+    if reason is not None:
+        raise ConfigError(
+            f"a sweep cannot change {key}: {reason}",
+            where=f"sweep.space.{key}",
+            fix="take it out of sweep.space; for other values start other sweeps",
+        )
+
+
+def _check_metric(config: Config, sweep: SweepSettings) -> None:
+    """Refuse a metric that the space leaves equal, or that no trial reports in time."""
+    free = [key for key in sweep.space if key not in COST_KEYS]
+    if sweep.cost and free:
+        raise ConfigError(
+            "trials with different results cannot be ranked by their cost",
+            where="sweep.metric",
+            got=f"{sweep.metric}, and {free[0]} changes results",
+            expected=f"only settings of {', '.join(COST_KEYS)}",
+            fix="set sweep.metric=psnr",
+        )
+    if not sweep.cost and not free:
+        raise ConfigError(
+            f"the settings of this sweep do not change {sweep.metric}, but cost",
+            where="sweep.metric",
+            got=sweep.metric,
+            expected="step_s or memory_gb",
+            fix="set sweep.metric=step_s",
+        )
+    train = config.train
+    grace, last = sweep.grace_steps(train.steps), 0
+    if train.validate_every:
+        last = (train.steps - 1) // train.validate_every * train.validate_every
+    if sweep.grace is not None and last < grace:
+        raise ConfigError(
+            f"{sweep.metric} is not reported between the grace and the last step, so no trial can "
+            "be cut short",
+            got=f"train.validate_every {train.validate_every} of {train.steps} steps, "
+            f"grace {grace} steps",
+            fix="set a smaller train.validate_every or sweep.grace, or sweep.scheduler=none",
+        )
+    if config.model.fusion == "none" or _tries(sweep.space.get("model.fusion"), "none"):
+        raise ConfigError(
+            "the model without spikes is not a trial: it is part of every sweep as its baseline",
+            got="model.fusion none",
+            fix="take it out",
+        )
+
+
+def _tries(how: Distribution | None, value: object) -> bool:
+    return how is not None and value in discrete(how)

@@ -1,0 +1,62 @@
+"""The best of a sweep against the baseline, frame by frame: scores, a report and pictures.
+
+Runs as a task where there is room (and a GPU, if trials used one). Out: `best/` in the sweep's
+folder, as `vrtspike evaluate` writes it.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Mapping
+from contextlib import ExitStack
+from pathlib import Path
+
+import ray
+
+from vrtspike.inference.results import Panel
+from vrtspike.settings import Config
+from vrtspike.storage import Folder
+from vrtspike.tuning.rows import TRIALS
+from vrtspike.tuning.summary import Summary
+
+BEST = "best"
+
+
+def compare_best(summary: Summary, folder: Folder) -> tuple[list[Panel], dict[str, str]]:
+    """Evaluate the first run of the best combination and of its baseline.
+
+    Returns the panels to look at, and what the evaluation ran on.
+    """
+    best = summary.best
+    if best is None or summary.cost or not best.baselines:
+        return [], {}
+    chosen = {"baseline": best.baselines[0], "fused": best.rows[0]}
+    runs = {name: folder.below(TRIALS).below(row.trial.name) for name, row in chosen.items()}
+    task = _evaluate.options(num_cpus=1, num_gpus=1 if summary.config.train.gpu else 0)
+    found: tuple[list[Panel], dict[str, str]] = ray.get(
+        task.remote(summary.config, runs, folder.below(BEST))
+    )
+    return found
+
+
+@ray.remote
+def _evaluate(
+    config: Config, runs: Mapping[str, Folder], out: Folder
+) -> tuple[list[Panel], dict[str, str]]:
+    """Evaluate runs into a folder."""
+    import torch
+
+    from vrtspike.inference.run_folder import fetched
+    from vrtspike.viz.evaluation import environment, run_evaluation
+
+    train = config.train
+    if not train.gpu:
+        torch.set_num_threads(train.workers * train.threads_per_worker)
+    with ExitStack() as stack:
+        here = {name: stack.enter_context(fetched(run)) for name, run in runs.items()}
+        written = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="vrtspike-")))
+        results = run_evaluation(config, here, written)
+        for path in sorted(written.rglob("*")):
+            if path.is_file():
+                out.write(path.relative_to(written).as_posix(), path.read_bytes())
+    return results.panels, environment(torch.device("cuda" if train.gpu else "cpu"))

@@ -1,0 +1,177 @@
+"""The desk of a sweep: hands its trials to Ray Tune and writes down what they come to.
+
+Ray Tune asks for trials (`suggest`), passes on what they report (`on_trial_result`), and says when
+they end. The driver's main thread reads `shown` and `news`, and calls `stop`.
+"""
+
+from __future__ import annotations
+
+import json
+import queue
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, fields
+from typing import Any
+
+from ray.tune.experiment import Trial as TuneTrial
+from ray.tune.search import Searcher
+
+from vrtspike.data.shards import Manifest
+from vrtspike.settings import Config
+from vrtspike.storage import Folder
+from vrtspike.training.claim import claimed
+from vrtspike.training.journal import read_journal
+from vrtspike.tuning.agenda import Agenda
+from vrtspike.tuning.checks import Possible
+from vrtspike.tuning.rows import (
+    TRIALS,
+    Row,
+    State,
+    Trial,
+    read_rows,
+    read_trials,
+    write_row,
+    write_trial,
+)
+from vrtspike.tuning.schedule import scheduler_of
+from vrtspike.tuning.search import search_of
+from vrtspike.tuning.space import said, sweep_of
+
+LOST = "the trial's process was lost again and again"
+
+FIGURES = tuple(name.name for name in fields(Row) if name.name not in ("trial", "state", "steps"))
+"""What a trial reports under the name of a row's field."""
+
+
+@dataclass(frozen=True)
+class Shown:
+    """What the progress line shows: steps done, steps in all, and fields."""
+
+    done: int
+    total: int
+    fields: Mapping[str, object]
+
+
+class Desk(Searcher):
+    """Hand out trials, at most so many at a time, and keep the rows of those that ended."""
+
+    def __init__(self, config: Config, folder: Folder, room: int, manifest: Manifest) -> None:
+        super().__init__()
+        self.config, self.folder, self._room = config, folder, room
+        sweep = sweep_of(config)
+        rows = read_rows(folder)
+        self.agenda = Agenda(
+            config,
+            search_of(sweep, Possible(config, manifest)),
+            begun=read_trials(folder),
+            rows=rows.values(),
+        )
+        self.scheduler = scheduler_of(config)
+        for row in rows.values():
+            if row.trial.arm == "search" and not sweep.cost:
+                records = read_journal(folder.below(TRIALS).below(row.trial.name))
+                validations = [record for record in records if record["kind"] == "val"]
+                self.scheduler.learn(row.trial.name, validations, whole=row.state == "done")
+        self._live: dict[str, Trial] = {}
+        self._steps: dict[str, int] = {}
+        self._stopping = False
+        self._news: queue.SimpleQueue[str] = queue.SimpleQueue()
+        self._show()
+
+    def stop(self) -> None:
+        """Start nothing more, and have what runs save and end."""
+        self._stopping = True
+        for trial in list(self._live.values()):
+            board = claimed(self.folder.below(TRIALS).below(trial.name))
+            if board is not None:
+                board.ask_to_stop.remote()
+
+    def news(self) -> Iterator[str]:
+        """Yield a line for each trial that ended since the last call."""
+        while not self._news.empty():
+            yield self._news.get()
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Keep out of Tune's snapshots, which nobody reads."""
+        return {}
+
+    def suggest(self, trial_id: str) -> dict[str, Any] | str | None:  # type: ignore[override]
+        """Return a trial to start; None: not now."""
+        if self._stopping or self.agenda.finished:
+            return Searcher.FINISHED
+        if len(self._live) >= self._room:
+            return None
+        trial = self.agenda.next()
+        if trial is None:
+            return None
+        write_trial(self.folder, trial)
+        self._live[trial_id] = trial
+        if trial.arm == "search":
+            self.scheduler.searched.add(trial_id)
+        self._show()
+        return {"trial": json.dumps(asdict(trial))}
+
+    def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
+        """Hear how far a trial is."""
+        if trial_id in self._live:
+            self._steps[trial_id] = result["step"]
+            self._show()
+
+    def on_trial_complete(
+        self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
+    ) -> None:
+        """Write down what a trial came to; one that was asked to stop is to go on later."""
+        trial = self._live.pop(trial_id, None)
+        self._steps.pop(trial_id, None)
+        if trial is None:
+            return
+        facts = {} if result is None else result
+        if trial_id in self.scheduler.stopped:
+            self._end(trial, "stopped", facts)
+        elif error:
+            self._end(trial, "failed", facts | {"error": LOST})
+        elif "state" in facts:
+            self._end(trial, facts["state"], facts)
+        else:
+            self.agenda.put_back(trial)
+        self._show()
+
+    def _end(self, trial: Trial, state: State, facts: Mapping[str, Any]) -> None:
+        """Write a trial's row."""
+        figures = {name: facts[name] for name in FIGURES if name in facts}
+        row = Row(trial, state, facts.get("step", 0), **figures)
+        write_row(self.folder, row)
+        self.agenda.end(row)
+        ended = len(self.agenda.rows)
+        self._news.put(f"[{ended}/{self.agenda.count}] {line_of(row)}")
+
+    def _show(self) -> None:
+        """Renew what the progress line shows."""
+        steps, count = self.config.train.steps, self.agenda.count
+        # One that was cut short has done its part.
+        done = len(self.agenda.rows) * steps + sum(self._steps.values())
+        trials = f"{len(self.agenda.rows)}/{count}"
+        self.shown = Shown(done, count * steps, {"trials": trials, "running": len(self._live)})
+
+
+def name_of(trial: TuneTrial) -> str:
+    """Return the name of a trial of Ray Tune's."""
+    return str(json.loads(trial.config["trial"])["name"])
+
+
+def line_of(row: Row) -> str:
+    """Write a row on one line."""
+    parts = [row.trial.name, said(row.trial.settings)]
+    match row.state:
+        case "failed":
+            parts.append(f"failed: {row.error}")
+        case "stopped":
+            parts.append(f"stopped at step {row.steps}")
+    if row.val_psnr is not None:
+        parts.append(f"{row.val_psnr:.2f} dB (val)")
+    if row.psnr is not None:
+        parts.append(f"{row.psnr:.2f} dB")
+    if row.step_s is not None:
+        parts.append(f"{row.step_s:.3g} s/step")
+    if row.memory_gb is not None:
+        parts.append(f"{row.memory_gb:.2g} GB")
+    return "  ".join(parts)

@@ -1,0 +1,62 @@
+"""What a sweep is: written at its first start, so that later ones only go on with the same.
+
+sweep.json holds the configuration and the fingerprint of the data.
+"""
+
+from __future__ import annotations
+
+import json
+
+from vrtspike.data.shards import Manifest
+from vrtspike.errors import DataFormatError
+from vrtspike.settings import Config
+from vrtspike.storage import Folder
+from vrtspike.training.preflight import check_continued
+
+SWEEP = "sweep.json"
+
+FREE_KEYS = (
+    "run.name",
+    "run.root",
+    "run.max_failures",
+    "run.cluster_cpus",
+    "run.cluster_gpus",
+    "scenes",
+    "camera",
+    "video",
+    "data.source",
+    "data.shards",
+    "data.shard_samples",
+    "data.allow_refused",
+    "loss.weights_dir",
+    "train.checkpoint_every",
+    "train.keep_checkpoints",
+    "train.hang_timeout_s",
+    "train.start_timeout_s",
+    "train.storage_timeout_s",
+    "sweep.trials",
+    "sweep.repeats",
+    "sweep.finalists",
+    "sweep.concurrency",
+)
+"""Settings that may change when a sweep continues; with others its trials would not be equal."""
+
+
+def check_same_sweep(config: Config, manifest: Manifest, folder: Folder) -> None:
+    """Check that the sweep in a folder, if there is one, is this one; note it there.
+
+    Raises ConfigError that names what is other.
+    """
+    if folder.size(SWEEP) is not None:
+        try:
+            facts = json.loads(folder.read(SWEEP))
+            before, fingerprint = facts["config"], facts["fingerprint"]
+        except (ValueError, KeyError, TypeError) as error:
+            raise DataFormatError(
+                f"the sweep's {SWEEP} is damaged: {error}",
+                where=folder,
+                fix="restore it, or start a sweep of another run.name",
+            ) from None
+        check_continued("sweep", folder, config, manifest, before, fingerprint, free=FREE_KEYS)
+    facts = {"config": config.model_dump(mode="json"), "fingerprint": manifest.fingerprint}
+    folder.write(SWEEP, (json.dumps(facts, indent=2) + "\n").encode())

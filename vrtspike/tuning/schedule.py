@@ -1,0 +1,129 @@
+"""When a trial is cut short: by Ray Tune's schedulers, and only trials of the search.
+
+Baselines and finalists run to their end, so that every gain is one of whole trainings. A continued
+sweep tells the scheduler what finished trials had reached, so that it decides as if it had not been
+stopped.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from ray.tune.execution.tune_controller import TuneController
+from ray.tune.experiment import Trial as TuneTrial
+from ray.tune.schedulers import (
+    ASHAScheduler,
+    FIFOScheduler,
+    MedianStoppingRule,
+    TrialScheduler,
+)
+
+from vrtspike.settings import Config
+from vrtspike.training.board import Record
+from vrtspike.tuning.space import sweep_of
+
+TIME = "step"
+
+
+@dataclass(frozen=True)
+class PastTrial:
+    """A trial of an earlier start of the sweep, as far as schedulers look at it."""
+
+    trial_id: str
+
+
+class SearchOnly(FIFOScheduler):
+    """Let a scheduler cut trials of the search short; all others run to their end.
+
+    `searched` holds the ids of the trials that belong to the search; the caller adds to it.
+    """
+
+    def __init__(self, inner: TrialScheduler, steps: int) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self._inner, self._steps = inner, steps
+        self.searched: set[str] = set()
+        self.stopped: set[str] = set()
+        """Trials that were cut short."""
+
+    def learn(self, name: str, validations: Iterable[Record], *, whole: bool) -> None:
+        """Tell the scheduler of a trial that ended before this start, cut short or `whole`."""
+        trial: Any = PastTrial(name)
+        controller: Any = None
+        self._inner.on_trial_add(controller, trial)
+        last: dict[str, Any] | None = None
+        for record in validations:
+            if record["psnr"] is not None:
+                last = {TIME: record["step"], "psnr": record["psnr"], "ssim": record["ssim"]}
+                self._inner.on_trial_result(controller, trial, last)
+        if whole and last is not None:
+            self._inner.on_trial_complete(controller, trial, last)
+
+    def on_trial_add(self, tune_controller: TuneController, trial: TuneTrial) -> None:
+        """Hear of a new trial."""
+        if trial.trial_id in self.searched:
+            self._inner.on_trial_add(tune_controller, trial)
+
+    def on_trial_result(
+        self, tune_controller: TuneController, trial: TuneTrial, result: dict[str, Any]
+    ) -> str:
+        """Decide at each validation but the last whether a trial goes on."""
+        seen = _seen(result)
+        if trial.trial_id not in self.searched or not result.get("validated") or seen is None:
+            return str(TrialScheduler.CONTINUE)
+        decision = self._inner.on_trial_result(tune_controller, trial, seen)
+        # What has come to its end is still to be scored.
+        if decision != TrialScheduler.STOP or result[TIME] >= self._steps:
+            return str(TrialScheduler.CONTINUE)
+        self.stopped.add(trial.trial_id)
+        return str(TrialScheduler.STOP)
+
+    def on_trial_complete(
+        self, tune_controller: TuneController, trial: TuneTrial, result: dict[str, Any]
+    ) -> None:
+        """Hear that a trial has ended."""
+        seen = _seen(result)
+        if trial.trial_id in self.searched and seen is not None:
+            self._inner.on_trial_complete(tune_controller, trial, seen)
+
+    def on_trial_remove(self, tune_controller: TuneController, trial: TuneTrial) -> None:
+        """Hear that a trial was taken back before it ran."""
+        if trial.trial_id in self.searched:
+            self._inner.on_trial_remove(tune_controller, trial)
+
+
+def _seen(result: Mapping[str, Any]) -> dict[str, Any] | None:
+    """Return what schedulers look at; None before there is a validation that is a number."""
+    if result.get("val_psnr") is None:
+        return None
+    return {TIME: result[TIME], "psnr": result["val_psnr"], "ssim": result["val_ssim"]}
+
+
+def scheduler_of(config: Config) -> SearchOnly:
+    """Return the scheduler that a sweep's settings name."""
+    sweep, steps = sweep_of(config), config.train.steps
+    grace_steps = sweep.grace_steps(steps)
+    inner: TrialScheduler
+    match sweep.scheduler:
+        case "none":
+            inner = FIFOScheduler()  # type: ignore[no-untyped-call]
+        case "asha":
+            inner = ASHAScheduler(
+                time_attr=TIME,
+                metric=sweep.metric,
+                mode="max",
+                max_t=steps,
+                grace_period=grace_steps,
+                reduction_factor=sweep.reduction or 3.0,
+            )
+        case "median":
+            inner = MedianStoppingRule(
+                time_attr=TIME,
+                metric=sweep.metric,
+                mode="max",
+                grace_period=grace_steps,
+                min_time_slice=math.inf,  # type: ignore[arg-type]  # never pause
+            )
+    return SearchOnly(inner, steps)

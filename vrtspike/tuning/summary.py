@@ -1,0 +1,253 @@
+"""What the rows of a sweep say: gains over the baseline with their spread, the best, what is left.
+
+A gain is the PSNR of a trial (or the mean over its seeds) minus the mean over the seeds of the
+baseline that was trained alike; its spread is the standard error of that difference, where a single
+run is taken to vary as much as the repeated ones. Trials are ranked by the validation split, gains
+are those of `evaluation.split`, so that the best is not chosen by the number that is reported.
+
+Settings that change cost and not results are ranked by cost; their losses must be equal, step by
+step, to those of the sweep's first trial.
+"""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+from vrtspike.settings import Config
+from vrtspike.storage import Folder
+from vrtspike.training.board import Record
+from vrtspike.training.journal import read_journal
+from vrtspike.tuning.agenda import baseline_of
+from vrtspike.tuning.rows import TRIALS, Row, read_rows
+from vrtspike.tuning.space import BASELINE, Settings, sweep_of
+
+EQUAL_LOSS = {"float32": 1e-3, "bfloat16": 3e-2}
+"""Greatest relative difference of losses that count as equal: rounding, grown over the steps."""
+
+
+@dataclass(frozen=True)
+class Gain:
+    """A difference in dB, and its standard error; None: nothing was repeated."""
+
+    value: float
+    spread: float | None
+
+
+@dataclass(frozen=True)
+class Final:
+    """The runs of one combination of settings with all their seeds, and their baselines."""
+
+    settings: Settings
+    rows: tuple[Row, ...]
+    baselines: tuple[Row, ...]
+
+    @property
+    def gain(self) -> Gain | None:
+        """Return what the combination gains over its baseline."""
+        return gain_over(self.rows, self.baselines)
+
+
+@dataclass(frozen=True)
+class Summary:
+    """A sweep's rows and curves, and what follows from them."""
+
+    config: Config
+    rows: tuple[Row, ...]
+    """Of all trials that have ended: baselines, then the search in its order, then finalists."""
+    curves: Mapping[str, Sequence[Record]]
+    """Records `train` and `val` of every run, by the trial's name."""
+    expected: int
+    """Number of trials that the sweep has."""
+
+    @property
+    def cost(self) -> bool:
+        """Tell whether trials are ranked by cost."""
+        return sweep_of(self.config).cost
+
+    @property
+    def searched(self) -> list[Row]:
+        """Return the rows of the search."""
+        return [row for row in self.rows if row.trial.arm == "search"]
+
+    @property
+    def baselines(self) -> list[Row]:
+        """Return the baselines that came to their end."""
+        return [row for row in self.rows if row.trial.arm == "baseline" and row.state == "done"]
+
+    @property
+    def failed(self) -> list[Row]:
+        """Return the trials that failed."""
+        return [row for row in self.rows if row.state == "failed"]
+
+    @property
+    def missing(self) -> str | None:
+        """Say what the sweep lacks, if anything."""
+        if not self._baselines_of({}):
+            return "there is no result of the baseline"
+        if len(self.rows) < self.expected:
+            return f"{self.expected - len(self.rows)} of {self.expected} trials have not ended"
+        if self.best is None:
+            return "no trial came to its end"
+        return None
+
+    @property
+    def problems(self) -> list[str]:
+        """Say what keeps the sweep's answer from being whole, a line each."""
+        found = [] if self.missing is None else [f"incomplete: {self.missing}"]
+        found += [f"{row.trial.name} failed: {row.error}" for row in self.failed]
+        if self.cost:
+            found += [
+                f"{name}: its losses are not those of the first trial (by {difference:.2g})"
+                for name, difference in self.loss_differences.items()
+                if difference > EQUAL_LOSS[self.config.train.precision]
+            ]
+        return found
+
+    def gain(self, row: Row) -> Gain | None:
+        """Return what one trial gains over the baseline."""
+        if row.trial.arm == "baseline" or self.cost:
+            return None
+        return gain_over([row], self._baselines_of(row.trial.settings))
+
+    def val_gain(self, row: Row) -> float | None:
+        """Return the gain in the validation at the last step of a trial, which may be cut short,
+        over the baseline (first seed) at the same step."""
+        at = {
+            record["step"]: record["psnr"]
+            for base in self._baselines_of({})[:1]
+            for record in self.curves.get(base.trial.name, ())
+            if record["kind"] == "val" and record["psnr"] is not None
+        }
+        # One that failed may have gone on after its last validation.
+        unknown = row.trial.arm == "baseline" or row.val_psnr is None or row.state == "failed"
+        if unknown or row.steps not in at:
+            return None
+        return float(row.val_psnr - at[row.steps])
+
+    @cached_property
+    def finals(self) -> list[Final]:
+        """Return the combinations that were trained with several seeds, best first; without such,
+        the trials of the search that came to their end."""
+        metric = sweep_of(self.config).metric
+        repeated = {row.trial.number for row in self.rows if row.trial.arm == "finalist"}
+        groups = []
+        for first in self.searched:
+            if repeated and first.trial.number not in repeated:
+                continue
+            rows = tuple(
+                row
+                for row in self.rows
+                if row.trial.number == first.trial.number and row.state == "done"
+            )
+            if rows and all(row.value(metric) is not None for row in rows):
+                settings = dict(first.trial.settings)
+                groups.append(Final(settings, rows, tuple(self._baselines_of(settings))))
+        sign = 1 if self.cost else -1
+        return sorted(groups, key=lambda final: sign * mean_of(final.rows, metric))
+
+    @property
+    def best(self) -> Final | None:
+        """Return the best combination."""
+        finals = self.finals
+        if self.cost:
+            finals = [final for final in finals if self.equal(final.rows[0])]
+        return finals[0] if finals else None
+
+    @cached_property
+    def loss_differences(self) -> dict[str, float]:
+        """Return the greatest relative difference of each trial's losses to the first one's, by the
+        trial's name (of a sweep over cost)."""
+        losses = {
+            row.trial.name: _losses(self.curves.get(row.trial.name, ()))
+            for row in self.searched
+            if row.state == "done" and self.cost
+        }
+        reference = next(iter(losses.values()), {})
+        return {
+            name: max(
+                (
+                    abs(found[step] - loss) / abs(loss) if step in found else math.inf
+                    for step, loss in reference.items()
+                ),
+                default=math.inf,
+            )
+            for name, found in losses.items()
+        }
+
+    def equal(self, row: Row) -> bool:
+        """Tell whether a trial's losses are those of the first trial."""
+        most = EQUAL_LOSS[self.config.train.precision]
+        return self.loss_differences.get(row.trial.name, math.inf) <= most
+
+    def _baselines_of(self, settings: Mapping[str, object]) -> list[Row]:
+        """Return the baselines trained like a trial; the sweep's own where there are none."""
+        own = baseline_of(self.config, settings)
+        alike = [row for row in self.baselines if dict(row.trial.settings) == own]
+        return alike or [row for row in self.baselines if dict(row.trial.settings) == BASELINE]
+
+
+def read_summary(config: Config, folder: Folder, expected: int) -> Summary:
+    """Read what a sweep's folder holds."""
+    arms = ("baseline", "search", "finalist")
+    rows = sorted(
+        read_rows(folder).values(),
+        key=lambda row: (
+            arms.index(row.trial.arm),
+            row.trial.number or 0,
+            row.trial.name.rpartition("-seed")[0],
+            row.trial.seed,
+        ),
+    )
+    curves = {
+        row.trial.name: read_journal(folder.below(TRIALS).below(row.trial.name)) for row in rows
+    }
+    return Summary(config, tuple(rows), curves, expected)
+
+
+def mean_of(rows: Sequence[Row], metric: str) -> float:
+    """Return the mean of what rows are ranked by."""
+    return statistics.fmean(value for row in rows if (value := row.value(metric)) is not None)
+
+
+def gain_over(rows: Sequence[Row], baselines: Sequence[Row]) -> Gain | None:
+    """Return the mean PSNR of some runs over that of others, with its standard error."""
+    ours = [row.psnr for row in rows if row.psnr is not None]
+    theirs = [row.psnr for row in baselines if row.psnr is not None]
+    if not ours or not theirs:
+        return None
+    variances = [statistics.variance(found) if len(found) > 1 else None for found in (ours, theirs)]
+    known = [variance for variance in variances if variance is not None]
+    spread = None
+    if known:
+        spread = math.sqrt(
+            sum(
+                (max(known) if variance is None else variance) / len(found)
+                for variance, found in zip(variances, (ours, theirs), strict=True)
+            )
+        )
+    return Gain(statistics.fmean(ours) - statistics.fmean(theirs), spread)
+
+
+def front(points: Mapping[str, tuple[float, float]]) -> list[str]:
+    """Return the names of the points (cost, gain) that no other point beats in both."""
+    return [
+        name
+        for name, (cost, gain) in points.items()
+        if not any(
+            other_cost <= cost and other_gain >= gain and (other_cost, other_gain) != (cost, gain)
+            for other_cost, other_gain in points.values()
+        )
+    ]
+
+
+def _losses(records: Sequence[Record]) -> dict[int, float]:
+    """Return the training losses by step."""
+    return {
+        record["step"]: record["loss"]
+        for record in records
+        if record["kind"] == "train" and record["loss"]
+    }

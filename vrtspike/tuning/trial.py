@@ -1,0 +1,186 @@
+"""One trial of a sweep: a Ray Train run inside an actor of Ray Tune, and its scores.
+
+Tune asks `step` for what happened; the run itself (`run_training`) goes on in a thread, on workers
+of its own, as it would outside a sweep. A trial that is started again, by Tune or by a later sweep,
+continues its run and first tells what it had reached before.
+
+Results are dictionaries: `step` (steps done), the figures of a `Row` so far, `validated` (whether
+this result is one of a validation), and at the end `done` with `state` or, when the run was asked
+to stop, without it.
+"""
+
+from __future__ import annotations
+
+import json
+import queue
+import signal
+import statistics
+import threading
+import time
+from collections.abc import Mapping
+from typing import Any
+
+import ray
+from ray import tune
+
+from vrtspike.errors import named_line
+from vrtspike.outcome import configure_logging, find_refusal
+from vrtspike.settings import Config
+from vrtspike.storage import Folder
+from vrtspike.training.board import Record
+from vrtspike.training.folder import run_folder
+from vrtspike.training.journal import read_journal
+from vrtspike.training.trainer import Stopping, run_training
+from vrtspike.tuning.rows import Trial
+
+LOOK_SECONDS = 2.0
+"""How often Tune hears of a trial in which nothing is validated."""
+STOP_SECONDS = 300.0
+"""How long a run that is cut short may take to save."""
+
+
+class TrialRun(tune.Trainable):
+    """Run one trial; `config["trial"]` is a `Trial` as JSON."""
+
+    def setup(  # type: ignore[override]  # Tune's `with_parameters` passes the others
+        self,
+        config: dict[str, Any],
+        *,
+        base: Config,
+        folder: str,
+        resources: Mapping[str, float],
+        scored: bool,
+    ) -> None:
+        """Take what all trials share: the sweep's configuration and folder, a trial's part of the
+        cluster, and whether it is to be scored; start the first one."""
+        configure_logging(debug=False)
+        self._base, self._folder = base, Folder(folder)
+        self._resources, self._scored = resources, scored
+        self._start(config)
+
+    def reset_config(self, new_config: dict[str, Any]) -> bool:
+        """Start another trial in this process, which saves seconds of starting a new one."""
+        self.cleanup()
+        self._start(new_config)
+        return True
+
+    def _start(self, config: dict[str, Any]) -> None:
+        """Start a trial's run."""
+        self._config = Trial(**json.loads(config["trial"])).config(self._base, self._folder)
+        self._heard: queue.SimpleQueue[Record] = queue.SimpleQueue()
+        self._figures = Figures()
+        self._stopping = Stopping()
+        self._end: dict[str, Any] = {}
+        for record in read_journal(run_folder(self._config.run)):
+            self._heard.put(record)
+        self._thread = threading.Thread(target=self._run, name="trial", daemon=True)
+        self._thread.start()
+
+    def step(self) -> dict[str, Any]:
+        """Return what happened: at once after a validation, else after a while."""
+        until = time.monotonic() + LOOK_SECONDS
+        validated = False
+        while not validated:
+            over = not self._thread.is_alive()
+            try:
+                wait = 0.0 if over else max(0.0, until - time.monotonic())
+                validated = self._figures.add(self._heard.get(timeout=wait))
+            except queue.Empty:
+                if over:
+                    return self._figures.all() | self._end | {"done": True, "validated": False}
+                break
+        return self._figures.all() | {"validated": validated}
+
+    def cleanup(self) -> None:
+        """Have a run that is cut short save and end."""
+        self._stopping.signal = signal.SIGTERM
+        self._thread.join(STOP_SECONDS)
+
+    def _run(self) -> None:
+        """Train and score."""
+        try:
+            run = run_training(
+                self._config,
+                resources=self._resources,
+                stopping=self._stopping,
+                heard=self._heard.put,
+            )
+            scores = self._scores(run) if self._scored else {}
+            self._end = {"state": "done", **scores}
+        except SystemExit:
+            self._end = {}
+        except BaseException as error:
+            refusal = find_refusal(error)
+            self._end = {"state": "failed", "error": str(refusal or named_line(error))}
+
+    def _scores(self, run: Folder) -> dict[str, float | None]:
+        """Score the trained model where there is room for it."""
+        gpu = self._config.train.gpu
+        task = score_run.options(
+            num_cpus=1, num_gpus=1 if gpu else 0, scheduling_strategy="SPREAD", max_retries=3
+        )
+        found: dict[str, float | None] = ray.get(task.remote(self._config, run))
+        return found
+
+
+class Figures:
+    """What a run's records come to."""
+
+    def __init__(self) -> None:
+        self._step_s: list[float] = []
+        self._validated = 0
+        self._figures: dict[str, Any] = {"step": 0}
+
+    def add(self, record: Record) -> bool:
+        """Take a record in; tell whether it is a validation that was not known."""
+        step = record["step"]
+        match record["kind"]:
+            case "train":
+                self._step_s.append(record["step_s"])
+                self._figures |= {
+                    "step": step,
+                    "loss": record["loss"],
+                    "memory_gb": record["memory_gb"],
+                    "seconds": record["elapsed_s"],
+                }
+            case "val" if step > self._validated:
+                self._validated = step
+                self._figures |= {
+                    "step": step,
+                    "val_psnr": record["psnr"],
+                    "val_ssim": record["ssim"],
+                }
+                return True
+        return False
+
+    def all(self) -> dict[str, Any]:
+        """Return the figures so far."""
+        if not self._step_s:
+            return dict(self._figures)
+        return self._figures | {"step_s": statistics.median(self._step_s)}
+
+
+@ray.remote
+def score_run(config: Config, run: Folder) -> dict[str, float | None]:
+    """Score a run's exported weights on `evaluation.split`."""
+    import torch
+
+    from vrtspike.data.dataset import open_dataset
+    from vrtspike.inference.evaluate import evaluate
+    from vrtspike.inference.run_folder import Restorer, fetched
+
+    train = config.train
+    device = torch.device("cuda" if train.gpu else "cpu")
+    if not train.gpu:
+        torch.set_num_threads(train.workers * train.threads_per_worker)
+    with fetched(run) as here:
+        results = evaluate(
+            open_dataset(config.data.source, config.data.layout),
+            config.evaluation.split,
+            {"model": Restorer.load(here, device)},
+            config.evaluation,
+            weights_dir=config.loss.weights_dir,
+            device=device,
+            with_controls=False,
+        )
+    return results.over_frames("model").as_dict()

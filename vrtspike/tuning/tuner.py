@@ -1,0 +1,222 @@
+"""A sweep from the driver's side: checks, trials through Ray Tune, and a report.
+
+In: a configuration with a `sweep`. Out, in `<run.root>/<run.name>`:
+
+    sweep.json                     what the sweep is; it continues only as the same
+    trials/<name>/                 a run folder each, with trial.json and result.json
+    results.{csv,json} report.html best.yaml best/      (`vrtspike.tuning.{tables,report}`)
+
+Ray Tune starts the trials and cuts them short; what a sweep is made of, and what is done, is kept
+in those files by us. So the same command finishes a sweep that was stopped in any way, a trial
+continues from its own checkpoints, and nothing depends on a snapshot of Tune's objects.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import shutil
+import tempfile
+import threading
+from typing import Any
+
+from ray import tune
+from ray._common.constants import HEAD_NODE_RESOURCE_NAME
+
+from vrtspike.cluster import capacity, resolve_paths
+from vrtspike.data.dataset import open_dataset
+from vrtspike.data.shards import MANIFEST
+from vrtspike.errors import DataFormatError
+from vrtspike.perceptual import LPIPS
+from vrtspike.progress import Progress
+from vrtspike.settings import Config
+from vrtspike.storage import Folder
+from vrtspike.training.claim import claim
+from vrtspike.training.folder import only_one, run_folder
+from vrtspike.training.trainer import Stopping, ensure_data, stop_on_signals
+from vrtspike.tuning.checks import check_space
+from vrtspike.tuning.comparison import compare_best
+from vrtspike.tuning.desk import Desk, name_of
+from vrtspike.tuning.identity import check_same_sweep
+from vrtspike.tuning.nodes import check_nodes_see, marker
+from vrtspike.tuning.report import write_report
+from vrtspike.tuning.room import Room, room_for_trials
+from vrtspike.tuning.space import sweep_of
+from vrtspike.tuning.summary import Summary, read_summary
+from vrtspike.tuning.tables import write_results
+from vrtspike.tuning.trial import TrialRun
+
+logger = logging.getLogger(__name__)
+
+ENVIRONMENT = {
+    # Nothing of Tune's own bookkeeping is kept.
+    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
+    "TUNE_GLOBAL_CHECKPOINT_S": "3600",
+    # One progress line, ours; Tune's tables are not wanted, even with verbose=0.
+    "RAY_AIR_NEW_OUTPUT": "0",
+    "TUNE_PRINT_ALL_TRIAL_ERRORS": "0",
+    # A trial that is cut short saves first (`TrialRun.cleanup`).
+    "TUNE_FORCE_TRIAL_CLEANUP_S": "330",
+}
+"""Ray Tune's environment; a user's own values stay."""
+
+LOST_TRIALS = 8
+"""How often a trial whose process was lost (with its node, say) is started again."""
+POLL_SECONDS = 0.5
+
+
+class SweepClaim:
+    """The actor by which a sweep's folder is claimed."""
+
+
+def run_sweep(config: Config) -> tuple[Folder, Summary]:
+    """Run, or finish, the sweep that a configuration describes; return its folder and what its
+    trials came to.
+
+    Raises SystemExit when SIGTERM or Ctrl-C stopped it; the same command goes on from there.
+    """
+    check_space(config)
+    config = resolve_paths(config)
+    folder = run_folder(config.run)
+    manifest = ensure_data(config)
+    check_space(config, manifest)
+    _check_scoring(config)
+    room = room_for_trials(config, capacity(config.run))
+    with only_one(folder), stop_on_signals() as stopping:
+        held = claim(folder, SweepClaim)
+        _check_nodes(config, folder)
+        check_same_sweep(config, manifest, folder)
+        desk = Desk(config, folder, room.trials, manifest)
+        if not desk.agenda.finished:
+            _follow(desk, room, stopping)
+        if stopping.signal is not None and not desk.agenda.finished:
+            name = stopping.signal.name
+            logger.warning("stopped by %s; the same command continues the sweep", name)
+            raise SystemExit(128 + stopping.signal)
+        summary = _report(desk, whole=True)
+        del held
+    return folder, summary
+
+
+def _report(desk: Desk, *, whole: bool) -> Summary:
+    """Write what the trials came to by now; when all is done, with the best beside the baseline."""
+    summary = read_summary(desk.config, desk.folder, desk.agenda.count)
+    panels, environment = compare_best(summary, desk.folder) if whole else ([], {})
+    write_results(desk.folder, summary)
+    write_report(desk.folder, summary, panels, environment)
+    return summary
+
+
+def _report_so_far(desk: Desk) -> None:
+    """Renew the report while trials go on; that it cannot be written now holds nothing up."""
+    try:
+        _report(desk, whole=False)
+    except DataFormatError as error:
+        logger.warning("the report is behind: %s", error)
+
+
+def _check_scoring(config: Config) -> None:
+    """Check that trained models can be scored, which comes hours later."""
+    if sweep_of(config).cost:
+        return
+    dataset = open_dataset(config.data.source, config.data.layout)
+    dataset.sequences(config.evaluation.split)
+    if config.evaluation.lpips:
+        LPIPS(config.loss.weights_dir)
+
+
+def _check_nodes(config: Config, folder: Folder) -> None:
+    """Check that all nodes see what trials read and write."""
+    mark = marker(folder)
+    wanted = {"run.root": (folder, mark), "data.shards": (Folder.at(config.data.shards), MANIFEST)}
+    if not sweep_of(config).cost:
+        # Trials are scored on whole frames of the dataset.
+        wanted["data.source"] = (Folder.at(config.data.source), "")
+    try:
+        check_nodes_see(wanted)
+    finally:
+        folder.remove(mark)
+
+
+def _follow(desk: Desk, room: Room, stopping: Stopping) -> None:
+    """Run the trials and follow them on the progress line."""
+    fit = _Fit(desk, room)
+    with Progress(f"tune {desk.config.run.name}") as progress:
+        workers = desk.config.train.workers
+        progress.say(
+            f"{desk.agenda.count} trials at most, {len(desk.agenda.rows)} of them done; "
+            f"{room.trials} at a time, {workers} worker{'s' * (workers > 1)} each"
+        )
+        while True:
+            over = not fit.is_alive()
+            if stopping.signal is not None:
+                desk.stop()
+            lines = list(desk.news())
+            for line in lines:
+                progress.say(line)
+            if lines:
+                _report_so_far(desk)
+            shown = desk.shown
+            progress.update(shown.done, shown.total, **shown.fields)
+            if over:
+                break
+            fit.join(POLL_SECONDS)
+    if fit.error is not None:
+        raise fit.error
+
+
+class _Fit(threading.Thread):
+    """Run Ray Tune in a thread, where it cannot take the signals that ask for a stop."""
+
+    def __init__(self, desk: Desk, room: Room) -> None:
+        super().__init__(name="ray-tune", daemon=True)
+        self._desk, self._room = desk, room
+        self.error: BaseException | None = None
+        self.start()
+
+    def run(self) -> None:
+        """Run trials until the desk has no more."""
+        storage = tempfile.mkdtemp(prefix="vrtspike-ray-")
+        ours = {name: value for name, value in ENVIRONMENT.items() if name not in os.environ}
+        os.environ.update(ours)
+        try:
+            _tuner(self._desk, self._room, storage).fit()
+        except BaseException as error:
+            self.error = error
+        finally:
+            for name in ours:
+                os.environ.pop(name, None)
+            shutil.rmtree(storage, ignore_errors=True)
+
+
+def _tuner(desk: Desk, room: Room, storage: str) -> Any:
+    """Build Ray Tune's tuner."""
+    for name in ("ray.train", "ray.tune", "ray.air"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+    trial = tune.with_parameters(
+        TrialRun,
+        base=desk.config,
+        folder=desk.folder.where,
+        resources=room.share,
+        scored=not sweep_of(desk.config).cost,
+    )
+    return tune.Tuner(
+        # The trial's own process only waits, on the head node, which is not taken away; its workers
+        # ask for what they need.
+        tune.with_resources(trial, {HEAD_NODE_RESOURCE_NAME: 0.001}),
+        tune_config=tune.TuneConfig(
+            num_samples=-1,
+            reuse_actors=True,
+            search_alg=desk,
+            scheduler=desk.scheduler,
+            trial_name_creator=name_of,
+            trial_dirname_creator=name_of,
+        ),
+        run_config=tune.RunConfig(
+            name="sweep",
+            storage_path=storage,
+            verbose=0,
+            checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
+            failure_config=tune.FailureConfig(max_failures=LOST_TRIALS),
+        ),
+    )
