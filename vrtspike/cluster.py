@@ -131,6 +131,24 @@ def capacity(run: RunSettings) -> dict[str, float]:
     }
 
 
+@contextmanager
+def environment(wanted: Mapping[str, str]) -> Iterator[None]:
+    """Set variables of the environment for a while, where the user has not."""
+    ours = {name: value for name, value in wanted.items() if name not in os.environ}
+    os.environ.update(ours)
+    try:
+        yield
+    finally:
+        for name in ours:
+            os.environ.pop(name, None)
+
+
+def quiet_ray() -> None:
+    """Leave the log lines of Ray Train and Tune to their files."""
+    for name in ("ray.train", "ray.tune", "ray.air"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+
+
 def in_job(environment: Mapping[str, str] = os.environ) -> bool:
     """Tell whether this process was started by `ray job submit`."""
     return "RAY_JOB_CONFIG_JSON_ENV_VAR" in environment

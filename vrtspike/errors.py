@@ -6,6 +6,7 @@
     │   └── StorageError  a disk or store fails; later it may not
     ├── CheckpointError   saved state is damaged, missing, or does not fit the model
     └── ResourceError     the machine or cluster cannot run what was asked for
+        └── NoRoomError   a cluster has no room now; later it may
 
 Each message is one line: what, where, got, expected, fix.
 """
@@ -74,3 +75,7 @@ class CheckpointError(VrtSpikeError):
 
 class ResourceError(VrtSpikeError):
     """Report a machine or cluster that cannot run what was asked for."""
+
+
+class NoRoomError(ResourceError):
+    """Report a cluster that has no room now; later it may."""

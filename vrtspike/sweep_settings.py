@@ -14,11 +14,20 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import ConfigDict, Discriminator, Field, Tag, model_validator
+from pydantic import AfterValidator, ConfigDict, Discriminator, Field, Tag, model_validator
 
 from vrtspike.section import Positive, Section
 
-Values = Annotated[tuple[Any, ...], Field(min_length=1)]
+
+def _different(values: tuple[Any, ...]) -> tuple[Any, ...]:
+    """Refuse a value that is there twice."""
+    for index, value in enumerate(values):
+        if value in values[:index] and type(value) in map(type, values[:index]):
+            raise ValueError(f"{value!r} is there twice")
+    return values
+
+
+Values = Annotated[tuple[Any, ...], Field(min_length=1), AfterValidator(_different)]
 
 
 class Grid(Section):
@@ -137,11 +146,13 @@ class SweepSettings(Section):
     reduction: Annotated[float, Field(gt=1)] | None = None
     """One in so many trials goes on at each of asha's steps; null: 3."""
     repeats: Positive = 3
-    """Seeds with which the baseline and the finalists are trained, so that gains have a spread."""
+    """Seeds with which the baseline and the finalists are trained, so that gains have a spread;
+    where trials are ranked by cost, their results being equal, one."""
     finalists: Annotated[int, Field(ge=0)] = 1
-    """Best trials that are trained with the other seeds too."""
+    """Best trials that are trained with the other seeds too; none where ranked by cost."""
     concurrency: Positive | None = None
-    """Most trials at the same time; null: as many as the cluster has room for."""
+    """Most trials at the same time; null: as many as the cluster has room for, or, where trials are
+    ranked by cost, one."""
 
     @property
     def cost(self) -> bool:

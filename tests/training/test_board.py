@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from vrtspike.errors import ConfigError
+from vrtspike.errors import ConfigError, NoRoomError
 from vrtspike.training.board import REFUSED_SECONDS, Beat, Board, Reply
 
 
@@ -82,7 +82,7 @@ def test_attempts_without_a_new_checkpoint_are_counted(board: Board) -> None:
     assert board.take().given_up is None
     assert not board.begin("6", 3)
     given_up = board.take().given_up
-    assert given_up is not None and "failed 3 times" in given_up and given_up.endswith("first")
+    assert "failed 3 times" in str(given_up) and str(given_up).endswith("first")
 
 
 def test_a_refusal_ends_the_others_and_is_not_tried_again(board: Board, clock: Clock) -> None:
@@ -128,4 +128,4 @@ def test_a_run_waits_for_workers_only_so_long(board: Board, clock: Clock) -> Non
     assert board.take().given_up is None
     clock.now += 60
     given_up = board.take().given_up
-    assert given_up is not None and "no workers for 510 s" in given_up
+    assert isinstance(given_up, NoRoomError) and "no workers for 510 s" in str(given_up)

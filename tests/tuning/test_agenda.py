@@ -116,11 +116,10 @@ def test_without_a_whole_trial_there_is_no_finalist() -> None:
 def test_a_finalist_has_a_baseline_that_is_trained_alike() -> None:
     config = config_of(HEADS | RATES, repeats=2)
     trials = simulate(agenda_of(config))
-    assert names(trials)[-4:] == [
-        *("baseline-seed1", "trial-005-seed1"),
-        *("baseline-trial-005-seed0", "baseline-trial-005-seed1"),
-    ]
+    assert names(trials)[-4:-2] == ["baseline-seed1", "trial-005-seed1"]
+    assert [trial.seed for trial in trials[-2:]] == [0, 1]
     own = trials[-1]
+    assert own.settings == trials[-2].settings
     assert own.arm == "baseline" and own.settings == PLAIN | {"train.lr": 2e-3}
 
 
@@ -137,8 +136,8 @@ def test_finalists_with_the_same_settings_beside_the_spikes_share_their_baseline
     agenda = agenda_of(config_of(HEADS | RATES, repeats=2, finalists=2))
     trials = simulate(agenda)
     assert [row.trial.name for row in agenda.finalists()] == ["trial-005", "trial-004"]
-    own = [name for name in names(trials) if name.startswith("baseline-trial")]
-    assert own == ["baseline-trial-005-seed0", "baseline-trial-005-seed1"]
+    own = [trial for trial in trials if trial.arm == "baseline" and trial.settings != PLAIN]
+    assert [trial.seed for trial in own] == [0, 1]
     runs = [(repr(trial.settings), trial.seed) for trial in trials]
     assert len(set(runs)) == len(runs)
 
@@ -294,3 +293,16 @@ def test_rows_of_those_that_are_no_finalists_any_more_are_counted() -> None:
     config = config_of(HEADS | RATES, repeats=2, finalists=0)
     agenda = agenda_of(config, begun=begun, rows=first.rows.values())
     assert agenda.finished and agenda.count == len(first.rows)
+
+
+def test_a_sweep_with_more_trials_keeps_the_baseline_that_is_trained_alike() -> None:
+    """Another best with the same learning rate does not train its baseline again."""
+    rates, more = {"train.lr": {"choice": [2e-3]}}, {"search": "random", "repeats": 2}
+    heads = {"model.spike.heads": {"choice": [1, 2, 4, 8, 16]}}
+    config = config_of(heads | rates, trials=2, **more)
+    agenda = agenda_of(config)
+    simulate(agenda)
+    again = agenda_of(config_of(heads | rates, trials=5, **more), rows=list(agenda.rows.values()))
+    trials = simulate(again)
+    assert [trial for trial in trials if trial.arm == "baseline"] == []
+    assert again.finished and len(trials) >= 3

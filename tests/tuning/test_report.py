@@ -52,7 +52,7 @@ def test_every_trial_is_in_the_table_with_its_figures(tmp_path: Path) -> None:
     assert {found.trial.name for found in summary.rows} <= set(rows)
     assert rows["trial-000"] == [
         "model.spike.heads=2 train.lr=0.002",
-        *("27.00", "+2.00", "28.00", "0.9000", "+1.40 ± 0.17", "0.7", "1.5", "done"),
+        *("27.00", "+2.00", "28.00", "0.9000", "+1.90 ± 0.17", "0.7", "1.5", "done"),
     ]
     assert rows["trial-001"][-1] == "stopped at 4"
     assert rows["trial-002"][-1].startswith("failed: CUDA out of memory, on <b>rank 0</b>")
@@ -82,7 +82,7 @@ def test_gains_stand_against_costs_with_their_front(tmp_path: Path) -> None:
     times = text.split("GB of a worker")[0]
     assert marks(times) == [
         "trial-000 (model.spike.heads=2 train.lr=0.002), seconds of a step 0.75: "
-        "gain (dB) 1.60 ± 0.22",
+        "gain (dB) 2.10 ± 0.22",
         "trial-003 (model.spike.heads=1 train.lr=0.0005), seconds of a step 0.6: "
         "gain (dB) 0.90 ± 0.17",
         "baseline, seconds of a step 0.5: gain (dB) 0.00",

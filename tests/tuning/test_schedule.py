@@ -161,3 +161,18 @@ def test_a_trial_that_ends_before_its_first_validation_is_borne() -> None:
     scheduler.on_trial_add(CONTROLLER, trial)
     scheduler.on_trial_remove(CONTROLLER, trial)
     assert run(scheduler, "trial-001", [25.0] * 5) == [CONTINUE] * 5
+
+
+@pytest.mark.parametrize("sweep", [ASHA, MEDIAN])
+def test_what_a_trial_had_passed_before_does_not_cut_it(sweep: dict[str, Any]) -> None:
+    """A trial that goes on tells its validations again, after others have ended."""
+    scheduler = scheduler_of(config(**sweep))
+    for number in range(4):
+        run(scheduler, f"trial-{number}", [25.0] * 5)
+    trial: Any = PastTrial("goes-on")
+    scheduler.searched.add("goes-on")
+    scheduler.on_trial_add(CONTROLLER, trial)
+    for step in STEPS[:3]:
+        again = result(step, 20.0) | {"replayed": True}
+        assert scheduler.on_trial_result(CONTROLLER, trial, again) == CONTINUE
+    assert scheduler.stopped == set()

@@ -134,10 +134,16 @@ def test_optuna_follows_from_seed_and_what_it_was_told() -> None:
     assert misled.suggest(12) != whole[12]
 
 
-def test_optuna_asked_again_gives_the_same() -> None:
-    found = search(DRAWN, search="optuna", trials=16)
-    told(found, 8)
-    assert found.suggest(8) == found.suggest(8) != found.suggest(9)
+def test_trials_side_by_side_differ() -> None:
+    """Those that run are known as little as good, and none is suggested again."""
+    space = {
+        "model.spike.heads": {"choice": [1, 2, 4]},
+        "data.voxels": {"choice": ["rate", "log1p"]},
+    }
+    for seed in range(5):
+        found = search(space, search="optuna", trials=6, seed=seed)
+        given = [found.suggest(number) for number in range(6)]
+        assert len({repr(settings) for settings in given}) == 6
 
 
 @pytest.mark.parametrize("value", [None, math.nan, math.inf, -math.inf])

@@ -17,7 +17,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from vrtspike.errors import VrtSpikeError
+from vrtspike.errors import NoRoomError, VrtSpikeError
 
 Record = dict[str, Any]
 
@@ -63,8 +63,10 @@ class News:
     warnings: list[str] = field(default_factory=list)
     refusal: VrtSpikeError | None = None
     """An error of ours that ended the run: trying again would not help."""
-    given_up: str | None = None
+    given_up: Exception | None = None
     """Why the workers are not started again."""
+    deserted: bool = False
+    """A stop was asked for, and there is no worker that could save before it."""
 
 
 @dataclass
@@ -102,6 +104,9 @@ class Board:
         """Return the news, once each; the driver's call, which it makes all the time."""
         self._look_for_workers()
         news, self._news = self._news, News()
+        now = self._clock()
+        heard = any(now - rank.heard <= SILENT_SECONDS for rank in self._ranks.values())
+        news.deserted = self._stop and not heard
         return news
 
     def _look_for_workers(self) -> None:
@@ -109,7 +114,7 @@ class Board:
         now = self._clock()
         heard = max([self._begun, *(rank.heard for rank in self._ranks.values())])
         if (away := now - heard) > self._start_timeout_s:
-            self._news.given_up = (
+            self._news.given_up = NoRoomError(
                 f"there have been no workers for {away:.0f} s (train.start_timeout_s): the cluster "
                 "has no room for them, or they cannot start; Ray's logs tell more"
             )
@@ -131,7 +136,7 @@ class Board:
             self._failures += 1
             reason = self._reason or ENDED
             if self._failures > self._max_failures:
-                self._news.given_up = (
+                self._news.given_up = RuntimeError(
                     f"the workers failed {self._failures} times without a new checkpoint "
                     f"(run.max_failures {self._max_failures}); last: {reason}"
                 )

@@ -25,7 +25,7 @@ from dataclasses import dataclass
 from types import FrameType
 from typing import Any
 
-from vrtspike.cluster import capacity, resolve_paths
+from vrtspike.cluster import capacity, environment, quiet_ray, resolve_paths
 from vrtspike.config import dump_config
 from vrtspike.data.info import INFO_FILE
 from vrtspike.data.shards import MANIFEST, Manifest, read_manifest
@@ -79,12 +79,14 @@ def run_training(
     resources: Mapping[str, float] | None = None,
     stopping: Stopping | None = None,
     heard: Callable[[Record], None] | None = None,
+    preemptible: bool | None = None,
 ) -> Folder:
     """Train, or continue, the run that a configuration describes; return its folder.
 
     `resources` is the part of the cluster that the run may use (None: all of it). Who passes
     `stopping` stops the run by it; without, SIGTERM and Ctrl-C do. Either way it then raises
-    SystemExit. `heard` gets the records of metrics.jsonl as they come.
+    SystemExit. `heard` gets the records of metrics.jsonl as they come. `preemptible` tells whether
+    nodes may be taken away (None: as `nodes_may_go` sees it from here).
     """
     config = resolve_paths(config)  # Ray's workers run in folders of their own
     run = run_folder(config.run)
@@ -103,7 +105,8 @@ def run_training(
     with only_one(run), following as stopped:
         board = _board_of(config, run)
         run.write(CONFIG, dump_config(config).encode())
-        plan = WorkerPlan(config, run, cpus, preemptible=_nodes_may_go())
+        may_go = nodes_may_go(config) if preemptible is None else preemptible
+        plan = WorkerPlan(config, run, cpus, preemptible=may_go)
         _train(plan, board, stopped, heard)
     if not _finished(run, config):
         # Without a signal here somebody else asked the board.
@@ -142,14 +145,16 @@ def _board_of(config: Config, run: Folder) -> Any:
     )
 
 
-def _nodes_may_go() -> bool:
+def nodes_may_go(config: Config) -> bool:
     """Tell whether Ray may take nodes away; a Ray of this process alone has only this machine."""
     import ray
 
     wish = os.environ.get(WATCHER)
     if wish is not None:
         return wish.lower() in ("1", "true")
-    return "RAY_ADDRESS" in os.environ or len(ray.nodes()) > 1  # type: ignore[no-untyped-call]
+    grows = config.run.cluster_cpus is not None or config.run.cluster_gpus is not None
+    joined = "RAY_ADDRESS" in os.environ
+    return joined or grows or len(ray.nodes()) > 1  # type: ignore[no-untyped-call]
 
 
 def _train(
@@ -175,7 +180,7 @@ def _train(
                         heard(record)
                 ended.refusal = ended.refusal or news.refusal
                 ended.given_up = ended.given_up or news.given_up
-                if over or news.given_up is not None:
+                if over or news.given_up is not None or news.deserted:
                     break
                 fit.join(POLL_SECONDS)
     finally:
@@ -183,7 +188,7 @@ def _train(
     if ended.refusal is not None:
         raise ended.refusal
     if ended.given_up is not None:
-        raise RuntimeError(ended.given_up)
+        raise ended.given_up
     if fit.error is not None:
         raise fit.error
 
@@ -201,7 +206,8 @@ class _Fit(threading.Thread):
         """Run the workers until they end, or cannot be started."""
         storage = tempfile.mkdtemp(prefix="vrtspike-ray-")
         try:
-            with _environment(self._plan):
+            on_cluster = str(int(self._plan.preemptible))
+            with environment(ENVIRONMENT | {WATCHER: on_cluster, STATE_TRACKING: on_cluster}):
                 _trainer(self._plan, self._board, storage).fit()
         except BaseException as error:
             self.error = error
@@ -215,7 +221,7 @@ def _trainer(plan: WorkerPlan, board: Any, storage: str) -> Any:
     from ray.train.torch import TorchConfig, TorchTrainer
     from ray.train.v2.api.config import FailureConfig
 
-    _quiet_ray_train()
+    quiet_ray()
     train = plan.config.train
     workers: Any = train.workers
     if train.min_workers is not None and train.min_workers < train.workers:
@@ -240,26 +246,6 @@ def _trainer(plan: WorkerPlan, board: Any, storage: str) -> Any:
             failure_config=FailureConfig(max_failures=-1, controller_failure_limit=-1),
         ),
     )
-
-
-@contextmanager
-def _environment(plan: WorkerPlan) -> Iterator[None]:
-    """Give Ray Train its environment for a while, where the user has not."""
-    on_cluster = str(int(plan.preemptible))
-    wanted = ENVIRONMENT | {WATCHER: on_cluster, STATE_TRACKING: on_cluster}
-    ours = {name: value for name, value in wanted.items() if name not in os.environ}
-    os.environ.update(ours)
-    try:
-        yield
-    finally:
-        for name in ours:
-            os.environ.pop(name, None)
-
-
-def _quiet_ray_train() -> None:
-    """Leave Ray Train's log lines to its files."""
-    for name in ("ray.train", "ray.tune", "ray.air"):
-        logging.getLogger(name).setLevel(logging.ERROR)
 
 
 def _finished(run: Folder, config: Config) -> bool:

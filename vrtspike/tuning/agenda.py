@@ -12,6 +12,8 @@ what trials cost have one baseline and no finalists: their results are equal.
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
@@ -105,7 +107,7 @@ class Agenda:
             own = baseline_of(self._base, settings)
             if own not in alike:
                 alike.append(own)
-                yield from self._baselines(f"baseline-{name}", own, self._seeds)
+                yield from self._baselines(f"baseline-{_digest(own)}", own, self._seeds)
 
     def _baselines(self, name: str, settings: Settings, seeds: Iterable[int]) -> Iterator[Trial]:
         """Yield a baseline with some seeds."""
@@ -147,7 +149,11 @@ class Agenda:
         metric = self._sweep.metric
         rows = [self.rows[trial.name] for trial in self._trials if trial.name in self.rows]
         whole = [row for row in rows if row.state == "done" and row.value(metric) is not None]
-        return sorted(whole, key=lambda row: -(row.value(metric) or 0))[: self._sweep.finalists]
+        best: list[Row] = []
+        for row in sorted(whole, key=lambda row: -(row.value(metric) or 0)):
+            if all(row.trial.settings != other.trial.settings for other in best):
+                best.append(row)
+        return best[: self._sweep.finalists]
 
 
 def baseline_of(base: Config, settings: Mapping[str, Any]) -> Settings:
@@ -159,6 +165,12 @@ def baseline_of(base: Config, settings: Mapping[str, Any]) -> Settings:
     if change(base, own | BASELINE) == change(base, BASELINE):
         return BASELINE
     return own | BASELINE
+
+
+def _digest(settings: Settings) -> str:
+    """Return a short name of some settings, the same at each start of a sweep."""
+    text = json.dumps(settings, sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:6]
 
 
 def _seeds(base: Config) -> list[int]:

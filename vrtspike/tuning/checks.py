@@ -17,7 +17,16 @@ from vrtspike.errors import ConfigError, VrtSpikeError
 from vrtspike.settings import Config, LossSettings, ModelSettings
 from vrtspike.sweep_settings import Distribution, SweepSettings
 from vrtspike.training.preflight import FREE_KEYS, check_data, check_loss, check_model
-from vrtspike.tuning.space import BASELINE, COST_KEYS, SPIKE_KEYS, corners, discrete, said, sweep_of
+from vrtspike.tuning.space import (
+    BASELINE,
+    COST_KEYS,
+    SPIKE_KEYS,
+    corners,
+    discrete,
+    grid,
+    said,
+    sweep_of,
+)
 
 SWEPT = ("model", "loss", "train", *(key for key in SPIKE_KEYS if key.startswith("data.")))
 """Sections and settings that a sweep may change."""
@@ -50,7 +59,9 @@ def check_space(config: Config, manifest: Manifest | None = None) -> None:
     if plain is not None:
         raise plain
     count = found = 0
-    for settings in corners(sweep.space, sweep.seed):
+    # All trials of a grid, and a sample of what others may come to.
+    whole = sweep.search == "grid"
+    for settings in grid(sweep.space) if whole else corners(sweep.space, sweep.seed):
         count += 1
         error = possible(settings)
         found += error is None
@@ -125,10 +136,8 @@ def _check_key(key: str) -> None:
         if error.what.startswith("unknown setting "):
             raise ConfigError(error.what, where=f"sweep.space.{key}", fix=error.fix) from None
     reason = UNFAIR.get(key)
-    if reason is None and not within(key, SWEPT):
-        reason = "it is the same for all trials of a sweep"
-    if reason is None and within(key, FREE_KEYS) and key not in COST_KEYS:
-        reason = "it changes neither what is computed nor what that costs"
+    if reason is None and (not within(key, SWEPT) or within(key, FREE_KEYS)):
+        reason = None if key in COST_KEYS else "it is the same for all trials of a sweep"
     if reason is None and any(other.startswith(key + ".") for other in known_keys()):
         raise ConfigError(
             f"{key} is a section of settings", where=f"sweep.space.{key}", fix="name one of them"

@@ -50,13 +50,14 @@ def _evaluate(
     from vrtspike.viz.evaluation import environment, run_evaluation
 
     train = config.train
+    device = torch.device("cuda" if train.gpu else "cpu")
     if not train.gpu:
         torch.set_num_threads(train.workers * train.threads_per_worker)
     with ExitStack() as stack:
         here = {name: stack.enter_context(fetched(run)) for name, run in runs.items()}
         written = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="vrtspike-")))
-        results = run_evaluation(config, here, written)
+        results = run_evaluation(config, here, written, device=device)
         for path in sorted(written.rglob("*")):
             if path.is_file():
                 out.write(path.relative_to(written).as_posix(), path.read_bytes())
-    return results.panels, environment(torch.device("cuda" if train.gpu else "cpu"))
+    return results.panels, environment(device)

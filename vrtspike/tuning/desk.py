@@ -16,6 +16,7 @@ from ray.tune.experiment import Trial as TuneTrial
 from ray.tune.search import Searcher
 
 from vrtspike.data.shards import Manifest
+from vrtspike.errors import ResourceError, VrtSpikeError
 from vrtspike.settings import Config
 from vrtspike.storage import Folder
 from vrtspike.training.claim import claimed
@@ -36,7 +37,7 @@ from vrtspike.tuning.schedule import scheduler_of
 from vrtspike.tuning.search import search_of
 from vrtspike.tuning.space import said, sweep_of
 
-LOST = "the trial's process was lost again and again"
+LOST = "the trial's process was lost, or could not start, again and again"
 
 FIGURES = tuple(name.name for name in fields(Row) if name.name not in ("trial", "state", "steps"))
 """What a trial reports under the name of a row's field."""
@@ -69,11 +70,17 @@ class Desk(Searcher):
         for row in rows.values():
             if row.trial.arm == "search" and not sweep.cost:
                 records = read_journal(folder.below(TRIALS).below(row.trial.name))
-                validations = [record for record in records if record["kind"] == "val"]
+                validations = [
+                    record
+                    for record in records
+                    if record["kind"] == "val" and record["step"] <= row.steps
+                ]
                 self.scheduler.learn(row.trial.name, validations, whole=row.state == "done")
         self._live: dict[str, Trial] = {}
         self._steps: dict[str, int] = {}
         self._stopping = False
+        self.trouble: Exception | None = None
+        """What ended the sweep before its end."""
         self._news: queue.SimpleQueue[str] = queue.SimpleQueue()
         self._show()
 
@@ -81,9 +88,17 @@ class Desk(Searcher):
         """Start nothing more, and have what runs save and end."""
         self._stopping = True
         for trial in list(self._live.values()):
-            board = claimed(self.folder.below(TRIALS).below(trial.name))
-            if board is not None:
-                board.ask_to_stop.remote()
+            self._ask_to_stop(trial)
+
+    @property
+    def stopping(self) -> bool:
+        """Tell whether trials are asked to stop."""
+        return self._stopping
+
+    def _ask_to_stop(self, trial: Trial) -> None:
+        board = claimed(self.folder.below(TRIALS).below(trial.name))
+        if board is not None:
+            board.ask_to_stop.remote()
 
     def news(self) -> Iterator[str]:
         """Yield a line for each trial that ended since the last call."""
@@ -125,14 +140,22 @@ class Desk(Searcher):
         if trial is None:
             return
         facts = {} if result is None else result
-        if trial_id in self.scheduler.stopped:
-            self._end(trial, "stopped", facts)
-        elif error:
-            self._end(trial, "failed", facts | {"error": LOST})
-        elif "state" in facts:
-            self._end(trial, facts["state"], facts)
-        else:
-            self.agenda.put_back(trial)
+        try:
+            if trial_id in self.scheduler.stopped:
+                # Tune may keep its process for a while; what it holds is wanted by others.
+                self._ask_to_stop(trial)
+                self._end(trial, "stopped", facts)
+            elif error:
+                self._end(trial, "failed", facts | {"error": LOST})
+            elif "state" in facts:
+                self._end(trial, facts["state"], facts)
+            else:
+                self.agenda.put_back(trial)
+                if "trouble" in facts:
+                    raise ResourceError(f"{trial.name} cannot go on now: {facts['trouble']}")
+        except VrtSpikeError as problem:
+            # Tune would take it for the trial's, and run that again.
+            self.trouble, self._stopping = self.trouble or problem, True
         self._show()
 
     def _end(self, trial: Trial, state: State, facts: Mapping[str, Any]) -> None:

@@ -35,7 +35,11 @@ def check_nodes_see(wanted: Mapping[str, tuple[Folder, str]]) -> None:
         if node["Alive"]
     }
     for address, answer in asked.items():
-        for setting in ray.get(answer, timeout=LOOK_SECONDS):
+        try:
+            unseen = ray.get(answer, timeout=LOOK_SECONDS)
+        except ray.exceptions.RayError:
+            continue  # the node has gone, and takes no trial
+        for setting in unseen:
             raise ResourceError(
                 "a node of the cluster does not see a folder that all must share",
                 where=f"node {address}",

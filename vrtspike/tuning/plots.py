@@ -43,7 +43,7 @@ def gain_against_cost(summary: Summary) -> str:
         for row in summary.searched:
             final = repeated.get(row.trial.number)
             rows = (row,) if final is None else final.rows
-            gain = summary.gain(row) if final is None else final.gain
+            gain = summary.gain(*rows)
             x = mean_figure(rows, cost)
             if row.state == "done" and gain is not None and x is not None:
                 name = _named(row)

@@ -247,12 +247,18 @@ def _protocol(summary: Summary) -> list[str]:
     return [
         budget + f" The trials of the search have one seed{cut}; the baseline is never cut short.",
         f"Trials are ranked by the {METRICS[sweep.metric]} ({config.data.val_split}). PSNR, SSIM, "
-        f"LPIPS and gains are those of the exported weights on {config.evaluation.split}, so the "
-        "best is not chosen by the number that is reported.",
+        f"LPIPS and gains are those of the exported weights on {config.evaluation.split}. "
+        + (
+            "That is the same split: the best is chosen by the number that is reported, which "
+            "flatters it."
+            if summary.same_split
+            else "So the best is not chosen by the number that is reported."
+        ),
         "A gain is the PSNR over that of the model without spikes (means over "
         "seeds). ± is the standard error of that difference over the seeds, where a single run is "
-        "taken to vary as much as repeated ones; without ± nothing was repeated. Finalists have a "
-        "baseline with their own settings, as far as it has them; other trials the sweep's own.",
+        "taken to vary as much as repeated ones; without ± nothing was repeated. The result "
+        "compares finalists with a baseline of their own settings, as far as it has them; the "
+        "other table and the charts compare all trials with the sweep's own baseline.",
         "The val gain of a trial that was cut short is at its last step, over the baseline's "
         "validation at the same step.",
     ]

@@ -27,7 +27,9 @@ def room_for_trials(config: Config, resources: Mapping[str, float]) -> Room:
     train = config.train
     # Fewer workers a trial (`train.min_workers`) are for when not even one has room for all.
     fitting = _fitting(config, train.workers, resources) or 1
-    trials = min(fitting, sweep_of(config).concurrency or fitting)
+    sweep = sweep_of(config)
+    # Trials that are measured would disturb each other.
+    trials = min(fitting, sweep.concurrency or (1 if sweep.cost else fitting))
     return Room(trials, {name: amount / trials for name, amount in resources.items()})
 
 

@@ -47,6 +47,8 @@ class SearchOnly(FIFOScheduler):
         self.searched: set[str] = set()
         self.stopped: set[str] = set()
         """Trials that were cut short."""
+        self._spared: set[str] = set()
+        """Trials that went on before where they would be cut now; they run to their end."""
 
     def learn(self, name: str, validations: Iterable[Record], *, whole: bool) -> None:
         """Tell the scheduler of a trial that ended before this start, cut short or `whole`."""
@@ -70,12 +72,16 @@ class SearchOnly(FIFOScheduler):
         self, tune_controller: TuneController, trial: TuneTrial, result: dict[str, Any]
     ) -> str:
         """Decide at each validation but the last whether a trial goes on."""
-        seen = _seen(result)
-        if trial.trial_id not in self.searched or not result.get("validated") or seen is None:
+        name, seen = trial.trial_id, _seen(result)
+        if name not in self.searched or not result.get("validated") or seen is None:
             return str(TrialScheduler.CONTINUE)
-        decision = self._inner.on_trial_result(tune_controller, trial, seen)
-        # What has come to its end is still to be scored.
-        if decision != TrialScheduler.STOP or result[TIME] >= self._steps:
+        if name in self._spared:
+            return str(TrialScheduler.CONTINUE)
+        if self._inner.on_trial_result(tune_controller, trial, seen) != TrialScheduler.STOP:
+            return str(TrialScheduler.CONTINUE)
+        # What has come to its end is still to be scored, and what went on before goes on now.
+        if result[TIME] >= self._steps or result.get("replayed"):
+            self._spared.add(name)
             return str(TrialScheduler.CONTINUE)
         self.stopped.add(trial.trial_id)
         return str(TrialScheduler.STOP)

@@ -124,6 +124,8 @@ class OptunaSearch:
         self._direction: Literal["minimize", "maximize"] = "minimize" if sweep.cost else "maximize"
         self._seed, self._at_first = sweep.seed, min(10, max(2, sweep.trials // 3))
         self._told: list[optuna.trial.FrozenTrial] = []
+        self._pending: list[dict[str, Any]] = []
+        """Parameters of trials that run now."""
 
     def suggest(self, number: int) -> Settings | None:
         """Return settings where earlier trials did well, or, at first, anywhere."""
@@ -135,13 +137,16 @@ class OptunaSearch:
             asked = study.ask(self._distributions)
             settings = {key: _value(self._space[key], asked.params[key]) for key in self._space}
             before = next((t for t in self._told if t.params == asked.params), None)
+            runs = asked.params in self._pending
             if self._possible(settings) is not None:
                 self._learn_impossible(study, asked)
-            elif before is None or known == MOST_KNOWN:
+            elif (before is None and not runs) or known == MOST_KNOWN:
+                self._pending.append(asked.params)
                 return settings
             else:
-                study.tell(asked, before.value)
                 known += 1
+                if before is not None:
+                    study.tell(asked, before.value)
         raise _never_possible()
 
     def _learn_impossible(self, study: optuna.Study, asked: optuna.Trial) -> None:
@@ -158,25 +163,38 @@ class OptunaSearch:
 
     def tell(self, settings: Mapping[str, Any], value: float | None) -> None:
         """Hear what a trial reached."""
+        params = {key: _parameter(self._space[key], settings[key]) for key in self._space}
+        if params in self._pending:
+            self._pending.remove(params)
         if value is None or not math.isfinite(value):
             return
-        params = {key: _parameter(self._space[key], settings[key]) for key in self._space}
         self._told.append(
             optuna.trial.create_trial(params=params, distributions=self._distributions, value=value)
         )
 
     def _study(self, number: int) -> optuna.Study:
-        """Return a study of what was told; its seed is the sweep's and the trial's number, so that
-        a continued sweep goes on as one that was not stopped."""
+        """Return a study of what was told and what runs; its seed is the sweep's and the trial's
+        number, so that a continued sweep does not repeat its first draws."""
         before = optuna.logging.get_verbosity()
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         try:
             seed = int(np.random.SeedSequence((self._seed, number)).generate_state(1)[0])
-            sampler = optuna.samplers.TPESampler(seed=seed, n_startup_trials=self._at_first)
+            # What runs counts as bad meanwhile, so that trials side by side differ.
+            sampler = optuna.samplers.TPESampler(
+                seed=seed, n_startup_trials=self._at_first, constant_liar=True
+            )
             study = optuna.create_study(sampler=sampler, direction=self._direction)
         finally:
             optuna.logging.set_verbosity(before)
         study.add_trials(self._told)
+        for params in self._pending:
+            study.add_trial(
+                optuna.trial.create_trial(
+                    state=optuna.trial.TrialState.RUNNING,
+                    params=params,
+                    distributions=self._distributions,
+                )
+            )
         return study
 
 

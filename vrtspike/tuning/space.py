@@ -37,6 +37,7 @@ COST_KEYS = (
     "model.spike.max_batch_tokens",
     "train.compile",
     "train.reshard",
+    "train.shard_over",
 )
 """Settings that change what a step costs, and not what it computes."""
 

@@ -86,13 +86,24 @@ class Summary:
     @property
     def missing(self) -> str | None:
         """Say what the sweep lacks, if anything."""
-        if not self._baselines_of({}):
+        if not self.reference:
             return "there is no result of the baseline"
         if len(self.rows) < self.expected:
             return f"{self.expected - len(self.rows)} of {self.expected} trials have not ended"
-        if self.best is None:
+        best = self.best
+        if best is None:
             return "no trial came to its end"
+        alike = baseline_of(self.config, best.settings)
+        wanted = sweep_of(self.config).finalists and not self.cost
+        if wanted and all(dict(row.trial.settings) != alike for row in best.baselines):
+            return "there is no result of the baseline that is trained like the best"
         return None
+
+    @property
+    def same_split(self) -> bool:
+        """Tell whether the best is chosen by the frames that its figures are from."""
+        data, scored = self.config.data, self.config.evaluation.split
+        return not self.cost and data.val_split == scored
 
     @property
     def problems(self) -> list[str]:
@@ -107,18 +118,25 @@ class Summary:
             ]
         return found
 
-    def gain(self, row: Row) -> Gain | None:
-        """Return what one trial gains over the baseline."""
-        if row.trial.arm == "baseline" or self.cost:
+    @property
+    def reference(self) -> list[Row]:
+        """Return the runs of the sweep's own baseline, the sweep's own seed first."""
+        return self._baselines_of({})
+
+    def gain(self, *rows: Row) -> Gain | None:
+        """Return what one trial, or the runs of one combination, gain over the sweep's own
+        baseline; a finalist's gain over a baseline trained alike is `Final.gain`."""
+        if self.cost or any(row.trial.arm == "baseline" for row in rows):
             return None
-        return gain_over([row], self._baselines_of(row.trial.settings))
+        return gain_over(rows, self.reference)
 
     def val_gain(self, row: Row) -> float | None:
         """Return the gain in the validation at the last step of a trial, which may be cut short,
-        over the baseline (first seed) at the same step."""
+        over the baseline of the sweep's own seed at the same step."""
         at = {
             record["step"]: record["psnr"]
-            for base in self._baselines_of({})[:1]
+            for base in self.reference
+            if base.trial.seed == self.config.run.seed
             for record in self.curves.get(base.trial.name, ())
             if record["kind"] == "val" and record["psnr"] is not None
         }
@@ -202,9 +220,12 @@ def read_summary(config: Config, folder: Folder, expected: int) -> Summary:
             row.trial.seed,
         ),
     )
-    curves = {
-        row.trial.name: read_journal(folder.below(TRIALS).below(row.trial.name)) for row in rows
-    }
+    curves = {}
+    for row in rows:
+        records = read_journal(folder.below(TRIALS).below(row.trial.name))
+        # One that is cut short goes on until it hears of it.
+        whole = row.state != "stopped"
+        curves[row.trial.name] = [r for r in records if whole or r["step"] <= row.steps]
     return Summary(config, tuple(rows), curves, expected)
 
 

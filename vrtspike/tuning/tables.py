@@ -89,7 +89,8 @@ def verdict(summary: Summary) -> str:
         if psnr is not None:
             parts.append(f"{psnr:.2f} dB ({runs})")
         if best.gain is not None:
-            parts.append(f"{gain_text(best.gain)} dB over the baseline")
+            flattered = ", on the split that chose it" if summary.same_split else ""
+            parts.append(f"{gain_text(best.gain)} dB over the baseline{flattered}")
     return f"best: {said(best.settings)}" + (f": {', '.join(parts)}" if parts else "")
 
 
@@ -277,6 +278,7 @@ def _results(summary: Summary) -> dict[str, Any]:
         "problems": summary.problems,
         "metric": sweep.metric,
         "ranked_on": summary.config.data.val_split,
+        "same_split": summary.same_split,
         "scored_on": None if summary.cost else summary.config.evaluation.split,
         "best": None if best is None else _final(summary, best),
         "finals": [_final(summary, final) for final in summary.finals],

@@ -5,8 +5,9 @@ of its own, as it would outside a sweep. A trial that is started again, by Tune 
 continues its run and first tells what it had reached before.
 
 Results are dictionaries: `step` (steps done), the figures of a `Row` so far, `validated` (whether
-this result is one of a validation), and at the end `done` with `state` or, when the run was asked
-to stop, without it.
+this result is one of a validation), `replayed` (whether it is one from before this start), and at
+the end `done`: with `state`, with `trouble` (of the cluster or of storage: the trial is to go on
+later), or, when the run was asked to stop, with neither.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from typing import Any
 import ray
 from ray import tune
 
-from vrtspike.errors import named_line
+from vrtspike.errors import NoRoomError, StorageError, named_line
 from vrtspike.outcome import configure_logging, find_refusal
 from vrtspike.settings import Config
 from vrtspike.storage import Folder
@@ -50,17 +51,22 @@ class TrialRun(tune.Trainable):
         folder: str,
         resources: Mapping[str, float],
         scored: bool,
+        preemptible: bool,
     ) -> None:
         """Take what all trials share: the sweep's configuration and folder, a trial's part of the
-        cluster, and whether it is to be scored; start the first one."""
+        cluster, whether it is to be scored, and whether nodes may be taken away; start the first
+        one."""
         configure_logging(debug=False)
         self._base, self._folder = base, Folder(folder)
-        self._resources, self._scored = resources, scored
+        self._resources, self._scored, self._preemptible = resources, scored, preemptible
         self._start(config)
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
-        """Start another trial in this process, which saves seconds of starting a new one."""
+        """Start another trial in this process, which saves seconds of starting a new one; False:
+        the one before does not end."""
         self.cleanup()
+        if self._thread.is_alive():
+            return False
         self._start(new_config)
         return True
 
@@ -71,25 +77,29 @@ class TrialRun(tune.Trainable):
         self._figures = Figures()
         self._stopping = Stopping()
         self._end: dict[str, Any] = {}
-        for record in read_journal(run_folder(self._config.run)):
+        before = read_journal(run_folder(self._config.run))
+        for record in before:
             self._heard.put(record)
+        self._replayed = len(before)
         self._thread = threading.Thread(target=self._run, name="trial", daemon=True)
         self._thread.start()
 
     def step(self) -> dict[str, Any]:
         """Return what happened: at once after a validation, else after a while."""
         until = time.monotonic() + LOOK_SECONDS
-        validated = False
+        validated = replayed = False
         while not validated:
             over = not self._thread.is_alive()
             try:
                 wait = 0.0 if over else max(0.0, until - time.monotonic())
                 validated = self._figures.add(self._heard.get(timeout=wait))
+                replayed = self._replayed > 0
+                self._replayed -= replayed
             except queue.Empty:
                 if over:
                     return self._figures.all() | self._end | {"done": True, "validated": False}
                 break
-        return self._figures.all() | {"validated": validated}
+        return self._figures.all() | {"validated": validated, "replayed": replayed}
 
     def cleanup(self) -> None:
         """Have a run that is cut short save and end."""
@@ -104,6 +114,7 @@ class TrialRun(tune.Trainable):
                 resources=self._resources,
                 stopping=self._stopping,
                 heard=self._heard.put,
+                preemptible=self._preemptible,
             )
             scores = self._scores(run) if self._scored else {}
             self._end = {"state": "done", **scores}
@@ -111,7 +122,9 @@ class TrialRun(tune.Trainable):
             self._end = {}
         except BaseException as error:
             refusal = find_refusal(error)
-            self._end = {"state": "failed", "error": str(refusal or named_line(error))}
+            line = str(refusal or named_line(error))
+            passing = isinstance(refusal, NoRoomError | StorageError)
+            self._end = {"trouble": line} if passing else {"state": "failed", "error": line}
 
     def _scores(self, run: Folder) -> dict[str, float | None]:
         """Score the trained model where there is room for it."""

@@ -14,7 +14,6 @@ continues from its own checkpoints, and nothing depends on a snapshot of Tune's 
 from __future__ import annotations
 
 import logging
-import os
 import shutil
 import tempfile
 import threading
@@ -23,7 +22,7 @@ from typing import Any
 from ray import tune
 from ray._common.constants import HEAD_NODE_RESOURCE_NAME
 
-from vrtspike.cluster import capacity, resolve_paths
+from vrtspike.cluster import capacity, environment, quiet_ray, resolve_paths
 from vrtspike.data.dataset import open_dataset
 from vrtspike.data.shards import MANIFEST
 from vrtspike.errors import DataFormatError
@@ -33,7 +32,7 @@ from vrtspike.settings import Config
 from vrtspike.storage import Folder
 from vrtspike.training.claim import claim
 from vrtspike.training.folder import only_one, run_folder
-from vrtspike.training.trainer import Stopping, ensure_data, stop_on_signals
+from vrtspike.training.trainer import Stopping, ensure_data, nodes_may_go, stop_on_signals
 from vrtspike.tuning.checks import check_space
 from vrtspike.tuning.comparison import compare_best
 from vrtspike.tuning.desk import Desk, name_of
@@ -82,17 +81,19 @@ def run_sweep(config: Config) -> tuple[Folder, Summary]:
     check_space(config, manifest)
     _check_scoring(config)
     room = room_for_trials(config, capacity(config.run))
-    with only_one(folder), stop_on_signals() as stopping:
+    with only_one(folder):
         held = claim(folder, SweepClaim)
         _check_nodes(config, folder)
         check_same_sweep(config, manifest, folder)
         desk = Desk(config, folder, room.trials, manifest)
         if not desk.agenda.finished:
-            _follow(desk, room, stopping)
-        if stopping.signal is not None and not desk.agenda.finished:
-            name = stopping.signal.name
-            logger.warning("stopped by %s; the same command continues the sweep", name)
-            raise SystemExit(128 + stopping.signal)
+            with stop_on_signals() as stopping:
+                _follow(desk, room, stopping)
+            if stopping.signal is not None and not desk.agenda.finished:
+                name = stopping.signal.name
+                logger.warning("stopped by %s; the same command continues the sweep", name)
+                raise SystemExit(128 + stopping.signal)
+        _report(desk, whole=False)
         summary = _report(desk, whole=True)
         del held
     return folder, summary
@@ -132,6 +133,8 @@ def _check_nodes(config: Config, folder: Folder) -> None:
     if not sweep_of(config).cost:
         # Trials are scored on whole frames of the dataset.
         wanted["data.source"] = (Folder.at(config.data.source), "")
+    if config.loss.weights_dir is not None:
+        wanted["loss.weights_dir"] = (Folder.at(config.loss.weights_dir), "")
     try:
         check_nodes_see(wanted)
     finally:
@@ -149,7 +152,7 @@ def _follow(desk: Desk, room: Room, stopping: Stopping) -> None:
         )
         while True:
             over = not fit.is_alive()
-            if stopping.signal is not None:
+            if stopping.signal is not None or desk.stopping:
                 desk.stop()
             lines = list(desk.news())
             for line in lines:
@@ -161,6 +164,8 @@ def _follow(desk: Desk, room: Room, stopping: Stopping) -> None:
             if over:
                 break
             fit.join(POLL_SECONDS)
+    if desk.trouble is not None:
+        raise desk.trouble
     if fit.error is not None:
         raise fit.error
 
@@ -177,28 +182,25 @@ class _Fit(threading.Thread):
     def run(self) -> None:
         """Run trials until the desk has no more."""
         storage = tempfile.mkdtemp(prefix="vrtspike-ray-")
-        ours = {name: value for name, value in ENVIRONMENT.items() if name not in os.environ}
-        os.environ.update(ours)
         try:
-            _tuner(self._desk, self._room, storage).fit()
+            with environment(ENVIRONMENT):
+                _tuner(self._desk, self._room, storage).fit()
         except BaseException as error:
             self.error = error
         finally:
-            for name in ours:
-                os.environ.pop(name, None)
             shutil.rmtree(storage, ignore_errors=True)
 
 
 def _tuner(desk: Desk, room: Room, storage: str) -> Any:
     """Build Ray Tune's tuner."""
-    for name in ("ray.train", "ray.tune", "ray.air"):
-        logging.getLogger(name).setLevel(logging.ERROR)
+    quiet_ray()
     trial = tune.with_parameters(
         TrialRun,
         base=desk.config,
         folder=desk.folder.where,
         resources=room.share,
         scored=not sweep_of(desk.config).cost,
+        preemptible=nodes_may_go(desk.config),
     )
     return tune.Tuner(
         # The trial's own process only waits, on the head node, which is not taken away; its workers

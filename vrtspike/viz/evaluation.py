@@ -31,15 +31,19 @@ def run_evaluation(
     runs: Mapping[str, Path],
     out: Path,
     *,
+    device: torch.device | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> Results:
-    """Evaluate runs on the split that the configuration names, and write results and report."""
+    """Evaluate runs on the split that the configuration names, and write results and report.
+
+    Without a `device` that is a GPU where there is one.
+    """
     if out.exists() and not out.is_dir():
         raise ConfigError("the results need a folder", where=out, got="a file")
     split = config.evaluation.split
     dataset = open_dataset(config.data.source, config.data.layout)
     dataset.sequences(split)
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    device = device or torch.device("cuda" if torch.cuda.is_available() else "cpu")
     models = {name: Restorer.load(run, device) for name, run in runs.items()}
     results = evaluate(
         dataset,

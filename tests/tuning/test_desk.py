@@ -1,0 +1,94 @@
+"""What the desk of a sweep makes of what Ray Tune tells it; no cluster is needed."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from ray.tune.search import Searcher
+
+from tests.tuning.sweeps import config_of
+from vrtspike.errors import ResourceError, StorageError
+from vrtspike.storage import Folder
+from vrtspike.tuning import desk as module
+from vrtspike.tuning.desk import Desk
+from vrtspike.tuning.rows import read_rows
+
+HEADS = {"model.spike.heads": {"grid": [1, 2]}}
+
+
+@pytest.fixture
+def desk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Desk:
+    """Return the desk of a new sweep of one trial at a time."""
+    monkeypatch.setattr(module, "claimed", lambda folder: None)
+    return open_desk(tmp_path)
+
+
+def open_desk(folder: Path, room: int = 1) -> Desk:
+    manifest: Any = None
+    return Desk(config_of(HEADS, repeats=1), Folder.at(folder), room, manifest)
+
+
+def name(suggestion: object) -> str:
+    assert isinstance(suggestion, dict)
+    return str(json.loads(suggestion["trial"])["name"])
+
+
+def done(**figures: Any) -> dict[str, Any]:
+    return {"state": "done", "step": 10, "val_psnr": 25.0, "psnr": 26.0, **figures}
+
+
+def test_trials_are_handed_out_as_there_is_room_and_their_rows_kept(desk: Desk) -> None:
+    assert name(desk.suggest("a")) == "baseline-seed0"
+    assert desk.suggest("b") is None
+    desk.on_trial_result("a", {"step": 4})
+    assert (desk.shown.done, desk.shown.total) == (4, 3 * 10)
+    desk.on_trial_complete("a", done())
+    for trial_id in ("b", "c"):
+        assert name(desk.suggest(trial_id)).startswith("trial-00")
+        desk.on_trial_complete(trial_id, done(memory_gb=1.5))
+    assert desk.suggest("d") == Searcher.FINISHED
+    rows = read_rows(desk.folder)
+    assert list(rows) == ["baseline-seed0", "trial-000", "trial-001"]
+    assert rows["trial-001"].memory_gb == 1.5 and rows["trial-001"].steps == 10
+    assert [line.split()[0] for line in desk.news()] == ["[1/3]", "[2/3]", "[3/3]"]
+    assert open_desk(desk.folder.path).suggest("again") == Searcher.FINISHED
+
+
+def test_a_trial_that_was_asked_to_stop_is_handed_out_again(desk: Desk) -> None:
+    assert name(desk.suggest("a")) == "baseline-seed0"
+    desk.on_trial_complete("a", {"step": 3})
+    assert read_rows(desk.folder) == {} and desk.trouble is None
+    assert name(desk.suggest("b")) == "baseline-seed0"
+
+
+def test_trouble_of_the_cluster_ends_the_sweep_and_not_the_trial(desk: Desk) -> None:
+    desk.suggest("a")
+    desk.on_trial_complete("a", {"step": 3, "trouble": "there have been no workers for 9 s"})
+    assert isinstance(desk.trouble, ResourceError) and "no workers for 9 s" in str(desk.trouble)
+    assert desk.stopping and desk.suggest("b") == Searcher.FINISHED
+    assert read_rows(desk.folder) == {}
+
+
+def test_a_row_that_cannot_be_written_ends_the_sweep(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise StorageError("no space left")
+
+    desk.suggest("a")
+    with monkeypatch.context() as away:
+        away.setattr(module, "write_row", full)
+        desk.on_trial_complete("a", done())
+    assert "no space left" in str(desk.trouble)
+    assert desk.suggest("b") == Searcher.FINISHED
+    assert name(open_desk(desk.folder.path).suggest("c")) == "baseline-seed0"
+
+
+def test_a_trial_whose_process_is_lost_for_good_is_a_row_with_its_error(desk: Desk) -> None:
+    desk.suggest("a")
+    desk.on_trial_complete("a", None, error=True)
+    (row,) = read_rows(desk.folder).values()
+    assert row.state == "failed" and row.error is not None and "lost" in row.error
