@@ -10,6 +10,7 @@ import contextlib
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -96,6 +97,7 @@ def nodes(numbers: Sequence[int] = (2, 3), *, dashboard: bool = False) -> Iterat
             "num_cpus": 0,
             "object_store_memory": 200 * 2**20,
             "include_dashboard": dashboard,
+            **({"dashboard_port": free_port()} if dashboard else {}),
         },
         shutdown_at_exit=True,
     )
@@ -111,6 +113,13 @@ def nodes(numbers: Sequence[int] = (2, 3), *, dashboard: bool = False) -> Iterat
                 os.environ.pop(name, None)
             else:
                 os.environ[name] = value
+
+
+def free_port() -> int:
+    """Return a port that nobody uses now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
 
 
 RAYS_OWN = ("_AutoscalingCoordinatorActor", "_StatsActor", "TrainStateActor")

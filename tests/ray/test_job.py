@@ -7,7 +7,6 @@ import json
 import os
 import secrets
 import shutil
-import socket
 import subprocess
 import sys
 import tempfile
@@ -20,18 +19,11 @@ from typing import Any
 import psutil
 import pytest
 
-from tests.ray.faults import RAYS_OWN, last_step, records
+from tests.ray.faults import RAYS_OWN, free_port, last_step, records
 from vrtspike.storage import Folder
 from vrtspike.training.checkpoint import checkpoint_steps
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(400)]
-
-
-def free_port() -> int:
-    """Return a port that nobody uses now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 @pytest.fixture(scope="module")

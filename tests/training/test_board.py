@@ -129,3 +129,17 @@ def test_a_run_waits_for_workers_only_so_long(board: Board, clock: Clock) -> Non
     clock.now += 60
     given_up = board.take().given_up
     assert isinstance(given_up, NoRoomError) and "no workers for 510 s" in str(given_up)
+
+
+def test_a_stop_that_nobody_can_hear_ends_the_run(board: Board, clock: Clock) -> None:
+    """Workers that have saved get time to be gone, and those that answer are waited for."""
+    beats(board, 1, 1, 1)
+    clock.now += 100
+    board.ask_to_stop()
+    clock.now += 29
+    assert not board.take().deserted
+    beats(board, 2, 2, 2)
+    clock.now += 29
+    assert not board.take().deserted
+    clock.now += 2
+    assert board.take().deserted

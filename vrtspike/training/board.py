@@ -30,6 +30,9 @@ REFUSED_SECONDS = 5.0
 """How long the other ranks have to end by themselves after one has refused."""
 WAITING_SECONDS = 60.0
 """How often the user hears that there are no workers."""
+DESERTED_SECONDS = 30.0
+"""How long after the request for a stop, or the last word of a worker, there is nobody to wait for;
+workers that have saved take some seconds to be gone."""
 SILENT_SECONDS = 10.0
 """A rank that has not beaten for so long has stopped as a whole."""
 
@@ -91,6 +94,7 @@ class Board:
         self._start_timeout_s, self._begun, self._warned = start_timeout_s, clock(), 0.0
         self._news = News()
         self._stop = False
+        self._stopped: float | None = None
         self._attempt = ""
         self._world = 0
         self._ranks: dict[int, _Rank] = {}
@@ -104,9 +108,9 @@ class Board:
         """Return the news, once each; the driver's call, which it makes all the time."""
         self._look_for_workers()
         news, self._news = self._news, News()
-        now = self._clock()
-        heard = any(now - rank.heard <= SILENT_SECONDS for rank in self._ranks.values())
-        news.deserted = self._stop and not heard
+        if self._stopped is not None:
+            last = max([self._stopped, *(rank.heard for rank in self._ranks.values())])
+            news.deserted = self._clock() - last > DESERTED_SECONDS
         return news
 
     def _look_for_workers(self) -> None:
@@ -127,6 +131,7 @@ class Board:
     def ask_to_stop(self) -> None:
         """Have the workers save and end after the step that they are in."""
         self._stop = True
+        self._stopped = self._clock() if self._stopped is None else self._stopped
 
     def begin(self, attempt: str, world: int) -> bool:
         """Note that a group of workers starts; tell whether it is of any use (rank 0's call)."""
