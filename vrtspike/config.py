@@ -51,8 +51,7 @@ def change(config: Config, settings: Mapping[str, Any]) -> Config:
     tree, sources = config.model_dump(), Sources()
     for dotted, value in settings.items():
         path = tuple(dotted.split("."))
-        if dotted not in known_keys() and not _inside_free_mapping(path):
-            raise _unknown_key(path, f"{dotted}={value}")
+        check_known(dotted, f"{dotted}={value}")
         _merge(tree, _nested(path, value), (), f"{dotted}={value}", sources)
     try:
         return Config.model_validate(tree)
@@ -74,6 +73,13 @@ def known_keys(section: type[BaseModel] = Config, prefix: str = "") -> list[str]
         if inner is not None:
             keys.extend(known_keys(inner, f"{prefix}{name}."))
     return keys
+
+
+def check_known(dotted: str, where: str) -> None:
+    """Raise ConfigError, naming the nearest one, for a setting that there is not."""
+    path = tuple(dotted.split("."))
+    if dotted not in known_keys() and not _inside_free_mapping(path):
+        raise _unknown_key(path, where)
 
 
 def leaves(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -172,8 +178,7 @@ def _apply_override(tree: Tree, override: str, sources: Sources) -> None:
         value = yaml.safe_load(text)
     except yaml.YAMLError:
         value = text
-    if dotted.strip() not in known_keys() and not _inside_free_mapping(path):
-        raise _unknown_key(path, f"override {override}")
+    check_known(dotted.strip(), f"override {override}")
     _merge(tree, _nested(path, value), (), f"override {override}", sources)
 
 

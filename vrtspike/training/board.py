@@ -93,8 +93,8 @@ class Board:
         self._max_failures, self._hang_timeout_s, self._clock = max_failures, hang_timeout_s, clock
         self._start_timeout_s, self._begun, self._warned = start_timeout_s, clock(), 0.0
         self._news = News()
-        self._stop = False
         self._stopped: float | None = None
+        """When a stop was asked for."""
         self._attempt = ""
         self._world = 0
         self._ranks: dict[int, _Rank] = {}
@@ -130,7 +130,6 @@ class Board:
 
     def ask_to_stop(self) -> None:
         """Have the workers save and end after the step that they are in."""
-        self._stop = True
         self._stopped = self._clock() if self._stopped is None else self._stopped
 
     def begin(self, attempt: str, world: int) -> bool:
@@ -189,7 +188,7 @@ class Board:
                     if still > self._hang_timeout_s
                     else self._waited_for(now)
                 )
-        return Reply(self._stop, self._end)
+        return Reply(self._stopped is not None, self._end)
 
     def _waited_for(self, now: float) -> str:
         """Name the rank that the others wait for: one that is silent, or the one least far."""

@@ -26,7 +26,7 @@ DATA_CPUS = 1.0
 DATA_CPUS_PER_WORKER = 8.0
 """CPUs that one worker's data tasks use at most."""
 
-FREE_KEYS = (
+PLACE_KEYS = (
     "run.name",
     "run.root",
     "run.max_failures",
@@ -34,36 +34,46 @@ FREE_KEYS = (
     "run.cluster_gpus",
     "scenes",
     "camera",
-    "evaluation",
     "video",
     "data.source",
     "data.shards",
-    "data.val_split",
     "data.shard_samples",
     "data.allow_refused",
     "loss.weights_dir",
+    "train.checkpoint_every",
+    "train.keep_checkpoints",
+    "train.hang_timeout_s",
+    "train.start_timeout_s",
+    "train.storage_timeout_s",
+)
+"""Settings that say where things are, and how faults are borne: no result and no cost."""
+
+COST_KEYS = (
     "model.checkpoint_attention",
     "model.checkpoint_mlp",
     "model.spike.chunk_size",
     "model.spike.chunk_shape",
     "model.spike.max_batch_tokens",
+    "train.compile",
+    "train.reshard",
+    "train.shard_over",
+)
+"""Settings that change what a step costs, and not what it computes."""
+
+FREE_KEYS = (
+    *PLACE_KEYS,
+    *COST_KEYS,
+    "evaluation",
+    "data.val_split",
     "train.workers",
     "train.min_workers",
     "train.gpu",
     "train.cpus_per_worker",
     "train.threads_per_worker",
-    "train.compile",
-    "train.reshard",
-    "train.shard_over",
     "train.steps",
     "train.validate_every",
-    "train.checkpoint_every",
-    "train.keep_checkpoints",
     "train.log_every",
     "train.max_bad_steps",
-    "train.hang_timeout_s",
-    "train.start_timeout_s",
-    "train.storage_timeout_s",
     "train.init_weights",
 )
 """Settings that may change when a run continues; the rest decide what it computes."""

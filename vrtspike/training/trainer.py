@@ -15,9 +15,7 @@ from __future__ import annotations
 
 import logging
 import os
-import shutil
 import signal
-import tempfile
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
@@ -25,7 +23,7 @@ from dataclasses import dataclass
 from types import FrameType
 from typing import Any
 
-from vrtspike.cluster import capacity, environment, quiet_ray, resolve_paths
+from vrtspike.cluster import capacity, resolve_paths
 from vrtspike.config import dump_config
 from vrtspike.data.info import INFO_FILE
 from vrtspike.data.shards import MANIFEST, Manifest, read_manifest
@@ -38,6 +36,7 @@ from vrtspike.training.board import Board, News, Record
 from vrtspike.training.checkpoint import newest
 from vrtspike.training.claim import claim
 from vrtspike.training.export import exported_step
+from vrtspike.training.fit import Fit
 from vrtspike.training.folder import (
     WorkerPlan,
     checkpoints_of,
@@ -163,7 +162,9 @@ def _train(
     """Run the workers and follow them on the progress line; raise what ended them too early."""
     import ray
 
-    fit = _Fit(plan, board)
+    on_cluster = str(int(plan.preemptible))
+    wanted = ENVIRONMENT | {WATCHER: on_cluster, STATE_TRACKING: on_cluster}
+    fit = Fit("ray-train", wanted, lambda storage: _trainer(plan, board, storage))
     title, steps = f"train {plan.config.run.name}", plan.config.train.steps
     told, ended = False, News()
     try:
@@ -193,35 +194,12 @@ def _train(
         raise fit.error
 
 
-class _Fit(threading.Thread):
-    """Run Ray Train in a thread, where it cannot take the signals that ask for a stop."""
-
-    def __init__(self, plan: WorkerPlan, board: Any) -> None:
-        super().__init__(name="ray-train", daemon=True)
-        self._plan, self._board = plan, board
-        self.error: BaseException | None = None
-        self.start()
-
-    def run(self) -> None:
-        """Run the workers until they end, or cannot be started."""
-        storage = tempfile.mkdtemp(prefix="vrtspike-ray-")
-        try:
-            on_cluster = str(int(self._plan.preemptible))
-            with environment(ENVIRONMENT | {WATCHER: on_cluster, STATE_TRACKING: on_cluster}):
-                _trainer(self._plan, self._board, storage).fit()
-        except BaseException as error:
-            self.error = error
-        finally:
-            shutil.rmtree(storage, ignore_errors=True)
-
-
 def _trainer(plan: WorkerPlan, board: Any, storage: str) -> Any:
     """Build Ray Train's trainer."""
     from ray.train import RunConfig, ScalingConfig
     from ray.train.torch import TorchConfig, TorchTrainer
     from ray.train.v2.api.config import FailureConfig
 
-    quiet_ray()
     train = plan.config.train
     workers: Any = train.workers
     if train.min_workers is not None and train.min_workers < train.workers:

@@ -11,15 +11,14 @@ import functools
 from collections.abc import Mapping
 from typing import Any
 
-from vrtspike.config import change, known_keys, within
+from vrtspike.config import change, check_known, known_keys, within
 from vrtspike.data.shards import Manifest
 from vrtspike.errors import ConfigError, VrtSpikeError
 from vrtspike.settings import Config, LossSettings, ModelSettings
 from vrtspike.sweep_settings import Distribution, SweepSettings
-from vrtspike.training.preflight import FREE_KEYS, check_data, check_loss, check_model
+from vrtspike.training.preflight import COST_KEYS, FREE_KEYS, check_data, check_loss, check_model
 from vrtspike.tuning.space import (
     BASELINE,
-    COST_KEYS,
     SPIKE_KEYS,
     corners,
     discrete,
@@ -130,11 +129,7 @@ def _alone(config: Config, settings: Mapping[str, Any]) -> bool:
 
 def _check_key(key: str) -> None:
     """Refuse a key that does not exist, or whose change would make trials unequal."""
-    try:
-        change(Config(), {key: None})
-    except ConfigError as error:
-        if error.what.startswith("unknown setting "):
-            raise ConfigError(error.what, where=f"sweep.space.{key}", fix=error.fix) from None
+    check_known(key, f"sweep.space.{key}")
     reason = UNFAIR.get(key)
     if reason is None and (not within(key, SWEPT) or within(key, FREE_KEYS)):
         reason = None if key in COST_KEYS else "it is the same for all trials of a sweep"

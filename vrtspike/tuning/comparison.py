@@ -16,8 +16,9 @@ import ray
 from vrtspike.inference.results import Panel
 from vrtspike.settings import Config
 from vrtspike.storage import Folder
-from vrtspike.tuning.rows import TRIALS
+from vrtspike.tuning.rows import folder_of
 from vrtspike.tuning.summary import Summary
+from vrtspike.tuning.trial import room_to_score, scoring_device
 
 BEST = "best"
 
@@ -31,8 +32,8 @@ def compare_best(summary: Summary, folder: Folder) -> tuple[list[Panel], dict[st
     if best is None or summary.cost or not best.baselines:
         return [], {}
     chosen = {"baseline": best.baselines[0], "fused": best.rows[0]}
-    runs = {name: folder.below(TRIALS).below(row.trial.name) for name, row in chosen.items()}
-    task = _evaluate.options(num_cpus=1, num_gpus=1 if summary.config.train.gpu else 0)
+    runs = {name: folder_of(folder, row.trial.name) for name, row in chosen.items()}
+    task = _evaluate.options(**room_to_score(summary.config.train))
     found: tuple[list[Panel], dict[str, str]] = ray.get(
         task.remote(summary.config, runs, folder.below(BEST))
     )
@@ -44,15 +45,10 @@ def _evaluate(
     config: Config, runs: Mapping[str, Folder], out: Folder
 ) -> tuple[list[Panel], dict[str, str]]:
     """Evaluate runs into a folder."""
-    import torch
-
     from vrtspike.inference.run_folder import fetched
     from vrtspike.viz.evaluation import environment, run_evaluation
 
-    train = config.train
-    device = torch.device("cuda" if train.gpu else "cpu")
-    if not train.gpu:
-        torch.set_num_threads(train.workers * train.threads_per_worker)
+    device = scoring_device(config.train)
     with ExitStack() as stack:
         here = {name: stack.enter_context(fetched(run)) for name, run in runs.items()}
         written = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="vrtspike-")))

@@ -20,14 +20,14 @@ from vrtspike.errors import ResourceError, VrtSpikeError
 from vrtspike.settings import Config
 from vrtspike.storage import Folder
 from vrtspike.training.claim import claimed
-from vrtspike.training.journal import read_journal
 from vrtspike.tuning.agenda import Agenda
 from vrtspike.tuning.checks import Possible
 from vrtspike.tuning.rows import (
-    TRIALS,
     Row,
     State,
     Trial,
+    folder_of,
+    read_curve,
     read_rows,
     read_trials,
     write_row,
@@ -69,16 +69,12 @@ class Desk(Searcher):
         self.scheduler = scheduler_of(config)
         for row in rows.values():
             if row.trial.arm == "search" and not sweep.cost:
-                records = read_journal(folder.below(TRIALS).below(row.trial.name))
-                validations = [
-                    record
-                    for record in records
-                    if record["kind"] == "val" and record["step"] <= row.steps
-                ]
-                self.scheduler.learn(row.trial.name, validations, whole=row.state == "done")
+                records = [r for r in read_curve(folder, row) if r["kind"] == "val"]
+                self.scheduler.learn(row.trial.name, records, whole=row.state == "done")
         self._live: dict[str, Trial] = {}
         self._steps: dict[str, int] = {}
-        self._stopping = False
+        self.stopping = False
+        """Whether nothing more is started, and what runs is asked to stop."""
         self.trouble: Exception | None = None
         """What ended the sweep before its end."""
         self._news: queue.SimpleQueue[str] = queue.SimpleQueue()
@@ -86,17 +82,12 @@ class Desk(Searcher):
 
     def stop(self) -> None:
         """Start nothing more, and have what runs save and end."""
-        self._stopping = True
+        self.stopping = True
         for trial in list(self._live.values()):
             self._ask_to_stop(trial)
 
-    @property
-    def stopping(self) -> bool:
-        """Tell whether trials are asked to stop."""
-        return self._stopping
-
     def _ask_to_stop(self, trial: Trial) -> None:
-        board = claimed(self.folder.below(TRIALS).below(trial.name))
+        board = claimed(folder_of(self.folder, trial.name))
         if board is not None:
             board.ask_to_stop.remote()
 
@@ -111,7 +102,7 @@ class Desk(Searcher):
 
     def suggest(self, trial_id: str) -> dict[str, Any] | str | None:  # type: ignore[override]
         """Return a trial to start; None: not now."""
-        if self._stopping or self.agenda.finished:
+        if self.stopping or self.agenda.finished:
             return Searcher.FINISHED
         if len(self._live) >= self._room:
             return None
@@ -155,7 +146,7 @@ class Desk(Searcher):
                     raise ResourceError(f"{trial.name} cannot go on now: {facts['trouble']}")
         except VrtSpikeError as problem:
             # Tune would take it for the trial's, and run that again.
-            self.trouble, self._stopping = self.trouble or problem, True
+            self.trouble, self.stopping = self.trouble or problem, True
         self._show()
 
     def _end(self, trial: Trial, state: State, facts: Mapping[str, Any]) -> None:

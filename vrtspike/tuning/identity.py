@@ -11,29 +11,12 @@ from vrtspike.data.shards import Manifest
 from vrtspike.errors import DataFormatError
 from vrtspike.settings import Config
 from vrtspike.storage import Folder
-from vrtspike.training.preflight import check_continued
+from vrtspike.training.preflight import PLACE_KEYS, check_continued
 
 SWEEP = "sweep.json"
 
 FREE_KEYS = (
-    "run.name",
-    "run.root",
-    "run.max_failures",
-    "run.cluster_cpus",
-    "run.cluster_gpus",
-    "scenes",
-    "camera",
-    "video",
-    "data.source",
-    "data.shards",
-    "data.shard_samples",
-    "data.allow_refused",
-    "loss.weights_dir",
-    "train.checkpoint_every",
-    "train.keep_checkpoints",
-    "train.hang_timeout_s",
-    "train.start_timeout_s",
-    "train.storage_timeout_s",
+    *PLACE_KEYS,
     "sweep.trials",
     "sweep.repeats",
     "sweep.finalists",

@@ -15,6 +15,7 @@ from vrtspike.tuning.space import said, sweep_of
 from vrtspike.tuning.summary import Summary, front
 from vrtspike.tuning.tables import first_of, mean_figure, ranked, ratio, setting_text
 from vrtspike.viz.charts import Line, Mark, dot_chart, line_chart, scatter_chart
+from vrtspike.viz.page import legend
 from vrtspike.viz.report import thinned
 
 METRICS = {
@@ -234,9 +235,4 @@ def _named(row: Row) -> str:
 
 def _legend(entries: Mapping[str, str], shown: Collection[str]) -> str:
     """Say what the styles that are shown stand for."""
-    inside = "".join(
-        f'<span><i class="key style-{style}"></i>{escape(text)}</span>'
-        for style, text in entries.items()
-        if style in shown
-    )
-    return f'<p class="legend">{inside}</p>'
+    return legend([(style, text) for style, text in entries.items() if style in shown])

@@ -17,6 +17,8 @@ from vrtspike.config import change
 from vrtspike.errors import DataFormatError, one_line
 from vrtspike.settings import Config
 from vrtspike.storage import Folder
+from vrtspike.training.board import Record
+from vrtspike.training.journal import read_journal
 
 Arm = Literal["baseline", "search", "finalist"]
 State = Literal["done", "stopped", "failed"]
@@ -79,6 +81,18 @@ class Row:
         return None if found is None else float(found)
 
 
+def folder_of(folder: Folder, name: str) -> Folder:
+    """Return the run folder of one of a sweep's trials."""
+    return folder.below(TRIALS).below(name)
+
+
+def read_curve(folder: Folder, row: Row) -> list[Record]:
+    """Return what a trial's run recorded; one that is cut short goes on until it hears of it."""
+    whole = row.state != "stopped"
+    records = read_journal(folder_of(folder, row.trial.name))
+    return [record for record in records if whole or record["step"] <= row.steps]
+
+
 def write_trial(folder: Folder, trial: Trial) -> None:
     """Note a trial before it starts."""
     _write(folder, trial.name, TRIAL, asdict(trial))
@@ -111,7 +125,7 @@ def read_rows(folder: Folder) -> dict[str, Row]:
 
 def _write(folder: Folder, name: str, file: str, facts: Mapping[str, Any]) -> None:
     text = json.dumps(facts, indent=2, allow_nan=False) + "\n"
-    folder.below(TRIALS).below(name).write(file, text.encode())
+    folder_of(folder, name).write(file, text.encode())
 
 
 def _trial(facts: dict[str, Any]) -> Trial:

@@ -1,8 +1,8 @@
 """When a trial is cut short: by Ray Tune's schedulers, and only trials of the search.
 
 Baselines and finalists run to their end, so that every gain is one of whole trainings. A continued
-sweep tells the scheduler what finished trials had reached, so that it decides as if it had not been
-stopped.
+sweep tells the scheduler what finished trials had reached; a trial that goes on is not cut where it
+went on before.
 """
 
 from __future__ import annotations
@@ -83,7 +83,7 @@ class SearchOnly(FIFOScheduler):
         if result[TIME] >= self._steps or result.get("replayed"):
             self._spared.add(name)
             return str(TrialScheduler.CONTINUE)
-        self.stopped.add(trial.trial_id)
+        self.stopped.add(name)
         return str(TrialScheduler.STOP)
 
     def on_trial_complete(

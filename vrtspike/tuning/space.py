@@ -29,18 +29,6 @@ from vrtspike.sweep_settings import (
 Settings = dict[str, Any]
 """Settings of one trial by their dotted keys."""
 
-COST_KEYS = (
-    "model.checkpoint_attention",
-    "model.checkpoint_mlp",
-    "model.spike.chunk_size",
-    "model.spike.chunk_shape",
-    "model.spike.max_batch_tokens",
-    "train.compile",
-    "train.reshard",
-    "train.shard_over",
-)
-"""Settings that change what a step costs, and not what it computes."""
-
 SPIKE_KEYS = (
     "model.fusion",
     "model.spike",

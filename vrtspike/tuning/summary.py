@@ -1,9 +1,10 @@
 """What the rows of a sweep say: gains over the baseline with their spread, the best, what is left.
 
-A gain is the PSNR of a trial (or the mean over its seeds) minus the mean over the seeds of the
-baseline that was trained alike; its spread is the standard error of that difference, where a single
-run is taken to vary as much as the repeated ones. Trials are ranked by the validation split, gains
-are those of `evaluation.split`, so that the best is not chosen by the number that is reported.
+A gain is the PSNR of a trial (or the mean over its seeds) minus the mean over the seeds of a
+baseline: the sweep's own, or, of a finalist's result, the one that was trained alike. Its spread is
+the standard error of that difference, where a single run is taken to vary as much as the repeated
+ones. Trials are ranked by the validation split, gains are those of `evaluation.split`; where that
+is another one, the best is not chosen by the number that is reported.
 
 Settings that change cost and not results are ranked by cost; their losses must be equal, step by
 step, to those of the sweep's first trial.
@@ -20,9 +21,8 @@ from functools import cached_property
 from vrtspike.settings import Config
 from vrtspike.storage import Folder
 from vrtspike.training.board import Record
-from vrtspike.training.journal import read_journal
 from vrtspike.tuning.agenda import baseline_of
-from vrtspike.tuning.rows import TRIALS, Row, read_rows
+from vrtspike.tuning.rows import Row, read_curve, read_rows
 from vrtspike.tuning.space import BASELINE, Settings, sweep_of
 
 EQUAL_LOSS = {"float32": 1e-3, "bfloat16": 3e-2}
@@ -114,7 +114,7 @@ class Summary:
             found += [
                 f"{name}: its losses are not those of the first trial (by {difference:.2g})"
                 for name, difference in self.loss_differences.items()
-                if difference > EQUAL_LOSS[self.config.train.precision]
+                if not self._is_equal(difference)
             ]
         return found
 
@@ -198,8 +198,10 @@ class Summary:
 
     def equal(self, row: Row) -> bool:
         """Tell whether a trial's losses are those of the first trial."""
-        most = EQUAL_LOSS[self.config.train.precision]
-        return self.loss_differences.get(row.trial.name, math.inf) <= most
+        return self._is_equal(self.loss_differences.get(row.trial.name, math.inf))
+
+    def _is_equal(self, difference: float) -> bool:
+        return difference <= EQUAL_LOSS[self.config.train.precision]
 
     def _baselines_of(self, settings: Mapping[str, object]) -> list[Row]:
         """Return the baselines trained like a trial; the sweep's own where there are none."""
@@ -220,12 +222,7 @@ def read_summary(config: Config, folder: Folder, expected: int) -> Summary:
             row.trial.seed,
         ),
     )
-    curves = {}
-    for row in rows:
-        records = read_journal(folder.below(TRIALS).below(row.trial.name))
-        # One that is cut short goes on until it hears of it.
-        whole = row.state != "stopped"
-        curves[row.trial.name] = [r for r in records if whole or r["step"] <= row.steps]
+    curves = {row.trial.name: read_curve(folder, row) for row in rows}
     return Summary(config, tuple(rows), curves, expected)
 
 

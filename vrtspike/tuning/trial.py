@@ -22,11 +22,12 @@ from collections.abc import Mapping
 from typing import Any
 
 import ray
+import torch
 from ray import tune
 
 from vrtspike.errors import NoRoomError, StorageError, named_line
 from vrtspike.outcome import configure_logging, find_refusal
-from vrtspike.settings import Config
+from vrtspike.settings import Config, TrainSettings
 from vrtspike.storage import Folder
 from vrtspike.training.board import Record
 from vrtspike.training.folder import run_folder
@@ -128,10 +129,7 @@ class TrialRun(tune.Trainable):
 
     def _scores(self, run: Folder) -> dict[str, float | None]:
         """Score the trained model where there is room for it."""
-        gpu = self._config.train.gpu
-        task = score_run.options(
-            num_cpus=1, num_gpus=1 if gpu else 0, scheduling_strategy="SPREAD", max_retries=3
-        )
+        task = score_run.options(**room_to_score(self._config.train))
         found: dict[str, float | None] = ray.get(task.remote(self._config, run))
         return found
 
@@ -176,16 +174,11 @@ class Figures:
 @ray.remote
 def score_run(config: Config, run: Folder) -> dict[str, float | None]:
     """Score a run's exported weights on `evaluation.split`."""
-    import torch
-
     from vrtspike.data.dataset import open_dataset
     from vrtspike.inference.evaluate import evaluate
     from vrtspike.inference.run_folder import Restorer, fetched
 
-    train = config.train
-    device = torch.device("cuda" if train.gpu else "cpu")
-    if not train.gpu:
-        torch.set_num_threads(train.workers * train.threads_per_worker)
+    device = scoring_device(config.train)
     with fetched(run) as here:
         results = evaluate(
             open_dataset(config.data.source, config.data.layout),
@@ -197,3 +190,16 @@ def score_run(config: Config, run: Folder) -> dict[str, float | None]:
             with_controls=False,
         )
     return results.over_frames("model").as_dict()
+
+
+def room_to_score(train: TrainSettings) -> dict[str, Any]:
+    """Return what Ray is asked for to score trained models, outside the trial's own resources."""
+    gpus = 1 if train.gpu else 0
+    return {"num_cpus": 1, "num_gpus": gpus, "scheduling_strategy": "SPREAD", "max_retries": 3}
+
+
+def scoring_device(train: TrainSettings) -> torch.device:
+    """Return what trained models are scored on: what trained them, all its CPU threads in one."""
+    if not train.gpu:
+        torch.set_num_threads(train.workers * train.threads_per_worker)
+    return torch.device("cuda" if train.gpu else "cpu")

@@ -14,15 +14,12 @@ continues from its own checkpoints, and nothing depends on a snapshot of Tune's 
 from __future__ import annotations
 
 import logging
-import shutil
-import tempfile
-import threading
 from typing import Any
 
 from ray import tune
 from ray._common.constants import HEAD_NODE_RESOURCE_NAME
 
-from vrtspike.cluster import capacity, environment, quiet_ray, resolve_paths
+from vrtspike.cluster import capacity, resolve_paths
 from vrtspike.data.dataset import open_dataset
 from vrtspike.data.shards import MANIFEST
 from vrtspike.errors import DataFormatError
@@ -31,6 +28,7 @@ from vrtspike.progress import Progress
 from vrtspike.settings import Config
 from vrtspike.storage import Folder
 from vrtspike.training.claim import claim
+from vrtspike.training.fit import Fit
 from vrtspike.training.folder import only_one, run_folder
 from vrtspike.training.trainer import Stopping, ensure_data, nodes_may_go, stop_on_signals
 from vrtspike.tuning.checks import check_space
@@ -74,7 +72,6 @@ def run_sweep(config: Config) -> tuple[Folder, Summary]:
 
     Raises SystemExit when SIGTERM or Ctrl-C stopped it; the same command goes on from there.
     """
-    check_space(config)
     config = resolve_paths(config)
     folder = run_folder(config.run)
     manifest = ensure_data(config)
@@ -93,25 +90,24 @@ def run_sweep(config: Config) -> tuple[Folder, Summary]:
                 name = stopping.signal.name
                 logger.warning("stopped by %s; the same command continues the sweep", name)
                 raise SystemExit(128 + stopping.signal)
-        _report(desk, whole=False)
-        summary = _report(desk, whole=True)
+        summary = _report(desk)
+        write_report(folder, summary, *compare_best(summary, folder))
         del held
     return folder, summary
 
 
-def _report(desk: Desk, *, whole: bool) -> Summary:
-    """Write what the trials came to by now; when all is done, with the best beside the baseline."""
+def _report(desk: Desk) -> Summary:
+    """Write what the trials came to by now, without pictures."""
     summary = read_summary(desk.config, desk.folder, desk.agenda.count)
-    panels, environment = compare_best(summary, desk.folder) if whole else ([], {})
     write_results(desk.folder, summary)
-    write_report(desk.folder, summary, panels, environment)
+    write_report(desk.folder, summary, [], {})
     return summary
 
 
 def _report_so_far(desk: Desk) -> None:
     """Renew the report while trials go on; that it cannot be written now holds nothing up."""
     try:
-        _report(desk, whole=False)
+        _report(desk)
     except DataFormatError as error:
         logger.warning("the report is behind: %s", error)
 
@@ -143,7 +139,7 @@ def _check_nodes(config: Config, folder: Folder) -> None:
 
 def _follow(desk: Desk, room: Room, stopping: Stopping) -> None:
     """Run the trials and follow them on the progress line."""
-    fit = _Fit(desk, room)
+    fit = Fit("ray-tune", ENVIRONMENT, lambda storage: _tuner(desk, room, storage))
     with Progress(f"tune {desk.config.run.name}") as progress:
         workers = desk.config.train.workers
         progress.say(
@@ -170,30 +166,8 @@ def _follow(desk: Desk, room: Room, stopping: Stopping) -> None:
         raise fit.error
 
 
-class _Fit(threading.Thread):
-    """Run Ray Tune in a thread, where it cannot take the signals that ask for a stop."""
-
-    def __init__(self, desk: Desk, room: Room) -> None:
-        super().__init__(name="ray-tune", daemon=True)
-        self._desk, self._room = desk, room
-        self.error: BaseException | None = None
-        self.start()
-
-    def run(self) -> None:
-        """Run trials until the desk has no more."""
-        storage = tempfile.mkdtemp(prefix="vrtspike-ray-")
-        try:
-            with environment(ENVIRONMENT):
-                _tuner(self._desk, self._room, storage).fit()
-        except BaseException as error:
-            self.error = error
-        finally:
-            shutil.rmtree(storage, ignore_errors=True)
-
-
 def _tuner(desk: Desk, room: Room, storage: str) -> Any:
     """Build Ray Tune's tuner."""
-    quiet_ray()
     trial = tune.with_parameters(
         TrialRun,
         base=desk.config,

@@ -6,7 +6,7 @@ Styles and scripts lie beside this file. Nothing is fetched from a network.
 from __future__ import annotations
 
 import base64
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from html import escape
 from importlib.resources import files
 from typing import Any
@@ -64,6 +64,14 @@ def tiles(entries: list[tuple[str, str, str]]) -> str:
         )
         + "</section>"
     )
+
+
+def legend(entries: Iterable[tuple[str, str]]) -> str:
+    """Return what colours stand for: style and text."""
+    inside = "".join(
+        f'<span><i class="key style-{style}"></i>{escape(text)}</span>' for style, text in entries
+    )
+    return f'<p class="legend">{inside}</p>'
 
 
 def facts(entries: Mapping[str, Any]) -> str:

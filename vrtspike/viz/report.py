@@ -18,7 +18,7 @@ from vrtspike.inference.results import Results, write_text
 from vrtspike.run_files import CONFIG, METRICS
 from vrtspike.viz.charts import Line, dot_chart, line_chart
 from vrtspike.viz.methods import BASELINE, main_model, method
-from vrtspike.viz.page import facts, header, page, tiles
+from vrtspike.viz.page import facts, header, legend, page, tiles
 from vrtspike.viz.pictures import PanelPage
 from vrtspike.viz.tables import sequence_table, signed, summary_table
 
@@ -125,11 +125,7 @@ def _by_sequence(results: Results) -> str:
 
 
 def _legend(names: Sequence[str]) -> str:
-    entries = "".join(
-        f'<span><i class="key style-{method(name).style}"></i>{escape(method(name).name)}</span>'
-        for name in names
-    )
-    return f'<p class="legend">{entries}</p>'
+    return legend([(method(name).style, method(name).name) for name in names])
 
 
 def _pictures(panels: Sequence[PanelPage]) -> str:
