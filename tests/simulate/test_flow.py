@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from vrtspike.data.video_file import iter_frames
 from vrtspike.settings import SceneSettings
 from vrtspike.simulate import flow
 from vrtspike.simulate.flow import FlowInterpolation, optical_flow
 from vrtspike.simulate.photographs import load_photograph
 from vrtspike.simulate.recording import SceneTask, build_scene
-from vrtspike.simulate.video import iter_frames
 
 Image = NDArray[np.uint8]
 

@@ -16,6 +16,7 @@ from vrtspike.data.dataset import open_dataset
 from vrtspike.data.gray import luma
 from vrtspike.data.reconstruct import tfp
 from vrtspike.data.validate import validate
+from vrtspike.data.video_file import iter_frames
 from vrtspike.data.writer import begin, finish
 from vrtspike.errors import ConfigError, DataFormatError
 from vrtspike.settings import CameraSettings, VideoSettings
@@ -29,7 +30,6 @@ from vrtspike.simulate.video import (
     describe_video,
     find_shots,
     inspect_video,
-    iter_frames,
     record_video,
     video_tasks,
     write_video,

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from vrtspike.cluster import resolve_paths
+from vrtspike.errors import ConfigError
 from vrtspike.outcome import Outcome, outcome_of_command
 from vrtspike.settings import LayoutName
 
@@ -99,3 +100,11 @@ def short(path: Path | str) -> Path | str:
             return str(folder)
         path = folder.path
     return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
+
+
+def range_of(option: str, text: str) -> tuple[int, int]:
+    """Read `400:416` as a half-open range."""
+    first, colon, last = text.partition(":")
+    if not (colon and first.isdigit() and last.isdigit() and int(first) < int(last)):
+        raise ConfigError("not a range", where=option, got=text, expected="such as 400:416")
+    return int(first), int(last)

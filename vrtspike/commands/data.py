@@ -22,6 +22,7 @@ from vrtspike.commands.console import (
     check_dataset,
     command,
     load,
+    range_of,
     say,
     short,
 )
@@ -79,8 +80,8 @@ def simulate(
             )
         if video is not None and out is None:
             raise ConfigError("no folder for the simulated dataset", fix="give --out DIR")
+        from vrtspike.data.video_file import iter_frames
         from vrtspike.progress import Progress
-        from vrtspike.simulate.video import iter_frames
 
         # What does not decode costs no start of Ray.
         if video is not None:
@@ -310,7 +311,7 @@ def _described(
         "bit_order": bit_order,
         "flip": flip,
         "pad_to_byte": pad_to_byte or None,
-        "drop_columns": [_range(text) for text in drop_columns or ()] or None,
+        "drop_columns": [range_of("--drop-columns", text) for text in drop_columns or ()] or None,
         "axes": axes,
         "key": key,
     }
@@ -342,13 +343,3 @@ def _open(
 def _option(name: str) -> str:
     """Return how an option is written."""
     return f"--{name.replace('_', '-')}"
-
-
-def _range(text: str) -> tuple[int, int]:
-    """Read `400:416` as a half-open range."""
-    first, colon, last = text.partition(":")
-    if not (colon and first.isdigit() and last.isdigit() and int(first) < int(last)):
-        raise ConfigError(
-            "not a range of columns", where="--drop-columns", got=text, expected="such as 400:416"
-        )
-    return int(first), int(last)

@@ -24,36 +24,30 @@ import json
 import math
 import zlib
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-import av
 import numpy as np
-from jaxtyping import Float, UInt8
+from jaxtyping import Float
 from numpy.typing import NDArray
 
 from vrtspike.data.alignment import Timeline
-from vrtspike.data.clips import IMAGE_SUFFIXES, read_image
 from vrtspike.data.gray import gray_on_grid
 from vrtspike.data.info import DatasetInfo
 from vrtspike.data.optics import build_optics
-from vrtspike.data.spans import in_order
+from vrtspike.data.video_file import Image, declared_rate, iter_frames
 from vrtspike.data.writer import is_written
-from vrtspike.errors import ConfigError, DataFormatError, one_line
+from vrtspike.errors import ConfigError, DataFormatError
 from vrtspike.settings import CameraSettings, VideoSettings
 from vrtspike.simulate.blur import ExposedFrame, expose_frame
 from vrtspike.simulate.camera import build_camera
 from vrtspike.simulate.writer import camera_facts, describe, write_sequence
 
 if TYPE_CHECKING:
-    from av.container import InputContainer
-
     from vrtspike.simulate.flow import FlowInterpolation
 
-Image = UInt8[np.ndarray, "h w 3"]
 CUT_LEVELS = 15.0
 CUT_RATIO = 2.0
 
@@ -86,7 +80,7 @@ class VideoTask:
 
 def inspect_video(path: Path) -> VideoSource:
     """Decode a video once, so that one that does not decode fails here, and find its shots."""
-    fps = None if path.is_dir() else _declared_rate(path)
+    fps = None if path.is_dir() else declared_rate(path)
     changes: list[float] = []
     previous, size = None, (0, 0)
     for frame in iter_frames(path):
@@ -108,22 +102,6 @@ def find_shots(changes: Sequence[float]) -> tuple[tuple[int, int], ...]:
     cuts = 1 + np.flatnonzero(around[2:-2] > np.maximum(CUT_RATIO * others, CUT_LEVELS))
     edges = [0, *cuts.tolist(), len(changes) + 1]
     return tuple(pairwise(edges))
-
-
-def iter_frames(path: Path, start: int = 0) -> Iterator[Image]:
-    """Decode the frames from number `start` on, one at a time; all must be of one size."""
-    frames = _folder_frames(path, start) if path.is_dir() else _decoded_frames(path, start)
-    size: tuple[int, ...] | None = None
-    for number, frame in enumerate(frames, start):
-        if size is not None and frame.shape != size:
-            raise DataFormatError(
-                "the video changes its size",
-                where=f"{path}, frame {number}",
-                got="{}x{}".format(*frame.shape),
-                expected="{}x{}".format(*size),
-            )
-        size = frame.shape
-        yield frame
 
 
 def video_tasks(source: VideoSource, settings: VideoSettings) -> list[VideoTask]:
@@ -299,53 +277,3 @@ def _timeline(settings: VideoSettings) -> Timeline:
     """Return the exposure at the frame's start, with the sharp frame in its middle."""
     exposure = settings.exposure_steps
     return Timeline(settings.steps_per_frame, (0, exposure), exposure // 2)
-
-
-def _frame_files(folder: Path) -> list[Path]:
-    """Return the image files of a folder in the order of their names, 2 before 10."""
-    names = (
-        f.name
-        for f in folder.iterdir()
-        if f.suffix.lower() in IMAGE_SUFFIXES and not f.name.startswith(".")
-    )
-    return [folder / name for name in in_order(names)]
-
-
-def _folder_frames(folder: Path, start: int) -> Iterator[Image]:
-    """Read the images of a folder."""
-    for path in _frame_files(folder)[start:]:
-        yield read_image(path)
-
-
-def _declared_rate(path: Path) -> float | None:
-    """Return the frames a second that a video file declares."""
-    with _opened(path) as container:
-        rate = container.streams.video[0].average_rate
-        return float(rate) if rate else None
-
-
-def _decoded_frames(path: Path, start: int) -> Iterator[Image]:
-    """Decode a video file."""
-    with _opened(path) as container:
-        for number, frame in enumerate(container.decode(video=0)):
-            if number >= start:
-                yield frame.to_ndarray(format="rgb24")
-
-
-@contextmanager
-def _opened(path: Path) -> Iterator[InputContainer]:
-    """Open a file that holds a video; what FFmpeg says of a damaged one is one error."""
-    if not path.exists():
-        raise DataFormatError("no such video", where=path)
-    try:
-        with av.open(str(path)) as container:
-            if not container.streams.video:
-                raise DataFormatError("the file holds no video", where=path)
-            yield container
-    except (av.error.FFmpegError, OSError) as error:
-        raise DataFormatError(
-            "the video cannot be decoded",
-            where=path,
-            got=one_line(error, 160),
-            expected="a video file that FFmpeg reads, or a folder of images",
-        ) from error

@@ -14,11 +14,12 @@ from collections.abc import Iterator
 from fractions import Fraction
 from pathlib import Path
 
-import av
 import numpy as np
+from jaxtyping import UInt8
 from PIL import GifImagePlugin, Image
 
 from vrtspike.data.stream import SpikeStream
+from vrtspike.data.video_sink import write_video
 from vrtspike.errors import ConfigError
 from vrtspike.viz.spikes import Picture, average_image, to_picture, usable_threshold
 from vrtspike.whole_file import whole_file
@@ -48,11 +49,11 @@ def write_animation(
     frames = (
         to_picture(average_image(stream, start, start + window, threshold)) for start in starts
     )
+    if path.suffix.lower() == ".mp4":
+        rate = Fraction(fps).limit_denominator(1001)
+        return write_video(path, (_colour(frame) for frame in frames), fps=rate)
     with whole_file(path) as temporary:
-        if path.suffix.lower() == ".gif":
-            _write_gif(temporary, frames, fps)
-        else:
-            _write_mp4(temporary, frames, fps)
+        _write_gif(temporary, frames, fps)
     return len(starts)
 
 
@@ -97,23 +98,7 @@ def _write_gif(path: Path, frames: Iterator[Picture], fps: float) -> None:
         file.write(b";")
 
 
-def _write_mp4(path: Path, frames: Iterator[Picture], fps: float) -> None:
-    """Write H.264, or MPEG-4 part 2 where FFmpeg was built without an encoder for it."""
-    codec = "libx264" if "libx264" in av.codecs_available else "mpeg4"
-    try:
-        with av.open(str(path), "w", format="mp4") as container:
-            video = container.add_stream(codec, rate=Fraction(fps).limit_denominator(1001))
-            assert isinstance(video, av.VideoStream)
-            video.pix_fmt = "yuv420p"
-            if codec == "libx264":
-                video.options = {"crf": "16"}
-            else:
-                video.bit_rate = 8_000_000
-            for number, picture in enumerate(frames):
-                even = np.pad(picture, [(0, side % 2) for side in picture.shape], "edge")
-                if number == 0:
-                    video.height, video.width = even.shape
-                container.mux(video.encode(av.VideoFrame.from_ndarray(even, format="gray")))
-            container.mux(video.encode())
-    except av.error.FFmpegError as error:
-        raise OSError(error.errno, error.strerror) from error
+def _colour(picture: Picture) -> UInt8[np.ndarray, "h w 3"]:
+    """Return a picture in gray colours, its sides continued to even ones, which players prefer."""
+    even = np.pad(picture, [(0, side % 2) for side in picture.shape], "edge")
+    return np.repeat(even[..., None], 3, axis=-1)
