@@ -8,6 +8,8 @@ import sys
 from pathlib import Path
 
 METHODS = ("blurred", "tfp", "tfi", "sdm", "baseline", "fused")
+METRICS = (("psnr", 5.0, 100.0, 2), ("ssim", -1.0, 1.0, 4), ("tdiff", 0.0, 255.0, 2))
+"""Name, least and greatest value that can be right, decimals in the report."""
 
 
 def missing(run: Path, split: str = "held_out") -> list[str]:
@@ -20,7 +22,7 @@ def missing(run: Path, split: str = "held_out") -> list[str]:
     page = report.read_text(encoding="utf-8")
     lacking = []
     for method in METHODS:
-        for metric, least, most, places in (("psnr", 5.0, 100.0, 2), ("ssim", -1.0, 1.0, 4)):
+        for metric, least, most, places in METRICS:
             value = numbers.get(method, {}).get(metric)
             if not isinstance(value, float) or not math.isfinite(value):
                 lacking.append(f"{results}: {split}.{method}.{metric} is {value!r}")

@@ -1,4 +1,4 @@
-"""PSNR, SSIM and LPIPS equal the implementations that published tables were made with."""
+"""PSNR, SSIM, luma and LPIPS equal the implementations that published tables were made with."""
 
 from __future__ import annotations
 
@@ -10,11 +10,12 @@ import numpy as np
 import pytest
 import torch
 from skimage import data
+from skimage.color import rgb2ycbcr
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 from torch import Tensor
 
 from vrtspike.errors import DataFormatError, ResourceError
-from vrtspike.metrics import psnr, ssim, to_uint8
+from vrtspike.metrics import luma, psnr, ssim, tdiff, to_uint8
 from vrtspike.perceptual import LPIPS
 
 
@@ -37,6 +38,19 @@ def _channels_last(frame: Tensor) -> np.ndarray:
     return frame.permute(1, 2, 0).numpy()
 
 
+def similarity(sharp: np.ndarray, worse: np.ndarray, **channels: int) -> float:
+    found: float = structural_similarity(
+        sharp,
+        worse,
+        gaussian_weights=True,
+        sigma=1.5,
+        use_sample_covariance=False,
+        data_range=255,
+        **channels,
+    )
+    return found
+
+
 def test_psnr_equals_scikit_image(pair: tuple[Tensor, Tensor]) -> None:
     worse, sharp = pair
     expected = [
@@ -49,18 +63,44 @@ def test_psnr_equals_scikit_image(pair: tuple[Tensor, Tensor]) -> None:
 def test_ssim_equals_scikit_image(pair: tuple[Tensor, Tensor]) -> None:
     worse, sharp = pair
     expected = [
-        structural_similarity(
-            _channels_last(s),
-            _channels_last(w),
-            gaussian_weights=True,
-            sigma=1.5,
-            use_sample_covariance=False,
-            data_range=255,
-            channel_axis=-1,
-        )
+        similarity(_channels_last(s), _channels_last(w), channel_axis=-1)
         for w, s in zip(worse, sharp, strict=True)
     ]
     assert ssim(worse, sharp).tolist() == pytest.approx(expected, abs=1e-9)
+
+
+def test_luma_and_its_psnr_and_ssim_equal_scikit_image(pair: tuple[Tensor, Tensor]) -> None:
+    theirs = [[rgb2ycbcr(_channels_last(f))[..., 0] for f in frames] for frames in pair]
+    ours = [luma(frames) for frames in pair]
+    for found, expected in zip(ours, theirs, strict=True):
+        np.testing.assert_allclose(found[:, 0].numpy(), np.stack(expected), rtol=0, atol=1e-10)
+    noise = [peak_signal_noise_ratio(s, w, data_range=255) for w, s in zip(*theirs, strict=True)]
+    alike = [similarity(s, w) for w, s in zip(*theirs, strict=True)]
+    assert psnr(*ours).tolist() == pytest.approx(noise, abs=1e-9)
+    assert ssim(*ours).tolist() == pytest.approx(alike, abs=1e-9)
+
+
+def test_luma_of_black_and_white_is_that_of_video() -> None:
+    frame = torch.tensor([0, 255], dtype=torch.uint8).expand(3, 1, 2)
+    assert luma(frame).flatten().tolist() == pytest.approx([16.0, 235.0])
+
+
+def test_tdiff_is_the_mean_difference_of_the_changes(pair: tuple[Tensor, Tensor]) -> None:
+    worse, sharp = pair
+    total = 0.0
+    for c, y, x in np.ndindex(*worse.shape[1:]):
+        change = int(worse[1, c, y, x]) - int(worse[0, c, y, x])
+        total += abs(change - (int(sharp[1, c, y, x]) - int(sharp[0, c, y, x])))
+    found = tdiff(worse[0], worse[1], sharp[0], sharp[1])
+    assert found.item() == pytest.approx(total / worse[0].numel(), rel=1e-12)
+
+
+def test_what_is_wrong_alike_in_all_frames_does_not_flicker(pair: tuple[Tensor, Tensor]) -> None:
+    sharp = pair[1].clamp(min=9)
+    darker = sharp - 9
+    assert tdiff(darker[0], darker[1], sharp[0], sharp[1]).item() == 0.0
+    black, white = torch.zeros_like(sharp), torch.full_like(sharp, 255)
+    assert tdiff(black, white, white, black).tolist() == [510.0, 510.0]
 
 
 def test_lpips_equals_the_lpips_package(shared: Path, pair: tuple[Tensor, Tensor]) -> None:
@@ -80,8 +120,11 @@ def test_lpips_equals_the_lpips_package(shared: Path, pair: tuple[Tensor, Tensor
     )
     with torch.no_grad():
         expected = theirs(worse, sharp, normalize=True).flatten()
-        found = LPIPS(shared / "weights")(worse, sharp)
+        ours = LPIPS(shared / "weights")
+        found = ours(worse, sharp)
+        once = ours.distance(ours.look(worse), ours.look(sharp))
     assert found.tolist() == pytest.approx(expected.tolist(), rel=1e-5)
+    assert torch.equal(once, found)
     assert found[1] > found[0] > 0
 
 

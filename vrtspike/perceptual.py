@@ -7,6 +7,10 @@ The convolutional layers come from a folder that holds `vgg16_features.pt` and
 which downloads them once. LPIPS (Zhang et al. 2018, version 0.1, AlexNet) adds the linear layers
 that the lpips package ships: unit-normalised features, squared difference, weighted by channel,
 mean over pixels, sum over five layers.
+
+    tLP = |LPIPS(r_t-1, r_t) - LPIPS(s_t-1, s_t)|       (Chu et al. 2020)
+
+of a restored video r and the sharp one s is computed by `vrtspike.inference.scorer`.
 """
 
 from __future__ import annotations
@@ -79,22 +83,19 @@ class LPIPS(nn.Module):
         self, restored: Float[Tensor, "n 3 h w"], sharp: Float[Tensor, "n 3 h w"]
     ) -> Float[Tensor, " n"]:
         """Return each frame's distance."""
-        if min(sharp.shape[-2:]) < LPIPS_SMALLEST:
+        return self.distance(self.look(restored), self.look(sharp))
+
+    def look(self, frames: Float[Tensor, "n 3 h w"]) -> list[Tensor]:
+        """Return the unit-normalised features after each of the five ReLUs.
+
+        Frames that are compared more than once need to be looked at once only.
+        """
+        if min(frames.shape[-2:]) < LPIPS_SMALLEST:
             raise DataFormatError(
                 "frames are too small for LPIPS",
-                got=f"{sharp.shape[-2]}x{sharp.shape[-1]}",
+                got=f"{frames.shape[-2]}x{frames.shape[-1]}",
                 expected=f"at least {LPIPS_SMALLEST}x{LPIPS_SMALLEST}",
             )
-        distance = restored.new_zeros(restored.shape[0])
-        features = zip(self._features(restored), self._features(sharp), strict=True)
-        for index, (found, wanted) in enumerate(features):
-            weight: Tensor = getattr(self, f"linear{index}")
-            layer = F.conv2d((found - wanted).square(), weight)
-            distance = distance + layer.mean(dim=(1, 2, 3))
-        return distance
-
-    def _features(self, frames: Tensor) -> list[Tensor]:
-        """Return the unit-normalised features after each of the five ReLUs."""
         x = (2 * frames - 1 - self.shift) / self.scale
         found = []
         for layer in self.features:
@@ -102,6 +103,15 @@ class LPIPS(nn.Module):
             if isinstance(layer, nn.ReLU):
                 found.append(x / (x.square().sum(dim=1, keepdim=True).sqrt() + 1e-10))
         return found
+
+    def distance(self, found: list[Tensor], wanted: list[Tensor]) -> Float[Tensor, " n"]:
+        """Return the distance of frames by their features."""
+        total = found[0].new_zeros(found[0].shape[0])
+        for index, (one, other) in enumerate(zip(found, wanted, strict=True)):
+            weight: Tensor = getattr(self, f"linear{index}")
+            layer = F.conv2d((one - other).square(), weight)
+            total = total + layer.mean(dim=(1, 2, 3))
+        return total
 
 
 def _vgg16_relu3_3() -> nn.Sequential:

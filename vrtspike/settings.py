@@ -419,7 +419,11 @@ class EvaluationSettings(Section):
     precision: Precision = "float32"
     """Arithmetic of the models."""
     lpips: bool = False
-    """Compute LPIPS too (needs `loss.weights_dir` or internet)."""
+    """Compute LPIPS too, and its change in time (needs `loss.weights_dir` or internet)."""
+    luma: bool = False
+    """Compute PSNR and SSIM of luma (Y of BT.601) too."""
+    robustness: bool = False
+    """Run the models that take spikes with disturbed ones too, over twenty times more work."""
 
 
 class Config(Section):

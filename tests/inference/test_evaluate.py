@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import csv
 import json
+import shutil
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,12 +16,12 @@ import torch
 from skimage.metrics import peak_signal_noise_ratio
 from torch import Tensor, nn
 
-from vrtspike.data.clips import read_frames
-from vrtspike.data.dataset import open_dataset
-from vrtspike.errors import CheckpointError, DataFormatError
+from vrtspike.data.clips import Clip, FrameKind, read_frames
+from vrtspike.data.dataset import Dataset, open_dataset
+from vrtspike.errors import CheckpointError, ConfigError, DataFormatError
 from vrtspike.inference import Restorer, Results, evaluate
 from vrtspike.inference.evaluate import evenly, model_inputs
-from vrtspike.inference.results import PSNR_CAP, FrameScore, Score
+from vrtspike.inference.results import METRICS, PSNR_CAP, FrameScore, Score
 from vrtspike.inference.run_folder import load_run
 from vrtspike.settings import EvaluationSettings
 
@@ -87,16 +89,17 @@ def test_json_and_csv_hold_the_scores(results: Results, tmp_path: Path) -> None:
     results.write_json(tmp_path / "results.json")
     found = json.loads((tmp_path / "results.json").read_text())
     assert set(found) == {"protocol", "held_out", "mean_over_clips", "sequences"}
+    mean = results.over_frames("sdm")
     assert found["held_out"]["sdm"] == {
-        "psnr": results.over_frames("sdm").psnr,
-        "ssim": results.over_frames("sdm").ssim,
-        "lpips": None,
+        **{"psnr": mean.psnr, "ssim": mean.ssim, "lpips": None},
+        **{"psnr_y": None, "ssim_y": None, "tdiff": mean.tdiff, "tlp": None},
     }
     assert found["protocol"]["frames"] == 8
     results.write_csv(tmp_path / "results.csv")
     rows = list(csv.DictReader((tmp_path / "results.csv").read_text().splitlines()))
     assert len(rows) == len(results.frames)
     assert float(rows[0]["psnr"]) == pytest.approx(results.frames[0].score.psnr, abs=1e-5)
+    assert rows[0]["tdiff"] == rows[0]["tlp"] == "" != rows[6]["tdiff"]
 
 
 def test_panels_show_the_frame_that_is_hardest_without_a_model(results: Results) -> None:
@@ -165,6 +168,55 @@ def test_lpips_is_computed_on_request(shared: Path, folder: Path) -> None:
     values = [row.score.lpips for row in found.frames]
     assert all(value is not None and value > 0 for value in values)
     assert found.protocol["lpips"] == "LPIPS 0.1, AlexNet"
+    assert found.over_frames("tfp").tlp is not None
+    assert found.over_frames("tfp").psnr_y is found.protocol["psnr_y"] is None
+
+
+def test_luma_is_computed_on_request(folder: Path, results: Results) -> None:
+    found = evaluate(folder, "held_out", {}, SETTINGS.model_copy(update={"luma": True}))
+    # Gray images lack no luma, so they come off better.
+    gray = found.over_frames("tfp")
+    assert gray.psnr_y is not None and gray.psnr_y > gray.psnr + 3
+    assert gray.ssim_y is not None and gray.ssim_y > gray.ssim
+    assert found.protocol["psnr_y"] and not found.protocol["lpips"]
+    assert replace(gray, psnr_y=None, ssim_y=None) == results.over_frames("tfp")
+
+
+def test_the_change_in_time_is_that_of_the_frames(results: Results, folder: Path) -> None:
+    for clip in open_dataset(folder).clips("held_out"):
+        blurred, sharp = (read_frames(clip, kind).astype(int) for kind in ("blurred", "sharp"))
+        changes = np.diff(blurred, axis=0) - np.diff(sharp, axis=0)
+        expected = np.abs(changes).mean(axis=(1, 2, 3)).tolist()
+        rows = [r for r in results.frames if (r.sequence, r.method) == (clip.sequence, "blurred")]
+        first, *others = (row.score.tdiff for row in rows)
+        assert first is None, "what went before is of another sequence"
+        assert others == pytest.approx(expected)
+        mean = results.over_frames("blurred", clip.sequence).tdiff
+        assert mean == pytest.approx(float(np.mean(expected)))
+
+
+def test_a_sharp_frame_is_read_once_for_all_methods(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read: list[tuple[str, int, int]] = []
+
+    def count(clip: Clip, kind: FrameKind, start: int, stop: int) -> object:
+        if kind == "sharp":
+            read.append((clip.sequence, start, stop))
+        return read_frames(clip, kind, start, stop)
+
+    monkeypatch.setattr(sys.modules["vrtspike.inference.evaluate"], "read_frames", count)
+    models = {"a": Restorer(Brighten(None)), "b": Restorer(Brighten(4), bins=4)}
+    evaluate(folder, "held_out", models, SETTINGS)
+    frames = [("long", i, i + 1) for i in range(6)] + [("short", i, i + 1) for i in range(2)]
+    assert read == frames
+
+
+def test_means_leave_out_what_is_not_there() -> None:
+    scores = [Score(1.0, 0.25), Score(2.0, 0.5, tdiff=4.0), Score(3.0, 0.75, tdiff=6.0)]
+    mean = Score.mean(scores)
+    assert mean == Score(2.0, 0.5, tdiff=5.0)
+    assert tuple(mean.as_dict()) == METRICS
 
 
 def test_equal_frames_count_a_finite_psnr() -> None:
@@ -188,3 +240,42 @@ def test_bad_folders_are_refused_in_one_line(folder: Path, tmp_path: Path) -> No
         load_run(tmp_path / "none")
     with pytest.raises(CheckpointError, match=r"config\.yaml"):
         load_run(tmp_path)
+
+
+def test_frames_without_a_sharp_one_are_refused_before_any_is_scored(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (clip, _) = clips = open_dataset(folder).clips("held_out")
+    lacking = replace(clip, frames=(*clip.frames[:-1], replace(clip.frames[-1], sharp=None)))
+    monkeypatch.setattr(Dataset, "clips", lambda self, split: (lacking, *clips[1:]))
+    with pytest.raises(DataFormatError, match=r"sharp.*held_out/long.*1 of 6 frames without"):
+        evaluate(folder, "held_out", {}, SETTINGS, progress=lambda *done: pytest.fail("scored"))
+
+
+def test_a_folder_without_sharp_frames_is_one_line(
+    tmp_path: Path, moving_photograph: Callable[..., Path]
+) -> None:
+    root = moving_photograph(tmp_path, {"a": 2})
+    shutil.rmtree(root / "held_out" / "a" / "sharp")
+    with pytest.raises(DataFormatError, match=r"held_out/a.*sharp") as caught:
+        evaluate(root, "held_out", {}, SETTINGS)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_model_of_spikes_is_refused_where_there_are_none(
+    tmp_path: Path, moving_photograph: Callable[..., Path]
+) -> None:
+    root = moving_photograph(tmp_path, {"a": 2})
+    (root / "dataset.yaml").write_text("frame: {height: 40, width: 48}\nsource: no camera\n")
+    with pytest.raises(ConfigError, match=r"spikes.*held_out/a.*fused: a model of 4 spike bins"):
+        evaluate(root, "held_out", {"fused": Restorer(Brighten(4), bins=4)}, SETTINGS)
+    found = evaluate(root, "held_out", {"baseline": Restorer(Brighten(None))}, SETTINGS)
+    assert found.methods == ["blurred", "baseline"]
+    assert found.protocol["spike_size"] is None
+
+
+def test_numbers_that_are_not_finite_name_the_model_and_the_sequence(folder: Path) -> None:
+    broken = Brighten(None)
+    broken.offset.data.fill_(float("nan"))
+    with pytest.raises(CheckpointError, match=r"not finite \[mine, .*held_out/long"):
+        evaluate(folder, "held_out", {"mine": Restorer(broken)}, SETTINGS)

@@ -8,7 +8,17 @@ from xml.etree import ElementTree
 
 import pytest
 
-from vrtspike.viz.charts import Line, Mark, dot_chart, line_chart, log_ticks, scatter_chart, ticks
+from vrtspike.viz.charts import (
+    Line,
+    Mark,
+    Reference,
+    dot_chart,
+    line_chart,
+    log_ticks,
+    response_chart,
+    scatter_chart,
+    ticks,
+)
 
 
 @pytest.mark.parametrize(
@@ -118,3 +128,28 @@ def test_a_front_is_a_staircase_through_its_points() -> None:
     assert corners[0] == found["m1"]
     assert corners[1] == (found["m2"][0], found["m1"][1])
     assert corners[2] == found["m2"]
+
+
+def test_a_response_is_drawn_over_its_levels_beside_what_it_is_held_against() -> None:
+    line = Line("model", "fused", ((-8.0, 24.0), (0.0, 26.0), (8.0, 22.0)))
+    chart = response_chart(
+        [line], [Reference("<base>", "baseline", 23.0)], x_name="steps", y_name="PSNR"
+    )
+    root = ElementTree.fromstring(chart)
+    titles = [circle[0].text for circle in root.findall("circle")]
+    assert titles == [
+        "model, steps \N{MINUS SIGN}8: 24.00",
+        "model, steps 0: 26.00",
+        "model, steps 8: 22.00",
+    ]
+    left, middle, right = (
+        (float(c.get("cx", 0)), float(c.get("cy", 0))) for c in root.findall("circle")
+    )
+    assert middle[0] - left[0] == pytest.approx(right[0] - middle[0], abs=0.2)
+    width = float(root.get("viewBox", "").split()[2])
+    assert 40 < left[0] < 100 and width - 60 < right[0] < width
+    (held,) = (
+        line for line in root.findall("line") if "reference" in line.get("class", "").split()
+    )
+    assert held[0].text == "<base>: 23.00"
+    assert float(held.get("y1", 0)) == pytest.approx((left[1] + right[1]) / 2, abs=0.2)

@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import json
 import re
-import shutil
-import subprocess
 from collections.abc import Callable
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
+import torch
 
 from vrtspike.config import load_config
 from vrtspike.errors import ConfigError
+from vrtspike.inference.disturb import Kind
+from vrtspike.inference.response import Level, Response, Robustness
 from vrtspike.inference.results import FrameScore, Panel, Results, Score
+from vrtspike.inference.run_folder import Restorer
 from vrtspike.settings import Config
 from vrtspike.viz.evaluation import run_evaluation
 from vrtspike.viz.methods import main_model
@@ -54,13 +56,13 @@ class Page(HTMLParser):
             self.rows[-1].append(data.strip())
 
 
-def make_results(sequence: str = "street", lpips: float | None = None) -> Results:
+def make_results(sequence: str = "street", **others: float) -> Results:
     rng = np.random.default_rng(0)
     rows, panels = [], []
     for name in (sequence, "other"):
         for frame in ("000000", "000001"):
             rows += [
-                FrameScore(name, frame, method, Score(psnr, psnr / 40, lpips))
+                FrameScore(name, frame, method, Score(psnr, psnr / 40, **others))
                 for method, psnr in PSNR.items()
             ]
         images = {m: rng.integers(0, 256, (24, 32, 3), dtype=np.uint8) for m in [*PSNR, "sharp"]}
@@ -106,6 +108,83 @@ def test_the_table_shows_the_means_and_the_gains(tmp_path: Path) -> None:
     assert rows["street"] == ["24.00", "18.00", "17.00", "25.00", "24.50", "26.25"]
 
 
+def test_metrics_that_were_asked_for_have_columns_and_a_word_of_what_they_are(
+    tmp_path: Path,
+) -> None:
+    few = write(tmp_path / "few.html", make_results())
+    assert "PSNR Y" not in few and "tDiff" not in few
+    text = write(
+        tmp_path / "report.html",
+        make_results(lpips=0.25, psnr_y=27.5, ssim_y=0.75, tdiff=3.125, tlp=0.0625),
+    )
+    rows = {row[0]: row[1:] for row in Page(text).rows if row}
+    assert rows["Method"][4:] == [
+        *("LPIPS", "PSNR Y", "SSIM Y", "tDiff", "tLP", "PSNR by clip"),
+    ]
+    assert rows["Spike average (TFP)"][4:9] == ["0.2500", "27.50", "0.7500", "3.12", "0.0625"]
+    assert "gray levels of 255" in text and "BT.601" in text
+
+
+def test_a_single_frame_has_no_change_to_show(tmp_path: Path) -> None:
+    results = make_results(tdiff=3.0)
+    first = [replace(row, score=replace(row.score, tdiff=None)) for row in results.frames]
+    assert "tDiff" not in write(tmp_path / "report.html", replace(results, frames=first))
+
+
+def make_robustness() -> Robustness:
+    def response(kind: Kind, psnr: dict[float, float], undisturbed: float = 0.0) -> Response:
+        levels = [Level(at, 0.125, Score(db, 0.5)) for at, db in psnr.items()]
+        return Response("fused", kind, undisturbed, tuple(levels))
+
+    return Robustness(
+        reference="baseline",
+        references={name: Score(PSNR[name], 0.5) for name in ("baseline", "blurred")},
+        responses=(
+            response("threshold", {2.0: 26.25, 4.0: 26.0, 8.0: 25.0}, undisturbed=2.0),
+            response("time", {-8.0: 23.5, 0.0: 26.25, 8.0: 25.0}),
+            response("dropped", {0.0: 26.25, 0.5: 22.75}),
+            response("silent", {0.0: 26.25, 1.0: 24.0}),
+        ),
+        protocol={"dropped": "each <spike> lost"},
+    )
+
+
+def test_robustness_has_a_chart_for_each_kind_and_says_where_models_fall(tmp_path: Path) -> None:
+    results = replace(make_results(), robustness=make_robustness())
+    text = write(tmp_path / "report.html", results)
+    part = text.split("<h2>Robustness", 1)[1].split("</section>", 1)[0]
+    _, levels = part.split("<summary>All levels")
+    in_order = [row for row in Page(text).rows if row]
+    rows = {row[0]: row[1:] for row in reversed(in_order)}  # of two tables the first one's
+    # One for each kind; no spikes at all is a number.
+    assert part.count("<svg") == 3
+    assert part.count('class="reference series-baseline"') == 3
+    assert part.count('class="reference series-control"') == 3
+    assert "<title>VRT without spikes: 24.50</title>" in part
+    assert rows["Threshold"] == ["never within the range tried, to threshold 8"]
+    assert rows["Time offset, earlier"] == ["\N{MINUS SIGN}5.09 steps"]
+    assert rows["Time offset, later"] == ["never within the range tried, to 8 steps"]
+    assert rows["Dropped spikes"][0] == "probability 0.25"
+    assert rows["No spikes"][0] == "under it: \N{MINUS SIGN}0.50 dB"
+    assert "each &lt;spike&gt; lost" in levels and levels.count("<tr>") == 1 + 10
+    assert "Robustness" not in write(tmp_path / "without.html", make_results())
+
+
+def test_robustness_without_a_baseline_says_what_it_is_held_against(tmp_path: Path) -> None:
+    found = make_robustness()
+    held = {"blurred": found.references["blurred"]}
+    alone = replace(found, reference="blurred", references=held)
+    text = write(tmp_path / "report.html", replace(make_results(), robustness=alone))
+    assert "Falls under Blurred input at" in text and "dashed line of <b>Blurred input" in text
+
+
+def test_data_without_spikes_has_a_report_too(tmp_path: Path) -> None:
+    protocol = {"frame_size": [24, 32], "spike_size": None}
+    text = write(tmp_path / "report.html", replace(make_results(), protocol=protocol))
+    about = text.split('<p class="about">')[1].split("</p>")[0]
+    assert "frames 32 × 24" in about and "Hz" not in about
+
+
 def test_names_from_outside_cannot_change_the_page(tmp_path: Path) -> None:
     text = write(tmp_path / "report.html", make_results("<script>alert(1)</script>"))
     Page(text)
@@ -146,7 +225,6 @@ def config(tmp_path: Path, moving_photograph: Callable[..., Path], repository: P
 
 
 def save_run(config: Config, folder: Path) -> Path:
-    import torch
     from safetensors.torch import save_file
 
     from vrtspike.config import dump_config
@@ -184,30 +262,48 @@ def test_an_output_that_is_a_file_is_refused_first(config: Config, tmp_path: Pat
         run_evaluation(config, {}, tmp_path / "out")
 
 
-@pytest.mark.parametrize("theme", ["light", "dark"])
-def test_a_browser_shows_it(theme: str, tmp_path: Path) -> None:
-    browser = shutil.which("chromium")
-    if browser is None:
-        pytest.skip("no Chromium on this machine")
-    write(tmp_path / "report.html", make_results())
-    flags = ["--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--hide-scrollbars"]
-    flags += ["--disable-background-networking", "--disable-component-update", "--disable-sync"]
-    flags += ["--force-dark-mode"] if theme == "dark" else []
-    picture = tmp_path / "page.png"
-    subprocess.run(
-        [
-            browser,
-            *flags,
-            f"--user-data-dir={tmp_path / 'profile'}",
-            "--window-size=1200,2400",
-            f"--screenshot={picture}",
-            (tmp_path / "report.html").as_uri(),
-        ],
-        check=True,
-        capture_output=True,
-        timeout=100,
+class Input(torch.nn.Module):
+    """Return the blurred input, whatever the spikes."""
+
+    def forward(self, blurred: torch.Tensor, voxels: torch.Tensor) -> torch.Tensor:
+        return blurred
+
+
+def disturbing(config: Config) -> Config:
+    evaluation = config.evaluation.model_copy(update={"robustness": True})
+    return config.model_copy(update={"evaluation": evaluation})
+
+
+def test_evaluating_counts_disturbed_spikes_as_progress(
+    config: Config,
+    tmp_path: Path,
+    moving_photograph: Callable[..., Path],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(Restorer, "load", lambda run, device: Restorer(Input(), bins=4))
+    data = config.data.model_copy(update={"source": moving_photograph(tmp_path / "few", {"a": 2})})
+    heard: list[tuple[int, int]] = []
+    run, out = tmp_path / "run", tmp_path / "out"
+    run_evaluation(
+        disturbing(config.model_copy(update={"data": data})),
+        {"fused": run},
+        out,
+        progress=lambda *done: heard.append(done),
     )
-    pixels = np.asarray(Image.open(picture).convert("L"))
-    page = int(pixels[5, 5])
-    assert page > 200 if theme == "light" else page < 60
-    assert pixels[500:2000].std() > 20
+    frames = 2
+    assert {total for _, total in heard} == {frames * (2 + 23)}
+    done = [done for done, _ in heard]
+    assert done == sorted(set(done)) and heard[-1] == (50, 50)
+    found = json.loads((out / "results.json").read_text())
+    dropped = found["robustness"]["models"]["fused"]["dropped"]
+    assert found["robustness"]["reference"] == "blurred" and dropped["falls_at"] == {"more": None}
+    assert len((out / "robustness.csv").read_text().splitlines()) == 1 + 23 + 6
+    assert "<h2>Robustness" in (out / "report.html").read_text(encoding="utf-8")
+
+
+def test_robustness_without_a_model_of_spikes_is_refused_first(
+    config: Config, tmp_path: Path
+) -> None:
+    with pytest.raises(ConfigError, match=r"evaluation\.robustness"):
+        run_evaluation(disturbing(config), {}, tmp_path / "out")
+    assert not (tmp_path / "out").exists()

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from vrtspike.errors import named_line
+from vrtspike.heap import peak_bytes, resident_bytes
 from vrtspike.model import build_model
 from vrtspike.model.costs import Clip, random_clip
 from vrtspike.model.precision import autocast
@@ -124,7 +125,7 @@ class PeakMemory:
 
     def __init__(self, device: torch.device) -> None:
         self._cuda = device.type == "cuda"
-        self._before = 0 if self._cuda else _resident("VmRSS")
+        self._before = 0 if self._cuda else resident_bytes()
 
     def reset(self) -> None:
         """Forget the peaks so far."""
@@ -149,11 +150,4 @@ class PeakMemory:
         """Return bytes."""
         if self._cuda:
             return torch.cuda.max_memory_allocated()
-        return _resident("VmHWM") - self._before
-
-
-def _resident(field: Literal["VmRSS", "VmHWM"]) -> int:
-    """Return this process's resident bytes: now (VmRSS), or at most so far (VmHWM)."""
-    with open("/proc/self/status", encoding="ascii") as status:
-        line = next(line for line in status if line.startswith(field))
-    return int(line.split()[1]) * 1024
+        return peak_bytes() - self._before

@@ -92,12 +92,16 @@ def evaluate(
     out: Annotated[
         str | None, typer.Option(help="Folder of the report; without: the run's folder.")
     ] = None,
+    robustness: Annotated[
+        bool, typer.Option("--robustness", help="Disturb the spikes too, in many ways.")
+    ] = False,
     json_file: JsonFile = None,
     debug: Debug = False,
 ) -> None:
     """Score models beside controls that need no training; write results.json and report.html."""
     with command(json_file, debug) as outcome:
-        settings = load(config, overrides)
+        disturbed = ["evaluation.robustness=true"] if robustness else []
+        settings = load(config, [*(overrides or []), *disturbed])
         from vrtspike.inference.run_folder import fetched
         from vrtspike.progress import Progress
         from vrtspike.storage import Folder, local_path

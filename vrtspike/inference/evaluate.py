@@ -2,7 +2,9 @@
 
 In: a dataset folder, the name of a split, and models (`Restorer`: a model and how it wants its
 spikes). Out: `Results`. Frames are compared as uint8 RGB, whole, without a border left out. Every
-method sees the same frames; models see whole sequences, in clips of `tile_frames` frames.
+method sees the same frames; models see whole sequences, in clips of `tile_frames` frames. All
+methods go through a sequence side by side, so that a sharp frame is read once and memory does not
+grow with the sequence's length.
 """
 
 from __future__ import annotations
@@ -11,23 +13,24 @@ import logging
 import os
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 from einops import rearrange
+from numpy.typing import NDArray
 from torch import Tensor
 
-import vrtspike
 from vrtspike.data.clips import Clip, read_frames, read_spikes
 from vrtspike.data.dataset import Dataset, open_dataset
-from vrtspike.data.info import DatasetInfo
 from vrtspike.data.voxelize import bin_steps, normalize_voxels, voxelize
+from vrtspike.errors import CheckpointError, ConfigError, DataFormatError
 from vrtspike.inference.controls import controls
+from vrtspike.inference.protocol import protocol_of
 from vrtspike.inference.restore import restore_stream
-from vrtspike.inference.results import PSNR_CAP, FrameScore, Image, Panel, Results, Score
+from vrtspike.inference.results import FrameScore, Image, Panel, Results, Score
 from vrtspike.inference.run_folder import Restorer
-from vrtspike.metrics import psnr, ssim, to_uint8
+from vrtspike.inference.scorer import SequenceScorer
+from vrtspike.metrics import to_uint8
 from vrtspike.perceptual import LPIPS
 from vrtspike.settings import EvaluationSettings, LayoutName
 
@@ -35,6 +38,9 @@ log = logging.getLogger(__name__)
 
 MAX_PANELS = 12
 """Sequences of which a frame is kept to look at, evenly chosen."""
+
+Look = Callable[[Clip, int], tuple[NDArray[np.bool_], float]]
+"""Return the spikes `(s, hs, ws)` of a frame, and the threshold of the camera that gave them."""
 
 
 def evaluate(
@@ -55,25 +61,59 @@ def evaluate(
     its weights; scores are computed on `device` (the models run where they are). `progress` hears
     of (done, total) frames, each counted once for the controls and once for every model.
     """
-    clips = open_dataset(dataset, layout).clips(split)
+    clips = scored_clips(dataset, split, models, layout=layout)
     lpips = LPIPS(weights_dir).to(device) if settings.lpips else None
-    total = sum(len(clip.frames) for clip in clips) * (with_controls + len(models))
+    each = with_controls + len(models)
+    total = sum(len(clip.frames) for clip in clips) * each
     shown = MAX_PANELS if with_controls else 0
     chosen = {clips[i].sequence for i in evenly(len(clips), shown)}
     frames, panels, done = [], [], 0
     for clip in clips:
         log.debug("evaluating %s, %d frames", clip.sequence, len(clip.frames))
+        scorer = SequenceScorer(with_luma=settings.luma, lpips=lpips, device=device)
         with clip.local() as here:
-            scorer = _ClipScorer(here, settings, lpips, device)
-            for count in scorer.run(models, with_controls):
-                done += count
+            run = _Sequence(here, models, settings, scorer, with_controls)
+            for _ in run.score():
+                done += each
                 if progress is not None:
                     progress(done, total)
-            frames += scorer.rows
-            if clip.sequence in chosen:
-                panels.append(scorer.panel())
-    protocol = _protocol(split, clips, settings, models)
+        frames += run.rows
+        if clip.sequence in chosen:
+            panels.append(run.panel())
+    protocol = protocol_of(split, clips, settings, models)
     return Results(split=split, protocol=protocol, frames=frames, panels=panels)
+
+
+def scored_clips(
+    dataset: Dataset | str | os.PathLike[str],
+    split: str,
+    models: Mapping[str, Restorer],
+    *,
+    layout: LayoutName = "vrtspike",
+) -> tuple[Clip, ...]:
+    """Index a split's sequences; refuse those that no number can be computed of."""
+    clips = open_dataset(dataset, layout).clips(split)
+    for clip in clips:
+        for kind in ("blurred", "sharp"):
+            lacking = sum(getattr(frame, kind) is None for frame in clip.frames)
+            if lacking:
+                raise DataFormatError(
+                    f"frames without a {kind} image cannot be scored",
+                    where=clip.where,
+                    got=f"{lacking} of {len(clip.frames)} frames without",
+                    expected=f"a {kind} image of every frame",
+                    fix="score another split, or look at what `vrtspike restore` makes of this one",
+                )
+        wanting = [name for name, restorer in models.items() if restorer.bins is not None]
+        if clip.info.spike is None and wanting:
+            raise ConfigError(
+                "a model that takes spikes cannot be scored on data without them",
+                where=clip.where,
+                got=f"{wanting[0]}: a model of {models[wanting[0]].bins} spike bins",
+                expected="frames with spikes, or a model without them",
+                fix="give that model as --baseline if it is plain VRT, or correct data.source",
+            )
+    return clips
 
 
 def evenly(count: int, most: int) -> list[int]:
@@ -83,7 +123,7 @@ def evenly(count: int, most: int) -> list[int]:
     return [round(i * (count - 1) / (most - 1)) for i in range(most)]
 
 
-class _ClipScorer:
+class _Sequence:
     """Score all methods on one sequence, and keep the images of its hardest frame.
 
     The hardest frame is the one whose blurred input has the lowest PSNR, so what is shown does not
@@ -93,45 +133,46 @@ class _ClipScorer:
     def __init__(
         self,
         clip: Clip,
+        models: Mapping[str, Restorer],
         settings: EvaluationSettings,
-        lpips: LPIPS | None,
-        device: torch.device | str,
+        scorer: SequenceScorer,
+        with_controls: bool,
     ) -> None:
-        self.clip, self.settings, self.lpips, self.device = clip, settings, lpips, device
+        self.clip, self.models, self.settings, self.scorer = clip, models, settings, scorer
+        self.with_controls = with_controls
         self.rows: list[FrameScore] = []
-        self.images: dict[str, Image] = {}
-        self.hardest = 0
+        self._hardest: tuple[int, dict[str, Image], dict[str, Score]] | None = None
 
-    def run(self, models: Mapping[str, Restorer], with_controls: bool) -> Iterator[int]:
-        """Score everything; yield how many frames were done since the last time."""
-        worst = float("inf")
-        for index in range(len(self.clip.frames) if with_controls else 0):
-            images = self._controls(index)
-            scores = self._score(index, images)
-            if scores["blurred"].psnr < worst:
-                worst, self.hardest = scores["blurred"].psnr, index
-                self.images = images
-            yield 1
-        for name, restorer in models.items():
-            index = 0
-            for chunk in self._restored(restorer):
-                for frame in chunk:
-                    image = rearrange(to_uint8(frame), "c h w -> h w c").numpy()
-                    self._score(index, {name: image})
-                    if index == self.hardest:
-                        self.images[name] = image
-                    index += 1
-                yield len(chunk)
+    def score(self) -> Iterator[int]:
+        """Score every frame; yield the number of each when it is done."""
+        streams = {
+            name: restored_frames(self.clip, name, restorer, self.settings)
+            for name, restorer in self.models.items()
+        }
+        for index, frame in enumerate(self.clip.frames):
+            images = self._controls(index) if self.with_controls else {}
+            images |= {name: next(stream) for name, stream in streams.items()}
+            sharp = read_frames(self.clip, "sharp", index, index + 1)[0]
+            scores = self.scorer.score(images, sharp)
+            self.rows += [
+                FrameScore(self.clip.sequence, frame.name, name, score)
+                for name, score in scores.items()
+            ]
+            if self.with_controls:
+                self._keep_the_hardest(index, images | {"sharp": sharp}, scores)
+            yield index
 
     def panel(self) -> Panel:
         """Return the hardest frame as every method gives it."""
-        frame = self.clip.frames[self.hardest].name
-        return Panel(
-            sequence=self.clip.sequence,
-            frame=frame,
-            images={**self.images, "sharp": self._sharp(self.hardest)},
-            scores={row.method: row.score for row in self.rows if row.frame == frame},
-        )
+        assert self._hardest is not None
+        index, images, scores = self._hardest
+        return Panel(self.clip.sequence, self.clip.frames[index].name, images, scores)
+
+    def _keep_the_hardest(
+        self, index: int, images: dict[str, Image], scores: dict[str, Score]
+    ) -> None:
+        if self._hardest is None or scores["blurred"].psnr < self._hardest[2]["blurred"].psnr:
+            self._hardest = (index, images, scores)
 
     def _controls(self, index: int) -> dict[str, Image]:
         info = self.clip.info
@@ -149,49 +190,50 @@ class _ClipScorer:
             light=info.spike.light,
         )
 
-    def _restored(self, restorer: Restorer) -> Iterator[Tensor]:
-        def read(start: int, stop: int) -> tuple[Tensor, Tensor | None]:
-            return model_inputs(self.clip, start, stop, restorer)
 
-        return restore_stream(
-            restorer.model,
-            read,
-            len(self.clip.frames),
-            tile=self.settings.tile,
-            overlap=self.settings.overlap,
-            tile_frames=self.settings.tile_frames,
-            overlap_frames=self.settings.overlap_frames,
-            precision=self.settings.precision,
-        )
+def restored_frames(
+    clip: Clip,
+    name: str,
+    restorer: Restorer,
+    settings: EvaluationSettings,
+    look: Look | None = None,
+) -> Iterator[Image]:
+    """Yield a sequence's frames as a model restores them, uint8, one after the other.
 
-    def _sharp(self, index: int) -> Image:
-        frame: Image = read_frames(self.clip, "sharp", index, index + 1)[0]
-        return frame
+    `name` is the model's in messages; `look` gives other spikes than the sequence's own.
+    """
 
-    def _score(self, index: int, images: Mapping[str, Image]) -> dict[str, Score]:
-        """Score some methods' images of one frame."""
-        restored = self._on_device(list(images.values()))
-        sharp = self._on_device([self._sharp(index)]).expand_as(restored)
-        lpips: list[float | None] = [None] * len(images)
-        if self.lpips is not None:
-            with torch.no_grad():
-                lpips = self.lpips(restored / 255, sharp / 255).tolist()
-        found = zip(images, psnr(restored, sharp), ssim(restored, sharp), lpips, strict=True)
-        scores = {
-            name: Score(min(noise.item(), PSNR_CAP), similarity.item(), distance)
-            for name, noise, similarity, distance in found
-        }
-        sequence, frame = self.clip.sequence, self.clip.frames[index].name
-        self.rows += [FrameScore(sequence, frame, name, score) for name, score in scores.items()]
-        return scores
+    def read(start: int, stop: int) -> tuple[Tensor, Tensor | None]:
+        return model_inputs(clip, start, stop, restorer, look or own_spikes)
 
-    def _on_device(self, images: list[Image]) -> Tensor:
-        frames = torch.from_numpy(np.stack(images)).to(self.device)
-        return rearrange(frames, "n h w c -> n c h w")
+    chunks = restore_stream(
+        restorer.model,
+        read,
+        len(clip.frames),
+        tile=settings.tile,
+        overlap=settings.overlap,
+        tile_frames=settings.tile_frames,
+        overlap_frames=settings.overlap_frames,
+        precision=settings.precision,
+    )
+    try:
+        for chunk in chunks:
+            for frame in chunk:
+                image: Image = rearrange(to_uint8(frame), "c h w -> h w c").numpy()
+                yield image
+    except CheckpointError as error:
+        raise CheckpointError(
+            error.what, where=f"{name}, {clip.where}", got=error.got, fix=error.fix
+        ) from error
+
+
+def own_spikes(clip: Clip, index: int) -> tuple[NDArray[np.bool_], float]:
+    """Read the spikes of a frame, with their camera's threshold."""
+    return read_spikes(clip, index, index + 1)[0], clip.info.camera.threshold
 
 
 def model_inputs(
-    clip: Clip, start: int, stop: int, restorer: Restorer
+    clip: Clip, start: int, stop: int, restorer: Restorer, look: Look = own_spikes
 ) -> tuple[Tensor, Tensor | None]:
     """Read frames [start, stop) of a clip as a model takes them: blurred and voxels."""
     frames = torch.from_numpy(read_frames(clip, "blurred", start, stop))
@@ -199,67 +241,10 @@ def model_inputs(
     if restorer.bins is None:
         return blurred, None
     first, last = clip.info.timeline.exposure
-    counts = [
-        voxelize(read_spikes(clip, index, index + 1)[0], restorer.bins, start=first, stop=last)
-        for index in range(start, stop)
-    ]
-    return blurred, normalize_voxels(
-        torch.from_numpy(np.stack(counts)),
-        bin_steps(last - first, restorer.bins),
-        clip.info.camera.threshold,
-        restorer.voxels,
-    )
-
-
-def _camera(info: DatasetInfo) -> dict[str, Any]:
-    """Describe the spike camera and its times."""
-    if info.spike is None:
-        return {"spike_size": None}
-    return {
-        "spike_size": list(info.spike.grid),
-        "spike_threshold": info.spike.threshold,
-        "spike_rate_hz": info.spike.rate_hz,
-        "exposure_steps": "[{}, {})".format(*info.timeline.exposure),
-        "target_step": info.timeline.target_step,
-    }
-
-
-def _protocol(
-    split: str,
-    clips: tuple[Clip, ...],
-    settings: EvaluationSettings,
-    models: Mapping[str, Restorer],
-) -> dict[str, Any]:
-    """Describe how the numbers were made, so that they can be compared with others."""
-    info = clips[0].info
-    return {
-        "vrtspike": vrtspike.__version__,
-        "dataset": str(clips[0].folder),
-        "source": info.source,
-        "split": split,
-        "sequences": len(clips),
-        "frames": sum(len(clip.frames) for clip in clips),
-        "frame_size": [info.frame.height, info.frame.width],
-        **_camera(info),
-        "comparison": "uint8-rounded RGB, whole frames, no border left out",
-        "mean": f"over all frames under {split!r}; over sequences under 'mean_over_clips'",
-        "psnr": f"10 log10(255^2 / MSE) dB of each frame; equal frames count {PSNR_CAP:g} dB",
-        "ssim": "Gaussian window 11x11, sigma 1.5, population covariance, mean of RGB",
-        "lpips": "LPIPS 0.1, AlexNet" if settings.lpips else None,
-        "tfp": f"threshold x mean of {settings.tfp_steps} steps centred at the target, gray",
-        "tfi": "threshold / spike interval at the target, gray",
-        "sdm": f"blurred x TFP({settings.sdm_steps} steps) / TFP(exposure)",
-        "tile": settings.tile,
-        "overlap": settings.overlap,
-        "tile_frames": settings.tile_frames,
-        "overlap_frames": settings.overlap_frames,
-        "precision": settings.precision,
-        "models": {
-            name: {
-                "parameters": sum(p.numel() for p in restorer.model.parameters()),
-                "spike_bins": restorer.bins,
-                "voxels": restorer.voxels if restorer.bins else None,
-            }
-            for name, restorer in models.items()
-        },
-    }
+    steps = bin_steps(last - first, restorer.bins)
+    voxels = []
+    for index in range(start, stop):
+        spikes, threshold = look(clip, index)
+        counts = torch.from_numpy(voxelize(spikes, restorer.bins, start=first, stop=last))
+        voxels.append(normalize_voxels(counts, steps, threshold, restorer.voxels))
+    return blurred, torch.stack(voxels)

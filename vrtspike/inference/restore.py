@@ -1,31 +1,34 @@
 """Restored frames from a model, of videos of any length and size.
 
-In: a model `forward(blurred, voxels=None) -> restored`, blurred frames `(t, 3, h, w)` in [0, 1] and
-spike voxels `(t, k, hs, ws)` (None for a model without spikes). Out: restored frames `(t, 3, h, w)`
-in float32 on the CPU, not clipped.
+In: a model `forward(blurred, voxels=None) -> restored`, blurred frames `(t, 3, h, w)` in [0, 1] (or
+uint8), and spike voxels `(t, k, hs, ws)` (None for a model without spikes). Out: restored frames
+`(t, 3, h, w)` in float32 on the CPU, not clipped.
 
-Clips of at most `tile_frames` frames, and tiles of at most `tile` pixels a side, are restored one
+Windows of at most `tile_frames` frames, and tiles of at most `tile` pixels a side, are restored one
 at a time and blended as `vrtspike.inference.tiling` says. `restore_stream` reads and yields frames
-as it goes, so its memory does not grow with the length of the video.
+as it goes, so its memory does not grow with the length of the video. `restore_windows` does a part
+of a video's windows, so that several processes can share it.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 import torch
 from einops import repeat
-from jaxtyping import Float
+from jaxtyping import Float, Shaped
 from torch import Tensor, nn
 
 from vrtspike.errors import CheckpointError, ConfigError, DataFormatError
-from vrtspike.inference.tiling import cover
+from vrtspike.inference.tiling import Tile, cover
 from vrtspike.model.precision import autocast
 from vrtspike.settings import Precision
 
 Read = Callable[[int, int], tuple[Tensor, Tensor | None]]
 """Return blurred frames and voxels of frames [start, stop)."""
+Scale = Callable[[Tensor], Tensor]
+"""Turn the voxels of a tile, as they were read, into those that the model takes."""
 
 SIZE_UNIT = 8
 """Sides of tiles are multiples of the model's coarsest scale, so that no tile is padded."""
@@ -33,8 +36,8 @@ SIZE_UNIT = 8
 
 def restore(
     model: nn.Module,
-    blurred: Float[Tensor, "t 3 h w"],
-    voxels: Float[Tensor, "tv k hs ws"] | None = None,
+    blurred: Shaped[Tensor, "t 3 h w"],
+    voxels: Shaped[Tensor, "tv k hs ws"] | None = None,
     *,
     tile: int | None = None,
     overlap: int = 32,
@@ -77,34 +80,58 @@ def restore_stream(
     precision: Precision = "float32",
 ) -> Iterator[Float[Tensor, "n 3 h w"]]:
     """Yield the restored frames of a video in order, as soon as they are final."""
+    windows = cover_frames(frames, tile_frames, overlap_frames)
+    return restore_windows(model, read, windows, tile=tile, overlap=overlap, precision=precision)
+
+
+def cover_frames(frames: int, tile_frames: int, overlap_frames: int) -> list[Tile]:
+    """Return the windows in which a video is restored, with the weights of their frames."""
     if frames < 1:
         raise DataFormatError("there is no frame to restore", got=f"{frames} frames")
-    clips = cover(frames, tile_frames, overlap_frames)
+    return cover(frames, tile_frames, overlap_frames)
+
+
+def restore_windows(
+    model: nn.Module,
+    read: Read,
+    windows: Sequence[Tile],
+    *,
+    tile: int | None,
+    overlap: int,
+    precision: Precision,
+    scale: Scale | None = None,
+) -> Iterator[Float[Tensor, "n 3 h w"]]:
+    """Yield the frames from the first window's start to the last one's end, in order.
+
+    Frames that are shared with windows which are not among these come as weighted sums, to which
+    the others' are to be added. `scale` is applied to the voxels of a tile on the model's device.
+    """
     pending = None
-    for index, clip in enumerate(clips):
-        blurred, voxels = read(clip.start, clip.stop)
-        restored = _restore_clip(model, blurred, voxels, tile, overlap, precision)
-        restored *= clip.weights[:, None, None, None]
+    for index, window in enumerate(windows):
+        blurred, voxels = read(window.start, window.stop)
+        restored = _restore_window(model, blurred, voxels, tile, overlap, precision, scale)
+        restored *= window.weights[:, None, None, None]
         if pending is not None:
             restored[: len(pending)] += pending
-        following = clips[index + 1].start if index + 1 < len(clips) else clip.stop
-        yield restored[: following - clip.start]
-        pending = restored[following - clip.start :].clone()
+        following = windows[index + 1].start if index + 1 < len(windows) else window.stop
+        yield restored[: following - window.start]
+        pending = restored[following - window.start :].clone()
 
 
-def _restore_clip(
+def _restore_window(
     model: nn.Module,
     blurred: Tensor,
     voxels: Tensor | None,
     tile: int | None,
     overlap: int,
     precision: Precision,
+    scale: Scale | None,
 ) -> Tensor:
     """Restore a clip of few frames, tile by tile."""
     height, width = blurred.shape[-2:]
     if tile is None or tile >= max(height, width):
-        return _run(model, blurred, voxels, precision)
-    factor = 1 if voxels is None else _coarseness((height, width), voxels.shape[-2:])
+        return _run(model, blurred, voxels, precision, scale)
+    factor = 1 if voxels is None else coarseness((height, width), voxels.shape[-2:])
     unit = math.lcm(SIZE_UNIT, factor)
     restored = torch.zeros(blurred.shape)
     for rows in cover(height, tile, overlap, multiple=unit):
@@ -115,27 +142,32 @@ def _restore_clip(
                 part = voxels[
                     ..., top // factor : bottom // factor, left // factor : right // factor
                 ]
-            found = _run(model, blurred[..., top:bottom, left:right], part, precision)
-            weights = rows.weights[:, None] * columns.weights
-            restored[..., top:bottom, left:right] += found * weights
+            found = _run(model, blurred[..., top:bottom, left:right], part, precision, scale)
+            found *= rows.weights[:, None] * columns.weights
+            restored[..., top:bottom, left:right] += found
     return restored
 
 
-def _coarseness(frame: tuple[int, ...], spikes: tuple[int, ...]) -> int:
+def coarseness(frame: tuple[int, ...], spikes: tuple[int, ...]) -> int:
     """Return how many pixels of a frame a spike pixel covers along each axis."""
-    factor = frame[0] // spikes[0]
+    factor = max(frame[0] // spikes[0], 1)
     if (spikes[0] * factor, spikes[1] * factor) != tuple(frame):
         raise ConfigError(
             "tiles need a spike grid that divides the frame",
-            where="evaluation.tile",
             got=f"frames {frame[0]}x{frame[1]}, spikes {spikes[0]}x{spikes[1]}",
             expected="sizes in an integer ratio",
-            fix="restore whole frames (evaluation.tile=null)",
+            fix="restore whole frames, without a tile",
         )
     return factor
 
 
-def _run(model: nn.Module, blurred: Tensor, voxels: Tensor | None, precision: Precision) -> Tensor:
+def _run(
+    model: nn.Module,
+    blurred: Tensor,
+    voxels: Tensor | None,
+    precision: Precision,
+    scale: Scale | None,
+) -> Tensor:
     """Run the model on frames `(t, 3, h, w)` and check what comes back."""
     device = next((p.device for p in model.parameters()), torch.device("cpu"))
     single = len(blurred) == 1
@@ -148,8 +180,8 @@ def _run(model: nn.Module, blurred: Tensor, voxels: Tensor | None, precision: Pr
     try:
         with torch.no_grad(), autocast(device, precision):
             restored: Tensor = model(
-                blurred[None].to(device, torch.float32),
-                None if voxels is None else voxels[None].to(device, torch.float32),
+                _intensity(blurred.to(device))[None],
+                None if voxels is None else _scaled(voxels.to(device), scale)[None],
             )
             restored = restored[0].float().cpu()
     finally:
@@ -160,3 +192,19 @@ def _run(model: nn.Module, blurred: Tensor, voxels: Tensor | None, precision: Pr
             fix="the weights are damaged or belong to another model; load others",
         )
     return restored[:1] if single else restored
+
+
+def _intensity(frames: Tensor) -> Tensor:
+    """Return frames as floats; those of uint8 are brought to [0, 1].
+
+    Images are read with their channels last; a model that is given that order of bytes takes paths
+    that are several times slower.
+    """
+    floats = frames.contiguous().float()
+    return floats / 255 if frames.dtype == torch.uint8 else floats
+
+
+def _scaled(voxels: Tensor, scale: Scale | None) -> Tensor:
+    """Return voxels as the model takes them."""
+    whole = voxels.contiguous()
+    return whole.float() if scale is None else scale(whole)

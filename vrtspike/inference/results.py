@@ -3,7 +3,7 @@
     mean over frames   all frames of the split count the same (the figure that tables print)
     mean over clips    every sequence counts the same, however long it is
 
-A frame that equals the sharp one has an infinite PSNR; it counts as `PSNR_CAP`.
+Both leave out what a frame does not have: nothing goes before a sequence's first one.
 """
 
 from __future__ import annotations
@@ -11,7 +11,6 @@ from __future__ import annotations
 import csv
 import io
 import json
-from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,35 +19,12 @@ import numpy as np
 from jaxtyping import UInt8
 
 from vrtspike.errors import DataFormatError
+from vrtspike.inference.response import Robustness
+from vrtspike.inference.score import METRICS, PSNR_CAP, Score
 
-PSNR_CAP = 100.0
-METRICS = ("psnr", "ssim", "lpips")
+__all__ = ["METRICS", "PSNR_CAP", "FrameScore", "Image", "Panel", "Results", "Score", "write_text"]
 
 Image = UInt8[np.ndarray, "h w 3"]
-
-
-@dataclass(frozen=True)
-class Score:
-    """Distances of one restored frame, or a mean of them, from the sharp one."""
-
-    psnr: float
-    ssim: float
-    lpips: float | None = None
-
-    @staticmethod
-    def mean(scores: Iterable[Score]) -> Score:
-        """Return the mean of some scores."""
-        found = list(scores)
-        lpips = [score.lpips for score in found if score.lpips is not None]
-        return Score(
-            psnr=float(np.mean([score.psnr for score in found])),
-            ssim=float(np.mean([score.ssim for score in found])),
-            lpips=float(np.mean(lpips)) if lpips else None,
-        )
-
-    def as_dict(self) -> dict[str, float | None]:
-        """Return the numbers by name."""
-        return {"psnr": self.psnr, "ssim": self.ssim, "lpips": self.lpips}
 
 
 @dataclass(frozen=True)
@@ -79,6 +55,8 @@ class Results:
     protocol: dict[str, Any]
     frames: list[FrameScore]
     panels: list[Panel] = field(default_factory=list)
+    robustness: Robustness | None = None
+    """What disturbed spikes do to the models, where that was asked for."""
 
     def __post_init__(self) -> None:
         if not self.frames:
@@ -108,6 +86,7 @@ class Results:
 
     def as_dict(self) -> dict[str, Any]:
         """Return what results.json holds."""
+        disturbed = {} if self.robustness is None else {"robustness": self.robustness.as_dict()}
         return {
             "protocol": self.protocol,
             self.split: {name: self.over_frames(name).as_dict() for name in self.methods},
@@ -118,6 +97,7 @@ class Results:
                 }
                 for sequence in self.sequences
             },
+            **disturbed,
         }
 
     def write_json(self, path: Path) -> None:

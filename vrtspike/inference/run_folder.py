@@ -1,28 +1,37 @@
-"""Trained models, as a training run leaves them.
+"""Trained models: a training run's folder, one file of weights, or a published checkpoint.
 
 In: a run folder with `config.yaml` and `export/model.safetensors`, on this machine or fetched to it
-(`fetched`). Out: the model, in evaluation
-mode, with the configuration it was trained with; or a `Restorer`, which also knows how the model
-wants its spikes.
+(`fetched`); an export alone, which holds its configuration; or any file that `load_weights` reads,
+with the configuration of its model. Out: the model, in evaluation mode, with that configuration; or
+a `Restorer`, which also knows how the model wants its spikes.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
+import numpy as np
 import torch
-from torch import nn
+import yaml
+from einops import rearrange
+from jaxtyping import Bool, UInt8
+from pydantic import ValidationError
+from safetensors import SafetensorError, safe_open
+from torch import Tensor, nn
 
 from vrtspike.config import load_config
-from vrtspike.errors import CheckpointError
+from vrtspike.data.voxelize import bin_steps, normalize_voxels, voxelize
+from vrtspike.errors import CheckpointError, DataFormatError, one_line
+from vrtspike.inference.restore import restore
+from vrtspike.metrics import to_uint8
 from vrtspike.model import build_model
 from vrtspike.model.weights import load_weights
 from vrtspike.run_files import CONFIG, EXPORT, METRICS
-from vrtspike.settings import Config
+from vrtspike.settings import Config, ModelSettings
 from vrtspike.storage import Folder
 
 
@@ -33,13 +42,53 @@ class Restorer:
     model: nn.Module
     bins: int | None = None
     voxels: Literal["rate", "log1p"] = "rate"
+    settings: ModelSettings | None = None
+    """What the model was built from; None: not known."""
 
     @classmethod
-    def load(cls, run: Path, device: torch.device | str = "cpu") -> Restorer:
-        """Load the exported model of a run folder onto a device."""
-        model, config = load_run(run)
-        bins = None if config.model.fusion == "none" else config.model.spike.bins
-        return cls(model.to(device), bins, config.data.voxels)
+    def load(
+        cls, weights: Path, device: torch.device | str = "cpu", *, config: Path | None = None
+    ) -> Restorer:
+        """Load a run folder, an export, or other weights with their configuration."""
+        model, found = load_run(weights, config)
+        bins = None if found.model.fusion == "none" else found.model.spike.bins
+        return cls(model.to(device), bins, found.data.voxels, found.model)
+
+    def __call__(
+        self,
+        blurred: UInt8[np.ndarray, "t h w 3"],
+        spikes: Bool[np.ndarray, "t s hs ws"] | None = None,
+        *,
+        threshold: float | None = None,
+        exposure: tuple[int, int] | None = None,
+        **tiling: Any,
+    ) -> UInt8[np.ndarray, "t h w 3"]:
+        """Restore frames in memory.
+
+        `spikes` are the steps of each frame, of a camera with this `threshold`; `exposure` is the
+        half-open interval of them over which the frame integrated (None: all). `tiling` are the
+        keywords of `vrtspike.inference.restore`.
+        """
+        voxels = None
+        if self.bins is not None:
+            if spikes is None or threshold is None or len(spikes) != len(blurred):
+                raise DataFormatError(
+                    "this model restores frames with their spikes",
+                    got="no spikes" if spikes is None else f"{len(spikes)} frames of spikes",
+                    expected=f"spikes of {len(blurred)} frames, and the camera's threshold",
+                )
+            first, last = exposure or (0, spikes.shape[1])
+            counts = [voxelize(frame, self.bins, start=first, stop=last) for frame in spikes]
+            voxels = self.scale(last - first, threshold)(torch.from_numpy(np.stack(counts)))
+        frames = rearrange(torch.from_numpy(blurred), "t h w c -> t c h w")
+        restored = to_uint8(restore(self.model, frames, voxels, **tiling))
+        return np.ascontiguousarray(rearrange(restored, "t c h w -> t h w c").numpy())
+
+    def scale(self, steps: int, threshold: float) -> Callable[[Tensor], Tensor]:
+        """Return what makes of counts of `steps` steps in bins the voxels that the model takes."""
+        assert self.bins is not None
+        of_bins, mode = bin_steps(steps, self.bins), self.voxels
+        return lambda counts: normalize_voxels(counts, of_bins, threshold, mode)
 
 
 @contextmanager
@@ -52,31 +101,68 @@ def fetched(run: Folder) -> Iterator[Path]:
         yield path
 
 
-def load_run(run: Path) -> tuple[nn.Module, Config]:
-    """Build a run's model with its exported weights; return it with the run's configuration."""
-    if not run.is_dir():
-        raise CheckpointError(
-            "no such run folder",
-            where=run,
-            got="a file" if run.exists() else None,
-            fix="train first, or correct the path",
-        )
-    for name in (CONFIG, EXPORT):
-        if not (run / name).is_file():
-            raise CheckpointError(
-                f"the run has no {name}",
-                where=run,
-                expected=f"{CONFIG} and {EXPORT}, which training writes at its end",
-                fix="let the run finish: start the same training again and it continues",
-            )
-    config = load_config(run / CONFIG)
-    model = build_model(config.model)
-    report = load_weights(model, run / EXPORT)
+def load_run(weights: Path, config: Path | None = None) -> tuple[nn.Module, Config]:
+    """Build a model with its weights; return it with its configuration.
+
+    `weights` is a run folder or a file; `config` is needed for files that hold no configuration.
+    """
+    file = weights_file(weights)
+    if config is not None:
+        found = load_config(config)
+    elif file != weights:
+        found = load_config(weights / CONFIG)
+    else:
+        found = _own_config(file)
+    model = build_model(found.model)
+    report = load_weights(model, file)
     if report.missing or report.adapted:
         raise CheckpointError(
-            "the exported weights are not those of the exported configuration",
-            where=run / EXPORT,
+            "the weights are not those of the configuration",
+            where=file,
             got=str(report),
             expected="every tensor taken as it is",
         )
-    return model.eval(), config
+    return model.eval(), found
+
+
+def weights_file(weights: Path) -> Path:
+    """Return the file that holds the weights: this one, or a run folder's export."""
+    if weights.is_file():
+        return weights
+    if not weights.is_dir():
+        raise CheckpointError(
+            "no such run folder or weights", where=weights, fix="train first, or correct the path"
+        )
+    for name in (CONFIG, EXPORT):
+        if not (weights / name).is_file():
+            raise CheckpointError(
+                f"the run has no {name}",
+                where=weights,
+                expected=f"{CONFIG} and {EXPORT}, which training writes at its end",
+                fix="let the run finish: start the same training again and it continues",
+            )
+    return weights / EXPORT
+
+
+def _own_config(file: Path) -> Config:
+    """Return the configuration that an export holds."""
+    try:
+        with safe_open(file, framework="pt") as opened:
+            text = (opened.metadata() or {})["config"]
+    except (OSError, KeyError, SafetensorError):
+        raise CheckpointError(
+            "the file does not say what model its weights are of",
+            where=file,
+            expected="a run folder, or an export of vrtspike",
+            fix="give the model's configuration with --config, such as "
+            "configs/model/vrt_deblur.yaml for published VRT weights",
+        ) from None
+    try:
+        return Config.model_validate(yaml.safe_load(text))
+    except (ValidationError, yaml.YAMLError) as error:
+        raise CheckpointError(
+            "the configuration in the weights is not one of this version",
+            where=file,
+            got=one_line(error, 200),
+            fix="export them again with the version of vrtspike that trained them",
+        ) from None

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from itertools import pairwise
 
 import torch
 from jaxtyping import Float
@@ -31,17 +32,24 @@ class Tile:
 
 
 def cover(length: int, tile: int | None, overlap: int, *, multiple: int = 1) -> list[Tile]:
+    """Cover [0, length) with tiles, as `spans` says, and weigh their samples."""
+    parts = spans(length, tile, overlap, multiple=multiple)
+    return _blend(length, parts)
+
+
+def spans(
+    length: int, tile: int | None, overlap: int, *, multiple: int = 1
+) -> list[tuple[int, int]]:
     """Cover [0, length) with tiles whose ends are multiples of `multiple` (or the axis' end).
 
     A tile of None, or one that the axis fits in, gives one tile: the whole axis.
     """
     if tile is None or tile >= length:
-        return [Tile(0, length, torch.ones(length))]
+        return [(0, length)]
     size, shared = tile // multiple * multiple, _round_up(overlap, multiple)
     if size < max(2 * shared, 1):
         raise ConfigError(
             "tiles share more than they keep",
-            where="evaluation",
             got=f"tile {tile}, overlap {overlap} (in multiples of {multiple})",
             expected="an overlap of at most half the tile",
             fix="make the overlap smaller or the tile larger",
@@ -50,25 +58,24 @@ def cover(length: int, tile: int | None, overlap: int, *, multiple: int = 1) -> 
     size = min(size, _round_up(math.ceil((length + (count - 1) * shared) / count), multiple))
     room = _round_up(length - size, multiple)
     starts = [index * room // ((count - 1) * multiple) * multiple for index in range(count)]
-    stops = [min(start + size, length) for start in starts]
-    shares = [stop - start for stop, start in zip(stops, starts[1:], strict=False)]
-    return _blend(length, starts, stops, shares)
+    return [(start, min(start + size, length)) for start in starts]
 
 
-def _blend(length: int, starts: list[int], stops: list[int], shares: list[int]) -> list[Tile]:
+def _blend(length: int, parts: list[tuple[int, int]]) -> list[Tile]:
     """Give each tile its weights, normalised so that those of a sample sum to 1."""
+    shares = [stop - start for (_, stop), (start, _) in pairwise(parts)]
     weights = []
-    for start, stop, before, after in zip(starts, stops, [0, *shares], [*shares, 0], strict=True):
+    for (start, stop), before, after in zip(parts, [0, *shares], [*shares, 0], strict=True):
         rising, falling = torch.ones(2, stop - start, dtype=torch.float64)
         rising[:before] = _ramp(before)
         falling[:after] = _ramp(after)
         weights.append(rising * falling.flip(0))
     total = torch.zeros(length, dtype=torch.float64)
-    for start, stop, weight in zip(starts, stops, weights, strict=True):
+    for (start, stop), weight in zip(parts, weights, strict=True):
         total[start:stop] += weight
     return [
         Tile(start, stop, (weight / total[start:stop]).float())
-        for start, stop, weight in zip(starts, stops, weights, strict=True)
+        for (start, stop), weight in zip(parts, weights, strict=True)
     ]
 
 

@@ -104,7 +104,7 @@ def measure_costs(
 
     Without `backward` nothing is kept for it: the costs of restoring.
     """
-    model = build_model(settings).to(device).train()
+    model = build_model(settings).to(device).train(backward)
     for parameter in model.parameters():
         parameter.grad = torch.zeros_like(parameter)
     small = Clip(1, clip.frames, min(TILE, clip.height), min(TILE, clip.width))

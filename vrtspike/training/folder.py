@@ -6,13 +6,12 @@ config.yaml  metrics.jsonl  tensorboard/  checkpoints/  export/model.safetensors
 
 from __future__ import annotations
 
-import fcntl
-import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 
 from vrtspike.errors import ResourceError
+from vrtspike.lock import locked
 from vrtspike.settings import Config, RunSettings, TrainSettings
 from vrtspike.storage import Folder
 
@@ -56,25 +55,17 @@ def only_one(run: Folder) -> Iterator[None]:
     if run.remote:
         yield
         return
-    try:
-        run.path.mkdir(parents=True, exist_ok=True)
-        lock = (run.path / LOCK).open("w")
-    except OSError as error:
-        raise ResourceError(
-            f"cannot write to the run's folder: {error.strerror}",
-            where=run,
-            fix="set run.root to a folder that you may write to",
-        ) from None
-    with lock as file:
+    with ExitStack() as stack:
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise already_trained(run) from None
-        except OSError:
-            # A network disk without locks: jobs of one cluster still find each other (Board).
-            pass
-        file.write(f"{os.getpid()}\n")
-        file.flush()
+            run.path.mkdir(parents=True, exist_ok=True)
+            # On a network disk without locks jobs of one cluster still find each other (Board).
+            stack.enter_context(locked(run.path / LOCK, already_trained(run)))
+        except OSError as error:
+            raise ResourceError(
+                f"cannot write to the run's folder: {error.strerror}",
+                where=run,
+                fix="set run.root to a folder that you may write to",
+            ) from None
         yield
 
 

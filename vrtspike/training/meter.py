@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import resource
 import time
 from typing import TYPE_CHECKING, NamedTuple
 
 import torch
+
+from vrtspike.heap import peak_bytes
 
 if TYPE_CHECKING:
     from vrtspike.data.pipeline import MicroBatches
@@ -49,4 +50,4 @@ def memory_gb(device: torch.device) -> float:
     """Return the most memory that this process has held, in 10^9 bytes."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device) / 1e9
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9
+    return peak_bytes() / 1e9

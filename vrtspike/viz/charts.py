@@ -1,4 +1,4 @@
-"""Charts as SVG text: curves over steps, dots by sequence, dots over a number or by kind.
+"""Charts as SVG text: curves over steps or levels, dots by sequence, dots over a number or by kind.
 
 In: numbers and names. Out: an `<svg>` whose colours are classes (`series-<style>`) that the page
 defines for light and dark. Every mark says its value in a `<title>`.
@@ -23,6 +23,15 @@ class Line:
     name: str
     style: str
     points: tuple[tuple[float, float], ...]
+
+
+@dataclass(frozen=True)
+class Reference:
+    """A value that curves are held against: its name, the style of its colour, and the value."""
+
+    name: str
+    style: str
+    y: float
 
 
 @dataclass(frozen=True)
@@ -97,14 +106,43 @@ def line_chart(lines: Sequence[Line], *, x_name: str, y_name: str, digits: int) 
     parts.append(_text(WIDTH - RIGHT, HEIGHT - 2, x_name, "end"))
     for line in lines:
         dots = len(line.points) <= 25
-        path = " ".join(f"{across(x):.1f},{up(y):.1f}" for x, y in line.points)
-        parts.append(f'<polyline class="curve series-{line.style}" points="{path}"/>')
-        for x, y in line.points:
-            title = f"{line.name}, {x_name} {x:,.0f}: {y:.{digits}f}"
-            radius = 3.5 if dots else 6
-            shown = "dot" if dots else "dot unseen"
-            parts.append(_dot(across(x), up(y), radius, f"{shown} series-{line.style}", title))
+        titles = [f"{x_name} {x:,.0f}: {y:.{digits}f}" for x, y in line.points]
+        parts += _curve(line, across, up, titles, dots=dots)
     names = ", ".join(line.name for line in lines)
+    return _svg(WIDTH, HEIGHT, f"{y_name} over {x_name}: {names}", parts)
+
+
+def response_chart(
+    lines: Sequence[Line],
+    references: Sequence[Reference],
+    *,
+    x_name: str,
+    y_name: str,
+    digits: int = 2,
+) -> str:
+    """Draw curves over levels of any sign, and the values they are held against as dashed lines."""
+    xs = [x for line in lines for x, _ in line.points]
+    ys = [y for line in lines for _, y in line.points] + [r.y for r in references]
+    x_ticks, y_ticks = ticks(min(xs), max(xs), 8), ticks(min(ys), max(ys), 4)
+    # The curves fill the width: what was not tried is not drawn.
+    across = Axis(min(xs), max(xs), LEFT + 8, WIDTH - RIGHT - 8)
+    up = Axis(y_ticks[0], y_ticks[-1], HEIGHT - BOTTOM, TOP)
+    parts = [_grid_row(up(y), _number(y)) for y in y_ticks]
+    for x in x_ticks:
+        if across.low <= x <= across.high:
+            parts.append(_text(across(x), HEIGHT - BOTTOM + 18, _number(x), "middle"))
+    parts.append(_text(WIDTH - RIGHT, HEIGHT - 2, x_name, "end"))
+    for reference in references:
+        y = f"{up(reference.y):.1f}"
+        parts.append(
+            f'<line class="reference series-{reference.style}" x1="{LEFT}" x2="{WIDTH - RIGHT}" '
+            f'y1="{y}" y2="{y}"><title>{escape(reference.name)}: {reference.y:.{digits}f}</title>'
+            "</line>"
+        )
+    for line in lines:
+        titles = [f"{x_name} {_number(x)}: {y:.{digits}f}" for x, y in line.points]
+        parts += _curve(line, across, up, titles)
+    names = ", ".join([line.name for line in lines] + [other.name for other in references])
     return _svg(WIDTH, HEIGHT, f"{y_name} over {x_name}: {names}", parts)
 
 
@@ -203,6 +241,19 @@ def _steps(front: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
     for x, y in front[1:]:
         corners += [(x, corners[-1][1]), (x, y)]
     return corners
+
+
+def _curve(
+    line: Line, across: Axis, up: Axis, titles: Sequence[str], *, dots: bool = True
+) -> list[str]:
+    """Draw a curve and its points, each with its title; without dots they are seen when touched."""
+    path = " ".join(f"{across(x):.1f},{up(y):.1f}" for x, y in line.points)
+    parts = [f'<polyline class="curve series-{line.style}" points="{path}"/>']
+    style = f"{'dot' if dots else 'dot unseen'} series-{line.style}"
+    for (x, y), title in zip(line.points, titles, strict=True):
+        place = across(x), up(y), 3.5 if dots else 6
+        parts.append(_dot(*place, style, f"{line.name}, {title}"))
+    return parts
 
 
 def _svg(width: float, height: float, label: str, parts: Sequence[str]) -> str:

@@ -34,14 +34,22 @@ class Place:
     side: int
 
 
-def hardest_place(blurred: Image, sharp: Image, side: int) -> Place:
-    """Return the square in which the blurred image differs most from the sharp one."""
+def hardest_places(blurred: Image, sharp: Image, side: int, most: int) -> list[Place]:
+    """Return the squares in which the blurred image differs most from the sharp one.
+
+    The hardest one first; none overlaps another, and a place where nothing differs is none.
+    """
     side = min(side, *sharp.shape[:2])
-    error = error_of(blurred, sharp)
+    error = error_of(blurred, sharp).astype(np.float64)
     total = np.pad(error.cumsum(axis=0).cumsum(axis=1), ((1, 0), (1, 0)))
     sums = total[side:, side:] - total[:-side, side:] - total[side:, :-side] + total[:-side, :-side]
-    top, left = np.unravel_index(int(sums.argmax()), sums.shape)
-    return Place(int(top), int(left), side)
+    places: list[Place] = []
+    # A millionth of a gray level is what rounding leaves.
+    while len(places) < most and (sums.max() > 1e-6 or not places):
+        top, left = (int(at) for at in np.unravel_index(int(sums.argmax()), sums.shape))
+        places.append(Place(top, left, side))
+        sums[max(top - side + 1, 0) : top + side, max(left - side + 1, 0) : left + side] = 0
+    return places
 
 
 def error_of(image: Image, sharp: Image) -> Float[np.ndarray, "h w"]:

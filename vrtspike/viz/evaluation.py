@@ -2,7 +2,8 @@
 
 In: a configuration (dataset, split, how to run), run folders by the name of their method, and a
 folder. Out, in that folder: results.json (means and protocol), results.csv (every frame),
-samples/<split>/<sequence>/<frame>-<method>.png, and report.html.
+robustness.csv (where disturbed spikes were asked for), samples/<split>/<sequence>/
+<frame>-<method>.png, and report.html.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 import os
 import platform
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -18,11 +20,12 @@ from PIL import Image
 
 import vrtspike
 from vrtspike.data.dataset import open_dataset
-from vrtspike.errors import ConfigError
 from vrtspike.inference.evaluate import evaluate
-from vrtspike.inference.results import Results
+from vrtspike.inference.results import Results, write_text
+from vrtspike.inference.robustness import check_robustness, evaluate_robustness, passes
 from vrtspike.inference.run_folder import Restorer
 from vrtspike.settings import Config
+from vrtspike.storage import check_target
 from vrtspike.viz.report import RunRecord, write_report
 
 
@@ -38,26 +41,42 @@ def run_evaluation(
 
     Without a `device` that is a GPU where there is one.
     """
-    if out.exists() and not out.is_dir():
-        raise ConfigError("the results need a folder", where=out, got="a file")
-    split = config.evaluation.split
+    check_target(out / "results.json")
+    split, settings = config.evaluation.split, config.evaluation
     dataset = open_dataset(config.data.source, config.data.layout)
     dataset.sequences(split)
     device = device or torch.device("cuda" if torch.cuda.is_available() else "cpu")
     models = {name: Restorer.load(run, device) for name, run in runs.items()}
+    first, second = 1 + len(models), 0
+    if settings.robustness:
+        check_robustness(models)
+        second = passes(models)
     results = evaluate(
         dataset,
         split,
         models,
-        config.evaluation,
+        settings,
         weights_dir=config.loss.weights_dir,
         device=device,
-        progress=progress,
+        progress=_part(progress, 0, first, second),
     )
     out.mkdir(parents=True, exist_ok=True)
     write_samples(results, out / "samples")
     results.write_csv(out / "results.csv")
     results.write_json(out / "results.json")
+    if settings.robustness:
+        found = evaluate_robustness(
+            dataset,
+            models,
+            results,
+            settings,
+            weights_dir=config.loss.weights_dir,
+            device=device,
+            progress=_part(progress, first, second, 0),
+        )
+        results = replace(results, robustness=found)
+        results.write_json(out / "results.json")
+        write_text(out / "robustness.csv", found.csv(split))
     write_report(
         out / "report.html",
         results,
@@ -66,6 +85,21 @@ def run_evaluation(
         environment=environment(device),
     )
     return results
+
+
+def _part(
+    progress: Callable[[int, int], None] | None, before: int, now: int, after: int
+) -> Callable[[int, int], None] | None:
+    """Return what a part of the work is to tell of itself; parts count as often as frames are
+    gone through before it, now and after it."""
+    if progress is None:
+        return None
+
+    def update(done: int, total: int) -> None:
+        frames = total // now
+        progress(before * frames + done, (before + now + after) * frames)
+
+    return update
 
 
 def write_samples(results: Results, folder: Path) -> None:

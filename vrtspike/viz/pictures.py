@@ -1,26 +1,28 @@
 """The picture part of a report: each shown frame as every method gives it.
 
 In: panels (one frame of a sequence, by method). Out: HTML, and the CSS classes that hold each image
-once. A panel has a slider that compares any two images, then a grid: the frame, the place where the
-blurred input is farthest from the sharp frame, and the colour-coded error of each method.
+once. A panel has a slider that compares any two images, then a grid: the frame, the places where
+the blurred input is farthest from the sharp frame, and the colour-coded error of each method.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from html import escape
 
 import numpy as np
 
 from vrtspike.inference.results import Panel
-from vrtspike.viz.comparison import Place, data_uri, error_map, error_of, hardest_place
+from vrtspike.viz.comparison import Place, data_uri, error_map, error_of, hardest_places
 from vrtspike.viz.methods import UNSHOWN, main_model, method
 
 CROP_SHARE = 4
 """The enlarged place is this part of the frame's shorter side."""
+PLACES = 3
+"""Most places of a frame that are enlarged."""
 SMALL = 400
 """Frames narrower than this are shown with their pixels, not smoothed."""
-
-
 WIDE = 1000
 """Error maps of wider frames are shown at half their size: they are small in the page."""
 STAGE = (480, 960)
@@ -35,8 +37,9 @@ class PanelPage:
         self.shown = [name for name in panel.images if name not in UNSHOWN]
         self.height, self.width = panel.images["sharp"].shape[:2]
         side = min(self.height, self.width) // CROP_SHARE
-        self.place = hardest_place(panel.images["blurred"], panel.images["sharp"], max(side, 8))
-        error = error_of(panel.images["blurred"], panel.images["sharp"])
+        blurred, sharp = panel.images["blurred"], panel.images["sharp"]
+        self.places = hardest_places(blurred, sharp, max(side, 8), PLACES)
+        error = error_of(blurred, sharp)
         self.full = max(float(np.percentile(error, 99.5)), 8.0)
 
     def css(self) -> str:
@@ -67,7 +70,7 @@ class PanelPage:
   {self._compare()}
   <div class="scroll"><div class="grid" style="--columns: {len(self.shown)}">
     {self._row("Frame", self._frame)}
-    {self._row("Close up", self._close_up)}
+    {self._close_ups()}
     {self._row("Error", self._error)}
   </div></div>
 </article>"""
@@ -102,31 +105,40 @@ class PanelPage:
       <button type="button" class="flicker" aria-pressed="false">Flicker</button></div>
   </div>"""
 
-    def _row(self, label: str, cell: object) -> str:
-        assert callable(cell)
+    def _row(self, label: str, cell: Callable[[str], str]) -> str:
         return f'<div class="row-label">{label}</div>' + "".join(cell(n) for n in self.shown)
 
     def _frame(self, name: str) -> str:
-        """Return a whole frame, with a box where the close up is."""
-        place = self.place
-        box = (
-            f"left:{100 * place.left / self.width:.3f}%;top:{100 * place.top / self.height:.3f}%;"
-            f"width:{100 * place.side / self.width:.3f}%;"
-            f"height:{100 * place.side / self.height:.3f}%"
-        )
+        """Return a whole frame, with a box around each place that is shown close up."""
+        boxes = "".join(self._box(number, place) for number, place in enumerate(self.places, 1))
         score = self.panel.scores.get(name)
         caption = f"{score.psnr:.2f} dB" if score else "the truth"
         look = method(name)
         return f"""<figure class="style-{look.style}"><figcaption><b>{escape(look.short)}</b>
       <span>{caption}</span></figcaption>
       <div class="image whole {self._class(name)}" role="img" aria-label="{escape(look.name)}">
-      <div class="box" style="{box}"></div></div></figure>"""
+      {boxes}</div></figure>"""
 
-    def _close_up(self, name: str) -> str:
-        label = f"{method(name).name}, close up"
+    def _box(self, number: int, place: Place) -> str:
+        style = (
+            f"left:{100 * place.left / self.width:.3f}%;top:{100 * place.top / self.height:.3f}%;"
+            f"width:{100 * place.side / self.width:.3f}%;"
+            f"height:{100 * place.side / self.height:.3f}%"
+        )
+        return f'<div class="box" style="{style}"><b>{number}</b></div>'
+
+    def _close_ups(self) -> str:
+        """Return a row for each place."""
+        return "\n".join(
+            self._row(f"Place {number}", partial(self._close_up, number, place))
+            for number, place in enumerate(self.places, 1)
+        )
+
+    def _close_up(self, number: int, place: Place, name: str) -> str:
+        label = f"{method(name).name}, place {number}"
         return (
             f'<div class="image close {self._class(name)}" role="img" '
-            f'aria-label="{escape(label)}" style="{self._zoom(self.place)}"></div>'
+            f'aria-label="{escape(label)}" style="{self._zoom(place)}"></div>'
         )
 
     def _zoom(self, place: Place) -> str:

@@ -1,8 +1,8 @@
 """A report that anyone can open: one HTML file, no network, light and dark.
 
 In: the results of an evaluation, what is known of the models' training runs, and the environment.
-Out: report.html with the numbers, the gain by sequence, pictures to compare, learning curves, and
-how all of it was made. The page's frame is `vrtspike.viz.page`.
+Out: report.html with the numbers, the gain by sequence, pictures to compare, what disturbed spikes
+do, learning curves, and how all of it was made. The page's frame is `vrtspike.viz.page`.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from vrtspike.viz.charts import Line, dot_chart, line_chart
 from vrtspike.viz.methods import BASELINE, main_model, method
 from vrtspike.viz.page import facts, header, legend, page, tiles
 from vrtspike.viz.pictures import PanelPage
+from vrtspike.viz.robustness import robustness_section
 from vrtspike.viz.tables import sequence_table, signed, summary_table
 
 CURVE_POINTS = 150
@@ -64,6 +65,7 @@ def write_report(
         summary_table(results),
         _by_sequence(results),
         _pictures(panels),
+        "" if results.robustness is None else robustness_section(results.robustness),
         _curves(runs),
         _details(results, runs, environment),
     ]
@@ -73,15 +75,22 @@ def write_report(
 def _header(results: Results, title: str) -> str:
     protocol = results.protocol
     about = [
-        f"{len(results.sequences)} sequences",
-        f"{len(results.frames) // len(results.methods)} frames",
+        counted(len(results.sequences), "sequence"),
+        counted(len(results.frames) // len(results.methods), "frame"),
         f"split <b>{escape(results.split)}</b>",
     ]
     if "frame_size" in protocol:
-        (height, width), (rows, columns) = protocol["frame_size"], protocol["spike_size"]
+        height, width = protocol["frame_size"]
         about.append(f"frames {width} × {height}")
-        about.append(f"spikes {columns} × {rows} at {protocol['spike_rate_hz']:,g} Hz")
+        if protocol["spike_size"] is not None:
+            rows, columns = protocol["spike_size"]
+            about.append(f"spikes {columns} × {rows} at {protocol['spike_rate_hz']:,g} Hz")
     return header("vrtspike evaluation", title, " · ".join(about))
+
+
+def counted(count: int, noun: str) -> str:
+    """Write a number of things."""
+    return f"{count:,} {noun}" + ("s" if count != 1 else "")
 
 
 def _tiles(results: Results) -> str:
@@ -134,7 +143,7 @@ def _pictures(panels: Sequence[PanelPage]) -> str:
     return f"""
 <section><h2>Pictures</h2>
 <p class="note">Of each sequence the frame whose blurred input has the lowest PSNR; close up, the
-place where blurred and sharp differ most. Neither choice looks at a model.</p>
+places where blurred and sharp differ most. Neither choice looks at a model.</p>
 {"".join(panel.html() for panel in panels)}</section>"""
 
 

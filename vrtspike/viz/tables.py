@@ -5,15 +5,30 @@ In: the results of an evaluation. Out: HTML. The best number of a column is bold
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from html import escape
 
 from vrtspike.inference.results import Results, Score
 from vrtspike.viz.methods import BASELINE, method
 
-NOTE = """PSNR in dB and SSIM on uint8-rounded RGB, whole frames, mean over all frames; the last
-column is the mean over sequences. TFP and TFI are gray, so the colour they lack counts against
-them."""
+NOTE = """PSNR in dB and SSIM on uint8-rounded RGB, whole frames, mean over all frames; by clip: the
+mean over sequences. TFP and TFI are gray, so the colour they lack counts against them."""
+FEW = 9
+"""Columns of a table that has room to spare."""
+OTHERS: dict[str, tuple[str, int, str, Callable[[Iterable[float]], float]]] = {
+    "lpips": ("LPIPS", 4, "", min),
+    "psnr_y": ("PSNR Y", 2, "Y: luma (BT.601) alone.", max),
+    "ssim_y": ("SSIM Y", 4, "", max),
+    "tdiff": (
+        "tDiff",
+        2,
+        "tDiff: how far the change from frame to frame is from the sharp video's, "
+        "in gray levels of 255.",
+        min,
+    ),
+    "tlp": ("tLP", 4, "tLP: the same of LPIPS from frame to frame.", min),
+}
+"""Metrics beside PSNR and SSIM: heading, decimals, what to say of it, and which value is best."""
 
 
 def summary_table(results: Results) -> str:
@@ -28,19 +43,24 @@ def summary_table(results: Results) -> str:
     if BASELINE in scores:
         columns["over baseline"] = _gains(scores, BASELINE)
     columns["SSIM"] = _numbers({name: score.ssim for name, score in scores.items()}, 4)
-    lpips = {name: score.lpips for name, score in scores.items() if score.lpips is not None}
-    if lpips:
-        columns["LPIPS"] = _numbers(lpips, 4, best=min)
+    notes = [NOTE]
+    for metric, (heading, digits, note, best) in OTHERS.items():
+        values = {name: score.as_dict()[metric] for name, score in scores.items()}
+        known = {name: value for name, value in values.items() if value is not None}
+        if len(known) == len(scores):
+            columns[heading] = _numbers(known, digits, best=best)
+            notes.append(note)
     clips = {name: results.over_clips(name).psnr for name in scores}
     columns["PSNR by clip"] = _numbers(clips, 2)
     heads = "".join(f'<th scope="col">{head}</th>' for head in columns)
     rows = "".join(
         f"<tr>{''.join(cells[name] for cells in columns.values())}</tr>" for name in scores
     )
+    style = "summary many" if len(columns) > FEW else "summary"
     return f"""
-<section><h2>Summary</h2><div class="scroll"><table class="summary">
+<section><h2>Summary</h2><div class="scroll"><table class="{style}">
 <thead><tr>{heads}</tr></thead><tbody>{rows}</tbody></table></div>
-<p class="note">{NOTE}</p></section>"""
+<p class="note">{" ".join(filter(None, notes))}</p></section>"""
 
 
 def sequence_table(scores: Mapping[str, Mapping[str, Score]]) -> str:
@@ -69,10 +89,14 @@ def _name(name: str) -> str:
     )
 
 
-def _numbers(values: Mapping[str, float], digits: int, *, best: object = max) -> dict[str, str]:
+def _numbers(
+    values: Mapping[str, float],
+    digits: int,
+    *,
+    best: Callable[[Iterable[float]], float] = max,
+) -> dict[str, str]:
     """Return the cells of a column of numbers."""
     texts = {name: f"{value:.{digits}f}" for name, value in values.items()}
-    assert callable(best)
     first = f"{best(values.values()):.{digits}f}"
     return {
         name: f"<td>{f'<b>{text}</b>' if text == first else text}</td>"
