@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import subprocess
@@ -13,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from vrtspike.config import load_config
-from vrtspike.demo import plan, read_table
+from vrtspike.demo import plan
 from vrtspike.errors import ConfigError
 
 
@@ -79,13 +78,3 @@ def test_a_signal_is_answered_by_the_phase(number: int, tmp_path: Path) -> None:
     else:
         process.send_signal(number)
     assert process.wait(timeout=20) == 7
-
-
-def test_the_table_holds_the_results_numbers_in_its_own_order(tmp_path: Path) -> None:
-    names = ["fused", "tfp", "tfi", "baseline", "sdm", "blurred"]
-    numbers = {name: {"psnr": 20.0 + i, "ssim": 0.5, "lpips": None} for i, name in enumerate(names)}
-    path = tmp_path / "results.json"
-    path.write_text(json.dumps({"protocol": {}, "held_out": numbers}))
-    rows = read_table(path, "held_out")
-    assert [psnr for _, psnr, _ in rows] == [25.0, 21.0, 24.0, 23.0, 20.0]
-    assert rows[0][0] == "blurred input" and "spikes" in rows[-1][0]

@@ -14,7 +14,7 @@ PACKAGE = REPOSITORY / "vrtspike"
 
 FOUNDATION = {
     *("errors", "section", "settings", "sweep_settings", "config"),
-    *("progress", "run_files", "storage", "uri", "whole_file"),
+    *("heap", "lock", "progress", "run_files", "storage", "uri", "whole_file"),
 }
 ALLOWED = {
     "errors": set(),
@@ -24,6 +24,8 @@ ALLOWED = {
     "sweep_settings": {"section"},
     "settings": {"section", "sweep_settings"},
     "config": {"errors", "settings"},
+    "heap": set(),
+    "lock": set(),
     "progress": set(),
     "storage": {"errors", "uri", "whole_file"},
     "whole_file": {"errors"},
@@ -51,7 +53,8 @@ ALLOWED = {
     },
     "tuning": FOUNDATION
     | {"cluster", "data", "inference", "outcome", "perceptual", "training", "viz"},
-    "bench": FOUNDATION | {"cluster", "data", "model", "losses", "simulate", "training"},
+    "bench": FOUNDATION
+    | {"cluster", "data", "inference", "model", "losses", "simulate", "training"},
 }
 """What each part may import; one that is not listed (cli, commands, demo) may import everything."""
 
@@ -59,6 +62,7 @@ NEEDS_RAY = {
     "cluster.py",
     "data/prepare.py",
     "data/pipeline.py",
+    "inference/distributed.py",
     "simulate/distributed.py",
     "training/worker.py",
     "training/claim.py",

@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 
 from vrtspike import __version__
-from vrtspike.commands import checkpoints, data, measure, run
+from vrtspike.commands import checkpoints, data, measure, restore, run
 from vrtspike.commands.console import say
 
 app = typer.Typer(
@@ -32,6 +32,7 @@ for command in (
     run.train,
     run.tune,
     run.evaluate,
+    restore.restore,
     checkpoints.checkpoints,
     checkpoints.export,
     run.demo,
@@ -42,6 +43,7 @@ bench = typer.Typer(help="Measure this machine.", no_args_is_help=True)
 bench.command("model")(measure.bench_model)
 bench.command("data")(measure.bench_data)
 bench.command("scaling")(measure.bench_scaling)
+bench.command("restore")(measure.bench_restore)
 app.add_typer(bench, name="bench")
 
 

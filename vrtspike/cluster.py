@@ -131,6 +131,15 @@ def capacity(run: RunSettings) -> dict[str, float]:
     }
 
 
+def cluster_size() -> tuple[int, int, int]:
+    """Return the GPUs, CPUs and machines of the cluster as it is now."""
+    import ray
+
+    found: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
+    machines = sum(node["Alive"] for node in ray.nodes())  # type: ignore[no-untyped-call]
+    return int(found.get("GPU", 0)), int(found.get("CPU", 0)), machines
+
+
 @contextmanager
 def environment(wanted: Mapping[str, str]) -> Iterator[None]:
     """Set variables of the environment for a while, where the user has not."""

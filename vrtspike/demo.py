@@ -8,7 +8,6 @@ each continues where an earlier demo stopped. In: a configuration with `scenes`.
 
 from __future__ import annotations
 
-import json
 import os
 import shlex
 import signal
@@ -26,15 +25,6 @@ from vrtspike.settings import Config
 from vrtspike.storage import local_path
 
 TRAIN_SCRIPT = Path("ray_jobs/train.py")
-
-ROWS = {
-    "blurred": "blurred input",
-    "tfp": "scaled spike average (TFP)",
-    "sdm": "spike/blur ratio (SDM)",
-    "baseline": "VRT without spikes (baseline)",
-    "fused": "VRT with spikes (fused)",
-}
-"""Methods of the final table, in its order."""
 
 
 @dataclass(frozen=True)
@@ -124,13 +114,3 @@ def run_to_its_end(argv: Sequence[str], environment: Mapping[str, str]) -> int:
                 continue
     finally:
         signal.signal(signal.SIGTERM, before)
-
-
-def read_table(results: Path, split: str) -> list[tuple[str, float, float]]:
-    """Read the rows of the final table: method, PSNR (dB), SSIM."""
-    numbers = json.loads(results.read_text(encoding="utf-8"))[split]
-    return [
-        (title, numbers[name]["psnr"], numbers[name]["ssim"])
-        for name, title in ROWS.items()
-        if name in numbers
-    ]

@@ -12,6 +12,11 @@ import sys
 from pathlib import Path
 
 STATUS, MACHINE = Path("/proc/self/status"), Path("/proc/meminfo")
+CGROUPS = Path("/sys/fs/cgroup")
+CONTAINER = (
+    (CGROUPS, "memory.max", "memory.current"),
+    (CGROUPS / "memory", "memory.limit_in_bytes", "memory.usage_in_bytes"),
+)
 # glibc's names for mallopt.
 M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4
 NEVER = 2**31 - 1
@@ -29,10 +34,22 @@ def peak_bytes() -> int:
 
 
 def free_bytes() -> int:
-    """Return the memory that the machine has left for programs that start now."""
-    return _figure(MACHINE, "MemAvailable") or (
-        os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    )
+    """Return the memory that the machine, or this container, has left for programs that start."""
+    machine = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    return min(_figure(MACHINE, "MemAvailable") or machine, _container_bytes() or machine)
+
+
+def _container_bytes() -> int | None:
+    """Return what the limit of a container (cgroup version 2, or 1) leaves; None without one."""
+    for folder, limit, used in CONTAINER:
+        try:
+            most = (folder / limit).read_text(encoding="ascii").strip()
+            taken = int((folder / used).read_text(encoding="ascii"))
+        except (OSError, ValueError):
+            continue
+        if most.isdigit():
+            return max(int(most) - taken, 0)
+    return None
 
 
 def keep_heap() -> None:

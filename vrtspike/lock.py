@@ -1,9 +1,10 @@
-"""Locks that hold a folder for one process of this machine."""
+"""Locks that hold a folder for one process of this machine; each is an open file."""
 
 from __future__ import annotations
 
 import fcntl
 import os
+import resource
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -26,3 +27,9 @@ def locked(file: Path, taken: Exception) -> Iterator[None]:
         held.write(f"{os.getpid()}\n")
         held.flush()
         yield
+
+
+def allow_open_files() -> None:
+    """Let this process have as many files open as the system allows it at most."""
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))

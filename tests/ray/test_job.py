@@ -136,6 +136,20 @@ def test_the_run_of_a_job_is_evaluated_by_another_one(
     assert {"blurred", "fused"} <= results["held_out"].keys()
 
 
+def test_the_run_of_a_job_restores_video(cluster: dict[str, str], repository: Path) -> None:
+    """Scenes and run are there (by the tests above); a finished clip is not done again."""
+    scenes = "data/debug/scenes/held_out"
+    where = ("--weights", "runs/x", "--input", scenes, "--spikes", scenes, "--out", "restored")
+    status, log = submit(cluster, repository, "restore", *where, "--tile-frames", "4")
+    assert status == 0 and "Traceback" not in log and "1 clips restored" in log, log
+    kept = Path(cluster["HOME"]) / "vrtspike"
+    (clip,) = (kept / "restored").iterdir()
+    names = {image.name for image in (kept / scenes / clip.name / "blurred").iterdir()}
+    assert {file.name for file in clip.iterdir()} == {*names, "restored.json"}
+    status, log = submit(cluster, repository, "restore", *where, "--tile-frames", "4")
+    assert status == 0 and "restored already" in log, log
+
+
 def test_a_submitted_sweep_leaves_results_and_nothing_else(
     cluster: dict[str, str], repository: Path
 ) -> None:

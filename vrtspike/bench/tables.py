@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 from rich.table import Table
 
@@ -12,6 +12,7 @@ from vrtspike.bench.describe import Description
 from vrtspike.bench.efficiency import Scaled
 from vrtspike.bench.fast_paths import Comparison
 from vrtspike.bench.model import Result
+from vrtspike.bench.restoring import Restored, RestoreReport
 from vrtspike.bench.save_cost import SAVE_EVERY, Saving
 from vrtspike.bench.step_model import Prediction
 from vrtspike.bench.voxelization import Way
@@ -227,6 +228,35 @@ def step_model_table(predictions: Iterable[Prediction]) -> Table:
             f"{found.samples_s:.3g}",
             f"{100 * found.efficiency:.1f} %",
         )
+    return table
+
+
+def restoring_table(report: RestoreReport) -> Table:
+    """Return a row for each run of the command: by length, by workers, by memory bound."""
+    columns = ("frames", "workers", "bound MB", "tile", "peak MB", "frames/s", "")
+    table = _table("restoring", *columns)
+    ratios: dict[str, Callable[[Restored, Restored], str]] = {
+        "length": lambda found, first: f"{found.peak_bytes / first.peak_bytes:.3f}x memory",
+        "workers": lambda found, first: (
+            f"{found.frames_s / first.frames_s:.2f}x frames/s, "
+            f"{found.busy_frames_s / first.busy_frames_s:.2f}x without starts"
+        ),
+        "bound": lambda found, _: f"{found.peak_bytes / (found.case.bound or 1):.3f} of the bound",
+    }
+    for name, group in report.groups.items():
+        for found in group:
+            case = found.case
+            table.add_row(
+                f"{case.height}x{case.width}",
+                str(case.frames),
+                str(case.workers),
+                "" if case.bound is None else _mb(case.bound),
+                str(found.tile or "whole"),
+                _mb(found.peak_bytes),
+                f"{found.frames_s:.3g}",
+                ratios[name](found, group[0]),
+            )
+        table.add_section()
     return table
 
 

@@ -196,3 +196,52 @@ def bench_scaling(
         print_tables(step_model_table(found.predictions))
         for line in found.premises():
             say(line)
+
+
+def bench_restore(
+    config: ConfigFile,
+    overrides: Overrides = None,
+    size: Annotated[
+        tuple[int, int], typer.Option(help="Rows and columns, where length and workers vary.")
+    ] = (96, 96),
+    lengths: Annotated[
+        list[int] | None, typer.Option("--frames", min=1, help="Lengths; 100 and 1,000.")
+    ] = None,
+    workers: Annotated[
+        list[int] | None, typer.Option(min=1, help="Workers of one thread; 1 and 2.")
+    ] = None,
+    worker_frames: Annotated[int, typer.Option(min=1, help="Frames that they restore.")] = 500,
+    memory: Annotated[
+        list[str] | None, typer.Option(help="Bounds to be kept; 1.5GB, 2GB and 3GB.")
+    ] = None,
+    bound_size: Annotated[
+        tuple[int, int], typer.Option(help="Rows and columns, where the bound varies.")
+    ] = (272, 640),
+    json_file: JsonFile = None,
+    debug: Debug = False,
+) -> None:
+    """Measure `vrtspike restore`: memory by length and by bound, speed by workers."""
+    with command(json_file, debug) as outcome:
+        settings = load(config, overrides)
+        from vrtspike.bench.model import find_machine
+        from vrtspike.bench.restoring import RestorePlan, computed_over_frame, run_restore_plan
+        from vrtspike.bench.tables import restoring_table
+        from vrtspike.inference.memory import parse_bytes
+        from vrtspike.progress import Progress
+
+        plan = RestorePlan(
+            size,
+            tuple(lengths or (100, 1000)),
+            tuple(workers or (1, 2)),
+            worker_frames,
+            tuple(parse_bytes(text) for text in memory or ("1.5GB", "2GB", "3GB")),
+            bound_size,
+        )
+        machine = find_machine(None, None)
+        with Progress("bench restore") as progress:
+            found = run_restore_plan(settings, plan, machine, progress.update)
+        outcome.facts = found.as_dict()
+        say(str(machine))
+        print_tables(restoring_table(found))
+        over = computed_over_frame(720, 1280, 100)
+        say(f"100 frames of 720x1280 in tiles of 384 pixels: {over:.3f} times the pixels")

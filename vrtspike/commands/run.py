@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -22,6 +22,9 @@ from vrtspike.commands.console import (
     short,
 )
 from vrtspike.errors import ConfigError
+
+if TYPE_CHECKING:
+    from vrtspike.inference.results import Results
 
 
 def train(
@@ -41,9 +44,10 @@ def train(
             )
         check_data_is_there(settings)
         from vrtspike.training.preflight import check_before_ray
-        from vrtspike.training.trainer import run_training
 
         check_before_ray(settings)
+        from vrtspike.training.trainer import run_training
+
         with connect():
             run = run_training(settings)
         outcome.facts = {"run": str(run)}
@@ -118,6 +122,7 @@ def evaluate(
             }
             results = run_evaluation(settings, runs, folder, progress=progress.update)
         outcome.facts = results.as_dict()
+        print_scores(results)
         say(f"results: {short(folder / 'results.json')}")
 
 
@@ -130,7 +135,7 @@ def demo(
     """Run the main job from nothing to a report: simulate, prepare, train twice, evaluate."""
     with command(json_file, debug) as outcome:
         from vrtspike.config import load_config
-        from vrtspike.demo import plan, read_table, run_demo
+        from vrtspike.demo import plan, run_demo
         from vrtspike.progress import clock_text
         from vrtspike.storage import local_path
 
@@ -140,9 +145,7 @@ def demo(
         outcome.status, outcome.facts = status, {"seconds": seconds}
         if not status:
             out = local_path(settings.run.root, "a demo") / settings.run.name
-            rows = read_table(out / "results.json", settings.evaluation.split)
             outcome.facts["report"] = str(out / "report.html")
-            print_scores(rows)
             say(f"all of it took {clock_text(sum(seconds.values()))}")
             say(f"report: {out / 'report.html'}")
 
@@ -156,12 +159,19 @@ def print_trials(headings: list[str], rows: list[list[str]]) -> None:
     print_tables(table)
 
 
-def print_scores(rows: list[tuple[str, float, float]]) -> None:
+def print_scores(results: Results) -> None:
     from rich.table import Table
 
-    table = Table("held-out scenes", title=None)
-    for heading in ("PSNR (dB)", "SSIM"):
+    from vrtspike.viz.methods import method
+
+    scores = {name: results.over_frames(name) for name in results.methods}
+    table = Table(results.split)
+    headings = ["PSNR (dB)", "SSIM"]
+    headings += ["LPIPS"] if any(score.lpips is not None for score in scores.values()) else []
+    for heading in headings:
         table.add_column(heading, justify="right")
-    for title, psnr, ssim in rows:
-        table.add_row(title, f"{psnr:.2f}", f"{ssim:.4f}")
+    for name, score in scores.items():
+        numbers = [f"{score.psnr:.2f}", f"{score.ssim:.4f}"]
+        numbers += [] if score.lpips is None else [f"{score.lpips:.4f}"]
+        table.add_row(method(name).name, *numbers)
     print_tables(table)

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence
+from functools import lru_cache
 
 import torch
 from einops import repeat
@@ -88,7 +89,11 @@ def cover_frames(frames: int, tile_frames: int, overlap_frames: int) -> list[Til
     """Return the windows in which a video is restored, with the weights of their frames."""
     if frames < 1:
         raise DataFormatError("there is no frame to restore", got=f"{frames} frames")
-    return cover(frames, tile_frames, overlap_frames)
+    return list(_cover(frames, tile_frames, overlap_frames))
+
+
+# Of an hour of video this takes a second, and is asked for again and again.
+_cover = lru_cache(maxsize=64)(cover)
 
 
 def restore_windows(
@@ -183,10 +188,12 @@ def _run(
                 _intensity(blurred.to(device))[None],
                 None if voxels is None else _scaled(voxels.to(device), scale)[None],
             )
-            restored = restored[0].float().cpu()
+            restored = restored[0].float()
+            finite = bool(restored.isfinite().all())
+            restored = restored.cpu()
     finally:
         model.train(learning)
-    if not restored.isfinite().all():
+    if not finite:
         raise CheckpointError(
             "the model restores frames to numbers that are not finite",
             fix="the weights are damaged or belong to another model; load others",

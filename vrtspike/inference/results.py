@@ -12,6 +12,7 @@ import csv
 import io
 import json
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from jaxtyping import UInt8
 from vrtspike.errors import DataFormatError
 from vrtspike.inference.response import Robustness
 from vrtspike.inference.score import METRICS, PSNR_CAP, Score
+from vrtspike.storage import write_atomically
 
 __all__ = ["METRICS", "PSNR_CAP", "FrameScore", "Image", "Panel", "Results", "Score", "write_text"]
 
@@ -67,18 +69,24 @@ class Results:
         """List the methods, in the order in which they were evaluated."""
         return list(dict.fromkeys(row.method for row in self.frames))
 
-    @property
+    @cached_property
     def sequences(self) -> list[str]:
         """List the sequences."""
         return list(dict.fromkeys(row.sequence for row in self.frames))
 
     def over_frames(self, method: str, sequence: str | None = None) -> Score:
         """Return a method's mean over all frames (of a sequence)."""
-        return Score.mean(
-            row.score
-            for row in self.frames
-            if row.method == method and sequence in (None, row.sequence)
-        )
+        rows = self._by_method[method]
+        wanted = self.sequences if sequence is None else [sequence]
+        return Score.mean(score for name in wanted for score in rows.get(name, ()))
+
+    @cached_property
+    def _by_method(self) -> dict[str, dict[str, list[Score]]]:
+        """Return the scores of each method's frames by sequence."""
+        found: dict[str, dict[str, list[Score]]] = {}
+        for row in self.frames:
+            found.setdefault(row.method, {}).setdefault(row.sequence, []).append(row.score)
+        return found
 
     def over_clips(self, method: str) -> Score:
         """Return a method's mean over sequences."""
@@ -118,7 +126,4 @@ class Results:
 
 def write_text(path: Path, text: str) -> None:
     """Write a file whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(path.name + ".partial")
-    partial.write_text(text, encoding="utf-8")
-    partial.replace(path)
+    write_atomically(path, text.encode())

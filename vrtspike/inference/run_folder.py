@@ -8,6 +8,7 @@ a `Restorer`, which also knows how the model wants its spikes.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -47,17 +48,21 @@ class Restorer:
 
     @classmethod
     def load(
-        cls, weights: Path, device: torch.device | str = "cpu", *, config: Path | None = None
+        cls,
+        weights: str | os.PathLike[str],
+        device: torch.device | str = "cpu",
+        *,
+        config: Path | None = None,
     ) -> Restorer:
         """Load a run folder, an export, or other weights with their configuration."""
-        model, found = load_run(weights, config)
+        model, found = load_run(Path(weights), config)
         bins = None if found.model.fusion == "none" else found.model.spike.bins
         return cls(model.to(device), bins, found.data.voxels, found.model)
 
     def __call__(
         self,
         blurred: UInt8[np.ndarray, "t h w 3"],
-        spikes: Bool[np.ndarray, "t s hs ws"] | None = None,
+        spikes: Bool[np.ndarray, "ts s hs ws"] | None = None,
         *,
         threshold: float | None = None,
         exposure: tuple[int, int] | None = None,

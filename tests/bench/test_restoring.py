@@ -1,0 +1,44 @@
+"""`vrtspike bench restore` runs the command itself, and says what it took."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from vrtspike.bench.restoring import RestoreCase, RestorePlan
+from vrtspike.cli import app
+
+
+def test_a_plan_varies_one_thing_in_each_group() -> None:
+    plan = RestorePlan((96, 96), (100, 1000), (1, 2), 500, (10**9,), (272, 640))
+    groups = plan.groups
+    assert [case.frames for case in groups["length"]] == [100, 1000]
+    assert {case.threads for case in groups["workers"]} == {1}
+    assert [case.workers for case in groups["workers"]] == [1, 2]
+    (bound,) = groups["bound"]
+    assert bound == RestoreCase(272, 640, 12, bound=10**9)
+    assert bound.arguments == ["--workers", "1", "--memory", "1000000000"]
+
+
+@pytest.mark.slow
+def test_cases_are_measured_and_bounds_are_kept(repository: Path, tmp_path: Path) -> None:
+    file = tmp_path / "found.json"
+    command = [
+        *("bench", "restore", "--config", str(repository / "configs/presets/tiny.yaml")),
+        *("--size", "32", "32", "--frames", "6", "--frames", "24", "--workers", "1"),
+        *("--worker-frames", "6", "--memory", "1.2GB", "--bound-size", "160", "200"),
+        *("--json", str(file)),
+    ]
+    result = CliRunner().invoke(app, command)
+    assert result.exit_code == 0, result.output
+    found = json.loads(file.read_text())
+    short, long = found["groups"]["length"]
+    assert long["peak_bytes"] < 1.1 * short["peak_bytes"]
+    (bound,) = found["groups"]["bound"]
+    assert bound["peak_bytes"] <= 1.1 * 1.2e9
+    for each in (short, long, bound, *found["groups"]["workers"]):
+        assert 0 < each["busy_s"] <= each["seconds"]
+    assert found["computed_twice"] == pytest.approx(1.347, abs=0.001)

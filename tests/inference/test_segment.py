@@ -1,0 +1,220 @@
+"""A segment reads, restores and writes its windows, and says what is wrong with them."""
+
+from __future__ import annotations
+
+import errno
+import os
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from tests.inference.clip_files import (
+    BINS,
+    CAMERA,
+    SETTINGS,
+    SIZE,
+    Placed,
+    Written,
+    images_of,
+    voxels_of,
+    whole,
+    write_clip,
+)
+from vrtspike.data.footage import Footage, Source, open_footage
+from vrtspike.errors import ConfigError, DataFormatError, ResourceError
+from vrtspike.inference.memory import Footprint
+from vrtspike.inference.run_folder import Restorer
+from vrtspike.inference.segment import (
+    RestoreSettings,
+    Segment,
+    SegmentWorker,
+    check_model,
+    footprint_of,
+    scale_of,
+)
+from vrtspike.inference.spool import Spool
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture
+def clip(tmp_path: Path) -> Written:
+    return write_clip(tmp_path, 13)
+
+
+@pytest.fixture
+def footage(clip: Written) -> Footage:
+    return open_footage(Source("clip", clip.place, clip.stream), CAMERA)
+
+
+@pytest.fixture
+def spool(tmp_path: Path, footage: Footage) -> Spool:
+    spool = Spool(tmp_path / "spool", tuple(frame.name for frame in footage.clip.frames))
+    with spool.begun({}, ResourceError("taken")):
+        pass
+    return spool
+
+
+def worker_of(model: nn.Module, settings: RestoreSettings = SETTINGS) -> SegmentWorker:
+    return SegmentWorker(Restorer(model, bins=BINS), settings, CPU)
+
+
+def test_frames_of_its_own_are_images_and_others_are_shares(footage: Footage, spool: Spool) -> None:
+    windows = SETTINGS.windows(13)
+    assert [(w.start, w.stop) for w in windows[2:4]] == [(3, 7), (5, 9)] and windows[4].start == 7
+    heard: list[int] = []
+    facts = worker_of(Placed()).restore(Segment(footage, spool, 2, 4), heard.append)
+    assert sorted(p.name for p in spool.folder.glob("part-*")) == [
+        *("part-3-2.npy", "part-4-2.npy", "part-7-2.npy", "part-8-2.npy")
+    ]
+    assert sorted(p.stem for p in spool.frames.iterdir()) == ["005", "006"]
+    assert (facts["frames"], facts["tile"]) == (6, None) and sum(heard) == 6
+    assert facts["seconds"] > 0 and facts["memory"] > 10**7
+    assert spool.open_windows(len(windows)) == [range(0, 2), range(4, len(windows))]
+
+
+def test_a_segment_of_all_windows_is_the_whole(
+    clip: Written, footage: Footage, spool: Spool
+) -> None:
+    worker_of(Placed()).restore(Segment(footage, spool, 0, len(SETTINGS.windows(13))))
+    assert not list(spool.folder.glob("part-*"))
+    np.testing.assert_array_equal(images_of(spool.frames), whole(clip, SETTINGS))
+
+
+class Small(Placed):
+    """Run out of memory where a tile is larger than some pixels."""
+
+    def __init__(self, most: int, message: str) -> None:
+        super().__init__()
+        self.most, self.message, self.sizes = most, message, []
+
+    def forward(self, blurred: Tensor, voxels: Tensor | None = None) -> Tensor:
+        self.sizes.append(max(blurred.shape[-2:]))
+        if self.sizes[-1] > self.most:
+            raise RuntimeError(self.message)
+        return super().forward(blurred, voxels)
+
+
+NO_MEMORY = "DefaultCPUAllocator: can't allocate memory: you tried to allocate 99 bytes."
+
+
+def test_out_of_memory_takes_smaller_tiles_from_then_on(
+    clip: Written, footage: Footage, spool: Spool
+) -> None:
+    model = Small(16, NO_MEMORY)
+    worker = worker_of(model)
+    facts = worker.restore(Segment(footage, spool, 0, 2))
+    assert facts["tile"] == 16 and model.sizes[0] == 24 and set(model.sizes[1:]) == {16}
+    worker.restore(Segment(footage, spool, 2, len(SETTINGS.windows(13))))
+    assert model.sizes.count(24) == 1
+    spool.add_up(SETTINGS.windows(13), spool.segments())
+    expected = whole(clip, replace(SETTINGS, tile=16))
+    np.testing.assert_array_equal(images_of(spool.frames), expected)
+
+
+@pytest.mark.parametrize("tile", [None, 16])
+def test_out_of_memory_ends_in_one_line(footage: Footage, spool: Spool, tile: int | None) -> None:
+    model = Small(1, NO_MEMORY)
+    with pytest.raises(ResourceError, match=r"out of memory.*tiles of 16 pixels.*Fix"):
+        worker_of(model, replace(SETTINGS, tile=tile)).restore(Segment(footage, spool, 0, 1))
+    assert len(model.sizes) == (1 if tile else 2), "a tile that was given is kept to"
+    assert not spool.done()
+
+
+def test_other_failures_are_not_taken_for_memory(footage: Footage, spool: Spool) -> None:
+    model = Small(1, "expected scalar type Float")
+    with pytest.raises(RuntimeError, match="scalar type"):
+        worker_of(model).restore(Segment(footage, spool, 0, 1))
+    assert len(model.sizes) == 1
+
+
+@pytest.mark.parametrize("method", ["write_frame", "write_share"])
+def test_what_cannot_be_written_is_not_done(
+    footage: Footage, spool: Spool, monkeypatch: pytest.MonkeyPatch, method: str
+) -> None:
+    def fail(*_: object) -> None:
+        raise DataFormatError("cannot write the file: No space left on device")
+
+    monkeypatch.setattr(Spool, method, fail)
+    with pytest.raises(DataFormatError, match="No space left"):
+        worker_of(Placed()).restore(Segment(footage, spool, 1, 3))
+    assert not spool.done()
+
+
+def test_a_model_and_a_clip_must_both_have_spikes_or_none(footage: Footage, clip: Written) -> None:
+    blind = open_footage(Source("blind", clip.place, None))
+    fused, plain = Restorer(Placed(), bins=BINS), Restorer(Placed())
+    check_model(footage, fused)
+    check_model(blind, plain)
+    with pytest.raises(ConfigError, match=r"there are none \[blind\].*--spikes"):
+        check_model(blind, fused)
+    with pytest.raises(ConfigError, match=r"takes no spikes \[clip\].*leave --spikes away"):
+        check_model(footage, plain)
+
+
+def test_counts_are_scaled_to_what_the_model_was_trained_on(
+    footage: Footage, clip: Written
+) -> None:
+    scale = scale_of(footage, Restorer(Placed(), bins=BINS))
+    assert scale is not None
+    from vrtspike.data.footage import count_spikes
+
+    counts = torch.from_numpy(count_spikes(footage.clip, 0, 13, BINS))
+    assert torch.equal(scale(counts), voxels_of(clip))
+    logs = scale_of(footage, Restorer(Placed(), bins=BINS, voxels="log1p"))
+    assert logs is not None and torch.equal(logs(counts), counts.float().log1p())
+    assert scale_of(footage, Restorer(Placed())) is None
+
+
+def test_the_sizes_are_those_of_the_longest_window(footage: Footage) -> None:
+    fused = footprint_of(footage, Restorer(Placed(), bins=BINS), SETTINGS)
+    assert fused == Footprint(*SIZE, frames=4, spike_grid=SIZE, bins=BINS, spike_steps=8)
+    longer = replace(SETTINGS, tile_frames=50)
+    assert footprint_of(footage, Restorer(Placed()), longer) == Footprint(*SIZE, frames=13)
+
+
+def test_a_window_is_read_while_another_is_computed(
+    footage: Footage, spool: Spool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read: list[int] = []
+    from vrtspike.data.footage import FootageReader
+
+    plain = FootageReader.frames
+
+    def frames(self: FootageReader, start: int, stop: int) -> Any:
+        read.append(start)
+        return plain(self, start, stop)
+
+    class Asking(Placed):
+        def forward(self, blurred: Tensor, voxels: Tensor | None = None) -> Tensor:
+            for _ in range(1000):
+                if len(read) > len(self.seen) + 1:
+                    break
+                os.sched_yield()
+                torch.zeros(10_000)
+            ahead.append(len(read) - len(self.seen))
+            return super().forward(blurred, voxels)
+
+    ahead: list[int] = []
+    monkeypatch.setattr(FootageReader, "frames", frames)
+    worker_of(Asking()).restore(Segment(footage, spool, 0, 4))
+    windows = SETTINGS.windows(13)
+    assert read == [window.start for window in windows[:4]], "each once, and none of others"
+    assert max(ahead) <= 2 and ahead[0] == 2
+
+
+def test_the_reason_of_a_full_disk_is_kept(
+    footage: Footage, spool: Spool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr("PIL.Image.Image.save", fail)
+    with pytest.raises(DataFormatError, match=r"No space left.*Fix: free space"):
+        worker_of(Placed()).restore(Segment(footage, spool, 0, 6))
+    assert list(spool.frames.iterdir()) == []

@@ -1,0 +1,244 @@
+"""Where a restored clip goes, and what is there already.
+
+A clip becomes a folder of PNG images or a video file. Beside the images (`restored.json`), or
+beside the video (`<video>.json`), lies a record of what was restored with what. A clip whose record
+is the same is done; anything else that is there is kept, unless it may be overwritten. Until all
+frames are there, nothing of the final name is touched (`vrtspike.inference.spool`).
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+from typing import Any, Literal
+
+from vrtspike.data.clips import read_image
+from vrtspike.data.footage import Footage
+from vrtspike.data.video_file import VIDEO_SUFFIXES
+from vrtspike.data.video_sink import CONTAINERS, check_video_target, write_video
+from vrtspike.errors import ConfigError, DataFormatError, ResourceError
+from vrtspike.inference.spool import DELIVERING, Spool
+from vrtspike.storage import check_target, write_atomically
+
+RECORD, SPOOL = "restored.json", ".restoring"
+Kind = Literal["png", "mp4", "mov", "mkv"]
+
+
+@dataclass(frozen=True)
+class Delivery:
+    """The place of one clip's result."""
+
+    place: Path
+    """A folder of images, or a video file."""
+    video: bool
+    overwrite: bool
+    fps: Fraction | None = None
+    """Rate of a video that is made of images; None: that of the camera, or of the video."""
+
+    @property
+    def record(self) -> Path:
+        """Return the file that tells what was restored."""
+        if self.video:
+            return self.place.with_name(f"{self.place.name}.json")
+        return self.place / RECORD
+
+    @property
+    def spool(self) -> Path:
+        """Return the working folder, hidden: in the result's folder if there is one, or beside."""
+        if self.place.is_dir():
+            return self.place / SPOOL
+        return self.place.parent / f"{SPOOL}-{self.place.name}"
+
+    def is_done(self, identity: Mapping[str, Any]) -> bool:
+        """Tell whether this very result is there.
+
+        Raises ConfigError where something else is that may not be overwritten.
+        """
+        if not self.place.exists() or (self.place.is_dir() and not self._others()):
+            return False
+        record = _read_record(self.record)
+        same = record is not None and record.get("identity") == _plain(identity)
+        if record is not None and same and self._has_frames(record):
+            return True
+        if self.place.is_dir() == self.video:
+            raise ConfigError(
+                "the output has the name of a folder" if self.video else "the output is a file",
+                where=self.place,
+                fix="give another --out",
+            )
+        if not self.overwrite and not (self.spool / DELIVERING).exists():
+            raise ConfigError(
+                "the output exists, and is kept",
+                where=self.place,
+                got=_what(record, same),
+                fix="give another --out, or --overwrite",
+            )
+        return False
+
+    def _others(self) -> list[Path]:
+        """Return what lies in the result's folder beside the working folders."""
+        return [entry for entry in self.place.iterdir() if not entry.name.startswith(SPOOL)]
+
+    def check(self) -> None:
+        """Refuse a place that cannot be written to, before the work."""
+        if self.video:
+            check_video_target(self.place)
+        else:
+            check_target(self.place / RECORD)
+
+    def check_rate(self, footage: Footage) -> None:
+        """Refuse a video that nothing says the rate of, or two things, before the work."""
+        if not self.video:
+            return
+        like = footage.video
+        if like is None and self.fps is None:
+            frame_rate(footage)
+        elif like is not None and like.times is not None and self.fps is not None:
+            raise ConfigError(
+                "the frames keep the times of their video",
+                where=footage.name,
+                got=f"{float(self.fps):g} frames a second",
+                fix="leave --fps away",
+            )
+        elif like is not None and not (like.times or like.rate or self.fps):
+            raise _no_rate(footage)
+
+    def deliver(self, spool: Spool, footage: Footage, record: Mapping[str, Any]) -> None:
+        """Put the finished frames of a spool in their place, and delete the spool."""
+        spool.check_whole(moved_to=self.place if self._moving(spool, record) else None)
+        self.is_done(record["identity"])  # something may have come there while frames were restored
+        text = f"{json.dumps(record, indent=2)}\n".encode()
+        if self.video:
+            # A record beside a video is of that video.
+            self.record.unlink(missing_ok=True)
+            self._write_video((read_image(spool.image(n)) for n in range(footage.frames)), footage)
+            write_atomically(self.record, text)
+        else:
+            write_atomically(spool.frames / RECORD, text)
+            try:
+                self._move(spool, record)
+            except OSError as error:
+                raise ResourceError(
+                    f"cannot put the frames in their place: {error.strerror}",
+                    where=self.place,
+                    fix="the same command tries again",
+                ) from None
+        spool.remove()
+
+    def _write_video(self, frames: Iterator[Any], footage: Footage) -> None:
+        fps = self.fps
+        if fps is None and footage.video is None:
+            fps = frame_rate(footage)
+        write_video(self.place, frames, fps=fps, like=footage.video)
+
+    def _move(self, spool: Spool, record: Mapping[str, Any]) -> None:
+        """Give the folder of frames its name, or move them into the one that was there before.
+
+        There the frames of an old result go, and what others put there stays. A stop in between is
+        taken up by the next start.
+        """
+        if not self.place.exists():
+            spool.frames.rename(self.place)
+            return
+        mark, names = spool.folder / DELIVERING, set(record["frame_names"])
+        old = {*_names(_read_record(mark)), *_names(_read_record(self.record))}
+        note = {"frame_names": sorted(old | names), "identity": record["identity"]}
+        write_atomically(mark, json.dumps(note).encode())
+        # A record is of all that lies beside it.
+        self.record.unlink(missing_ok=True)
+        for name in old - names:
+            (self.place / f"{name}.png").unlink(missing_ok=True)
+        for file in sorted(spool.frames.iterdir(), key=lambda file: file.name == RECORD):
+            file.replace(self.place / file.name)
+
+    def _moving(self, spool: Spool, record: Mapping[str, Any]) -> bool:
+        """Tell whether some of these very frames may have been moved already."""
+        found = _read_record(spool.folder / DELIVERING) or {}
+        return bool(found.get("identity") == _plain(record["identity"]))
+
+    def _has_frames(self, record: Mapping[str, Any]) -> bool:
+        """Tell whether the frames of a record are there."""
+        names = [] if self.video else _names(record)
+        return all((self.place / f"{name}.png").is_file() for name in names)
+
+
+def _read_record(file: Path) -> dict[str, Any] | None:
+    """Return a record, or None where there is none of ours."""
+    try:
+        found = json.loads(file.read_text("utf-8"))
+    except (OSError, ValueError):
+        return None
+    return found if isinstance(found, dict) else None
+
+
+def _names(record: Mapping[str, Any] | None) -> list[str]:
+    """Return the names of a record's frames."""
+    return list((record or {}).get("frame_names", []))
+
+
+def _what(record: Mapping[str, Any] | None, same: bool) -> str:
+    """Say what an output is that is there."""
+    if record is None:
+        return "nothing that vrtspike restored"
+    return f"a result {'with frames missing' if same else 'of other weights, input or settings'}"
+
+
+def frame_rate(footage: Footage) -> Fraction:
+    """Return the frames a second of a clip; ConfigError where nothing says it."""
+    if footage.fps is None:
+        raise _no_rate(footage)
+    return footage.fps
+
+
+def _no_rate(footage: Footage) -> ConfigError:
+    """Return the error on a video of frames that nothing says the rate of."""
+    return ConfigError(
+        "nothing says how many frames a second there are", where=footage.name, fix="give --fps"
+    )
+
+
+def deliveries(
+    names: list[str],
+    out: Path,
+    *,
+    single: bool,
+    kind: Kind | None,
+    overwrite: bool,
+    fps: Fraction | None,
+) -> list[Delivery]:
+    """Return where each clip goes: a single one to `out` itself, several to places in it."""
+    out = out.resolve()  # a link's target keeps its name, and stays where it is
+    suffix = out.suffix.lower()
+    named_video = suffix in CONTAINERS and not out.is_dir()
+    if suffix in VIDEO_SUFFIXES and not named_video and not out.is_dir():
+        check_video_target(out)
+    if named_video and kind not in (None, suffix[1:]):
+        raise ConfigError(
+            "the output is named as a video of another format",
+            where=out,
+            got=f"--format {kind}",
+            fix="leave --format away, or name a folder",
+        )
+    if named_video and not single:
+        raise ConfigError(
+            "several clips, and one video to write",
+            where=out,
+            got=f"{len(names)} clips",
+            fix="name a folder as --out, with --format " + suffix[1:],
+        )
+    if out.exists() and not out.is_dir() and not named_video:
+        raise DataFormatError("the output must be a folder or a video", where=out, got="a file")
+    if named_video:
+        return [Delivery(out, True, overwrite, fps)]
+    if kind in (None, "png"):
+        places = [out] if single else [out / name for name in names]
+        return [Delivery(place, False, overwrite) for place in places]
+    return [Delivery(out / f"{name}.{kind}", True, overwrite, fps) for name in names]
+
+
+def _plain(identity: Mapping[str, Any]) -> Any:
+    """Return values as they come back from JSON."""
+    return json.loads(json.dumps(identity))

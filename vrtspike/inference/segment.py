@@ -1,0 +1,307 @@
+"""One segment of a clip: a run of its windows, read, restored and written by one process.
+
+In: a `Segment` (a clip, its windows, and where they go) and a model on its device. Out: images and
+shares in the clip's spool, and facts: frames, seconds, the tile that was used, the greatest memory.
+The next window is read, and the last one's images are written, while the model computes.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from einops import rearrange
+from torch import Tensor
+
+from vrtspike.data.footage import Footage, FootageReader
+from vrtspike.errors import ConfigError, ResourceError, one_line
+from vrtspike.heap import keep_heap, peak_bytes
+from vrtspike.inference.memory import Footprint, budget_of, choose_tile
+from vrtspike.inference.restore import Scale, coarseness, cover_frames, restore_windows
+from vrtspike.inference.run_folder import Restorer
+from vrtspike.inference.spool import Spool
+from vrtspike.inference.tiling import Tile, spans
+from vrtspike.settings import Precision
+
+log = logging.getLogger(__name__)
+
+OUT_OF_MEMORY_TRIES = 4
+SMALLER = 0.7
+"""After running out of memory, so much of the room is used for the next try."""
+
+
+@dataclass(frozen=True)
+class RestoreSettings:
+    """How clips are cut up and computed."""
+
+    tile: int | None = None
+    """Side of the tiles; null: the best that fits into the memory."""
+    overlap: int = 32
+    """Pixels that neighbouring tiles share."""
+    tile_frames: int = 12
+    """Most frames restored at once."""
+    overlap_frames: int = 2
+    """Frames that neighbouring windows share."""
+    precision: Precision = "float32"
+    """Arithmetic of the model."""
+    memory: int | None = None
+    """Most bytes of a worker: its GPU's, or on a CPU its process'. Null: most of what is free."""
+
+    def windows(self, frames: int) -> list[Tile]:
+        """Return the windows of a clip of so many frames."""
+        return cover_frames(frames, self.tile_frames, self.overlap_frames)
+
+
+@dataclass(frozen=True)
+class Segment:
+    """The windows [first, stop) of a clip."""
+
+    footage: Footage
+    spool: Spool
+    first: int
+    stop: int
+
+    @property
+    def name(self) -> str:
+        """Return the clip's name."""
+        return self.footage.name
+
+
+class SegmentWorker:
+    """A model on a device that restores segments, one after the other."""
+
+    def __init__(
+        self,
+        restorer: Restorer,
+        settings: RestoreSettings,
+        device: torch.device,
+        threads: int | None = None,
+    ) -> None:
+        if device.type == "cpu":
+            keep_heap()
+            if threads is not None:
+                torch.set_num_threads(threads)
+        self.restorer = replace(restorer, model=restorer.model.to(device))
+        self.settings, self.device = settings, device
+        self._budget = budget_of(device, settings.memory)
+        self._tiles: dict[Footprint, int | None] = {}
+
+    def restore(
+        self, segment: Segment, progress: Callable[[int], None] | None = None
+    ) -> dict[str, Any]:
+        """Restore a segment; `progress` hears of frames as they are done."""
+        started = time.monotonic()
+        footprint = footprint_of(segment.footage, self.restorer, self.settings)
+        if footprint not in self._tiles:
+            self._tiles[footprint] = self._choose(footprint)
+        if self.device.type == "cuda":
+            torch.cuda.reset_peak_memory_stats(self.device)
+        for left in reversed(range(OUT_OF_MEMORY_TRIES)):
+            try:
+                frames = self._restore(segment, self._tiles[footprint], progress)
+                break
+            except RuntimeError as error:
+                if not _is_memory(error):
+                    raise
+                self._shrink(footprint, error, last=not left)
+        facts = {
+            "frames": frames,
+            "seconds": time.monotonic() - started,
+            "tile": self._tiles[footprint],
+            "memory": self._peak(),
+        }
+        segment.spool.mark_done(segment.first, segment.stop, facts)
+        return facts
+
+    def _choose(self, footprint: Footprint) -> int | None:
+        """Return the tile for clips of a size: as it was given, or what fits best."""
+        if self.settings.tile is not None or self.restorer.settings is None:
+            return self.settings.tile
+        tile = choose_tile(
+            self.restorer.settings,
+            footprint,
+            overlap=self.settings.overlap,
+            precision=self.settings.precision,
+            device=self.device,
+            budget=self._budget,
+        )
+        log.info("tiles of %s pixels for %s", tile or "all", footprint)
+        return tile
+
+    def _shrink(self, footprint: Footprint, error: RuntimeError, *, last: bool) -> None:
+        """Take smaller tiles than those that ran out of memory."""
+        tile = self._tiles[footprint]
+        if self.device.type == "cuda":
+            torch.cuda.empty_cache()
+        unit, side = footprint.unit, tile or max(footprint.height, footprint.width)
+        smaller = int(side * SMALLER) // unit * unit
+        least = max(2 * -(-self.settings.overlap // unit), 1) * unit
+        if last or self.settings.tile is not None or not footprint.tiled or smaller < least:
+            raise ResourceError(
+                "out of memory",
+                where=f"{self.device}, tiles of {tile or 'all'} pixels",
+                got=one_line(error, 160),
+                fix="give a smaller --tile, --tile-frames or --memory",
+            ) from None
+        log.warning("out of memory with tiles of %s pixels; now %d", tile or "all", smaller)
+        self._tiles[footprint] = smaller
+
+    def _restore(
+        self, segment: Segment, tile: int | None, progress: Callable[[int], None] | None
+    ) -> int:
+        """Restore and write the frames of a segment; return how many it has."""
+        windows = self.settings.windows(segment.footage.frames)
+        part = windows[segment.first : segment.stop]
+        shared = _shared(windows, segment)
+        number = part[0].start
+        with (
+            FootageReader(segment.footage) as reader,
+            ThreadPoolExecutor(1, "read") as reading,
+            ThreadPoolExecutor(2, "write") as writing,
+        ):
+            read = _ReadAhead(reader, self.restorer.bins, part, reading)
+            written: list[Future[None]] = []
+            for frames in restore_windows(
+                self.restorer.model,
+                read,
+                part,
+                tile=tile,
+                overlap=self.settings.overlap,
+                precision=self.settings.precision,
+                scale=scale_of(segment.footage, self.restorer),
+            ):
+                for future in written:
+                    future.result()
+                written = []
+                for frame in frames:
+                    write = segment.spool.write_frame
+                    if number in shared:
+                        write = _Share(segment.spool, segment.first)
+                    written.append(writing.submit(write, number, frame))
+                    number += 1
+                if progress is not None:
+                    progress(len(frames))
+            for future in written:
+                future.result()
+        return number - part[0].start
+
+    def _peak(self) -> int:
+        if self.device.type == "cuda":
+            return torch.cuda.max_memory_allocated(self.device)
+        return peak_bytes()
+
+
+@dataclass(frozen=True)
+class _Share:
+    """Write frames as a segment's shares."""
+
+    spool: Spool
+    segment: int
+
+    def __call__(self, frame: int, restored: Tensor) -> None:
+        self.spool.write_share(frame, self.segment, restored)
+
+
+class _ReadAhead:
+    """Read windows in order, each while the one before is computed."""
+
+    def __init__(
+        self,
+        reader: FootageReader,
+        bins: int | None,
+        windows: list[Tile],
+        pool: ThreadPoolExecutor,
+    ) -> None:
+        self._reader, self._bins, self._pool = reader, bins, pool
+        self._coming: Iterator[Tile] = iter(windows)
+        self._next = self._submit()
+
+    def __call__(self, start: int, stop: int) -> tuple[Tensor, Tensor | None]:
+        assert self._next is not None
+        found = self._next.result()
+        self._next = self._submit()
+        return found
+
+    def _submit(self) -> Future[tuple[Tensor, Tensor | None]] | None:
+        window = next(self._coming, None)
+        return None if window is None else self._pool.submit(self._read, window)
+
+    def _read(self, window: Tile) -> tuple[Tensor, Tensor | None]:
+        frames = self._reader.frames(window.start, window.stop)
+        blurred = rearrange(torch.from_numpy(frames), "t h w c -> t c h w")
+        if self._bins is None:
+            return blurred, None
+        return blurred, torch.from_numpy(self._reader.counts(window.start, window.stop, self._bins))
+
+
+def check_model(footage: Footage, restorer: Restorer) -> None:
+    """Refuse a clip that lacks what the model wants, or has what it has no use for."""
+    has = footage.clip.info.spike is not None
+    if restorer.bins is not None and not has:
+        raise ConfigError(
+            "the model restores frames with their spikes, and there are none",
+            where=footage.name,
+            fix="give --spikes, or weights of a model without spikes",
+        )
+    if restorer.bins is None and has:
+        raise ConfigError(
+            "the model takes no spikes",
+            where=footage.name,
+            fix="leave --spikes away, or give weights of a model with spikes",
+        )
+    scale_of(footage, restorer)  # refuses an exposure of fewer steps than bins
+
+
+def check_tiles(footage: Footage, restorer: Restorer, settings: RestoreSettings) -> None:
+    """Refuse windows and tiles that a clip cannot be cut into."""
+    footprint, tile = footprint_of(footage, restorer, settings), settings.tile
+    if tile is None or tile >= max(footage.size):
+        return
+    if footprint.spike_grid is not None:
+        coarseness(footage.size, footprint.spike_grid)
+    for length in footage.size:
+        spans(length, tile, settings.overlap, multiple=footprint.unit)
+
+
+def scale_of(footage: Footage, restorer: Restorer) -> Scale | None:
+    """Return what makes voxels of a clip's counts."""
+    info = footage.clip.info
+    if restorer.bins is None:
+        return None
+    return restorer.scale(info.timeline.exposure_steps, info.camera.threshold)
+
+
+def footprint_of(footage: Footage, restorer: Restorer, settings: RestoreSettings) -> Footprint:
+    """Return the sizes that decide about a clip's memory."""
+    info = footage.clip.info
+    height, width = footage.size
+    windows = settings.windows(footage.frames)
+    frames = max(window.stop - window.start for window in windows)
+    if restorer.bins is None:
+        return Footprint(height, width, frames)
+    return Footprint(
+        height, width, frames, info.camera.grid, restorer.bins, info.timeline.steps_per_frame
+    )
+
+
+def _shared(windows: list[Tile], segment: Segment) -> set[int]:
+    """Return the frames of a segment that windows of other segments hold, too."""
+    outside = [*windows[: segment.first], *windows[segment.stop :]]
+    first, stop = windows[segment.first].start, windows[segment.stop - 1].stop
+    return {
+        frame
+        for window in outside
+        for frame in range(max(window.start, first), min(window.stop, stop))
+    }
+
+
+def _is_memory(error: RuntimeError) -> bool:
+    """Tell whether an error is one of memory that is not to be had."""
+    return isinstance(error, torch.OutOfMemoryError) or any(
+        text in str(error) for text in ("allocate memory", "ALLOC_FAILED")
+    )
