@@ -122,7 +122,12 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-RAYS_OWN = ("_AutoscalingCoordinatorActor", "_StatsActor", "TrainStateActor")
+RAYS_OWN = (
+    "ActorLocationTracker",
+    "_AutoscalingCoordinatorActor",
+    "_StatsActor",
+    "TrainStateActor",
+)
 """Actors that Ray starts once for a cluster, and keeps."""
 
 
