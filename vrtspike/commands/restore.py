@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import ExitStack
 from fractions import Fraction
 from pathlib import Path
@@ -137,8 +138,7 @@ def restore(
         planned = look(sources, targets, restorer, known_as, settings, camera)
         if len(sources) == 1 and planned.errors:
             raise next(iter(planned.errors.values()))
-        runner = found.runner(restorer, settings, stack)
-        results, seconds = run(planned, runner)
+        results, seconds = run(planned, lambda: found.runner(restorer, settings, stack))
         outcome.facts = {"seconds": seconds, "clips": [vars(result) for result in results]}
         outcome.status = report(results, seconds)
 
@@ -233,17 +233,19 @@ def look(
         return plan_restoration(*arguments, progress.update)
 
 
-def run(planned: Restoration, runner: Runner) -> tuple[list[ClipResult], float]:
-    """Restore what is planned, with a progress line; return the results and the seconds."""
+def run(planned: Restoration, runner: Callable[[], Runner]) -> tuple[list[ClipResult], float]:
+    """Restore what is planned, with a progress line; return the results and the seconds.
+
+    A runner is made only where there is something to do.
+    """
     from vrtspike.inference.restoration import restore_clips
     from vrtspike.progress import Progress
 
+    if not planned.clips:
+        return sorted(planned.results, key=lambda result: result.name), 0.0
+    at_work = runner()
     with Progress("restore") as progress:
-
-        def update(done: int, total: int) -> None:
-            progress.update(done, total)
-
-        results = restore_clips(planned, runner, update)
+        results = restore_clips(planned, at_work, lambda done, total: progress.update(done, total))
         return results, progress.elapsed()
 
 
