@@ -36,7 +36,8 @@ def peak_bytes() -> int:
 def free_bytes() -> int:
     """Return the memory that the machine, or this container, has left for programs that start."""
     machine = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    return min(_figure(MACHINE, "MemAvailable") or machine, _container_bytes() or machine)
+    left = (_figure(MACHINE, "MemAvailable"), _container_bytes(), machine)
+    return min(size for size in left if size is not None)
 
 
 def _container_bytes() -> int | None:

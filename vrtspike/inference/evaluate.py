@@ -22,7 +22,7 @@ from torch import Tensor
 
 from vrtspike.data.clips import Clip, read_frames, read_spikes
 from vrtspike.data.dataset import Dataset, open_dataset
-from vrtspike.data.voxelize import bin_steps, normalize_voxels, voxelize
+from vrtspike.data.voxelize import voxelize
 from vrtspike.errors import CheckpointError, ConfigError, DataFormatError
 from vrtspike.inference.controls import controls
 from vrtspike.inference.protocol import protocol_of
@@ -241,10 +241,9 @@ def model_inputs(
     if restorer.bins is None:
         return blurred, None
     first, last = clip.info.timeline.exposure
-    steps = bin_steps(last - first, restorer.bins)
     voxels = []
     for index in range(start, stop):
         spikes, threshold = look(clip, index)
         counts = torch.from_numpy(voxelize(spikes, restorer.bins, start=first, stop=last))
-        voxels.append(normalize_voxels(counts, steps, threshold, restorer.voxels))
+        voxels.append(restorer.scale(last - first, threshold)(counts))
     return blurred, torch.stack(voxels)

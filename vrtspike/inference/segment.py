@@ -179,10 +179,12 @@ class SegmentWorker:
                     future.result()
                 written = []
                 for frame in frames:
-                    write = segment.spool.write_frame
-                    if number in shared:
-                        write = _Share(segment.spool, segment.first)
-                    written.append(writing.submit(write, number, frame))
+                    spool, first = segment.spool, segment.first
+                    written.append(
+                        writing.submit(spool.write_share, number, first, frame)
+                        if number in shared
+                        else writing.submit(spool.write_frame, number, frame)
+                    )
                     number += 1
                 if progress is not None:
                     progress(len(frames))
@@ -194,17 +196,6 @@ class SegmentWorker:
         if self.device.type == "cuda":
             return torch.cuda.max_memory_allocated(self.device)
         return peak_bytes()
-
-
-@dataclass(frozen=True)
-class _Share:
-    """Write frames as a segment's shares."""
-
-    spool: Spool
-    segment: int
-
-    def __call__(self, frame: int, restored: Tensor) -> None:
-        self.spool.write_share(frame, self.segment, restored)
 
 
 class _ReadAhead:

@@ -51,7 +51,7 @@ FAILED, LOCK, DELIVERING = "failed", "lock", "delivering"
 PNG_END = b"IEND\xaeB`\x82"
 """What a PNG file that is whole ends with."""
 PNG_LEVEL = 2
-"""Three times as fast as Pillow's own level for a tenth more bytes."""
+"""On real frames 2.7 to 4.2 times as fast as Pillow's own level, for 4 to 25 % more bytes."""
 
 
 @dataclass(frozen=True)
