@@ -206,6 +206,12 @@ def resolve_paths(
         kept = resolve_path(Path(), written=True, folder=folder, home=home, environment=environment)
         logger.info("relative paths lie in %s: this job's working folder is a copy", kept)
 
+    def resolved_path(path: Path, at: tuple[str, ...]) -> Path:
+        written = at == ("run", "root")
+        return resolve_path(
+            path, written=written, folder=folder, home=home, environment=environment
+        )
+
     def resolve(section: BaseModel, at: tuple[str, ...]) -> BaseModel:
         changes: dict[str, object] = {}
         for name in type(section).model_fields:
@@ -213,13 +219,9 @@ def resolve_paths(
             if isinstance(value, BaseModel):
                 changes[name] = resolve(value, place)
             elif isinstance(value, Path):
-                changes[name] = resolve_path(
-                    value,
-                    written=place == ("run", "root"),
-                    folder=folder,
-                    home=home,
-                    environment=environment,
-                )
+                changes[name] = resolved_path(value, place)
+            elif isinstance(value, tuple) and any(isinstance(v, Path) for v in value):
+                changes[name] = tuple(resolved_path(v, place) for v in value)
         return section.model_copy(update=changes)
 
     resolved = resolve(config, ())

@@ -92,6 +92,56 @@ class CameraSettings(Section):
         return self
 
 
+class VarySettings(Section):
+    """What differs from one sequence of scenes to the next: drawn evenly from [least, greatest].
+
+    Null: the same for all, as `camera` and `scenes` say.
+    """
+
+    model_config = ConfigDict(allow_inf_nan=False)
+
+    threshold: tuple[Annotated[float, Field(gt=0)], Annotated[float, Field(gt=0)]] | None = None
+    """Charge at which a pixel fires."""
+    noise: tuple[Annotated[float, Field(ge=0)], Annotated[float, Field(ge=0)]] | None = None
+    """Standard deviation of the charge noise of one step."""
+    steps_per_frame: tuple[Positive, Positive] | None = None
+    """Spike steps from one frame's start to the next one's: a faster or slower spike camera beside
+    frames of the same rate."""
+    exposure: tuple[Fraction, Fraction] | None = None
+    """Share of a frame's steps over which it integrates, from a step on that is drawn, too. Things
+    move as fast as ever: a shorter exposure blurs less."""
+
+    @model_validator(mode="after")
+    def _ranges_are_ranges(self) -> Self:
+        for name, value in self:
+            if value is not None and value[0] > value[1]:
+                raise ValueError(f"{name} {value} is not a range")
+        if self.exposure is not None and self.exposure[0] == 0:
+            raise ValueError(f"exposure {self.exposure} may be no exposure at all")
+        return self
+
+
+class FilmSettings(Section):
+    """Sequences cut out of sharp videos, beside those that are rendered; for training alone."""
+
+    videos: Annotated[tuple[Path, ...], Field(min_length=1)]
+    """Video files, or folders of frames, taken in turn."""
+    sequences: Positive
+    """Sequences of the training split."""
+    source_frames: tuple[Positive, Positive] = (2, 5)
+    """Least and greatest number of the video's frames from one frame's start to the next one's."""
+    reduce: tuple[Positive, Positive] = (1, 3)
+    """Least and greatest factor by which the video is made smaller, as far as it stays larger than
+    the frames, which are cut out of it somewhere."""
+
+    @model_validator(mode="after")
+    def _ranges_are_ranges(self) -> Self:
+        for name in ("source_frames", "reduce"):
+            if getattr(self, name)[0] > getattr(self, name)[1]:
+                raise ValueError(f"{name} {getattr(self, name)} is not a range")
+        return self
+
+
 class SceneSettings(Section):
     """Rendered scenes: photographs moved by known smooth motion with parallax."""
 
@@ -117,6 +167,10 @@ class SceneSettings(Section):
     """Least and greatest number of foreground objects."""
     seed: int = 0
     """Seed of photographs, motion and camera noise."""
+    vary: VarySettings | None = None
+    """What differs between sequences; null: nothing but what is seen."""
+    films: FilmSettings | None = None
+    """Training sequences out of videos, beside the rendered ones; null: none."""
 
     @model_validator(mode="after")
     def _ranges_are_ranges(self) -> Self:
@@ -201,6 +255,9 @@ class DataSettings(Section):
     time_shift_steps: Annotated[int, Field(ge=0)] = 0
     """Training samples' spikes are shifted against their frames by up to so many steps, as far as
     the steps of a frame before and after its exposure reach."""
+    drop_spikes: Fraction = 0.0
+    """Share of the training samples whose spikes are all taken away, so that the model learns what
+    to do without."""
     shard_samples: Positive = 32
     """Samples of a shard file."""
     tile: Positive | None = None

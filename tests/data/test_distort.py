@@ -49,3 +49,18 @@ def test_draws_stay_within_what_was_asked_and_within_the_frame() -> None:
     assert Distortion(1, -2).window(timeline) == slice(0, 56)
     still = {draw_distortion(rng, timeline, (1,), 0) for _ in range(20)}
     assert still == {Distortion()}
+
+
+def test_a_share_of_the_samples_has_no_spikes_and_the_others_draws_stay() -> None:
+    timeline = Timeline(64, (2, 58), 30)
+
+    def drawn(share: float) -> list[Distortion]:
+        seeds = (np.random.default_rng(seed) for seed in range(600))
+        return [draw_distortion(rng, timeline, (1, 2), 5, share) for rng in seeds]
+
+    some, none = drawn(0.25), drawn(0.0)
+    assert 0.2 < np.mean([d.dropped for d in some]) < 0.3
+    assert not any(d.dropped for d in none) and all(d.dropped for d in drawn(1.0))
+    assert [(d.threshold_factor, d.shift) for d in some] == [
+        (d.threshold_factor, d.shift) for d in none
+    ]

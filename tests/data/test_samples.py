@@ -119,3 +119,15 @@ def test_a_shift_takes_other_steps_of_the_same_frames(reader: SampleReader) -> N
     np.testing.assert_array_equal(batches[0]["sharp"], batches[1]["sharp"])
     same = [np.array_equal(a, b) for a, b in zip(*(b["counts"] for b in batches), strict=True)]
     assert not all(same)
+
+
+def test_dropped_spikes_leave_the_frames_and_the_other_samples(reader: SampleReader) -> None:
+    some = replace(reader, drop_spikes=0.5)
+    draws = [Draw(epoch, 0) for epoch in range(16)]
+    plain, dropped = (r.training(draws) for r in (reader, some))
+    for name in ("blurred", "sharp", "steps"):
+        np.testing.assert_array_equal(plain[name], dropped[name])
+    gone = [not counts.any() for counts in dropped["counts"]]
+    assert 2 < sum(gone) < 14
+    for is_gone, before, after in zip(gone, plain["counts"], dropped["counts"], strict=True):
+        assert is_gone or np.array_equal(before, after)

@@ -17,7 +17,8 @@ from vrtspike.config import load_config
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.timeout(600)]
 
-STEPS = 6
+STEPS = 20
+"""So many that a trial which is told to stop has not ended by then."""
 GOOD, BAD, HOPELESS = 1e-3, 0.3, 1e30
 """Learning rates: one that learns, one that is cut short, one that fails at once."""
 
@@ -45,7 +46,7 @@ sweep:
   space:
     train.lr: {{grid: [{GOOD}, {BAD}, {HOPELESS}]}}
   scheduler: asha
-  grace: 0.3
+  grace: 0.1
   reduction: 2
   repeats: 1
 """

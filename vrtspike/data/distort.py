@@ -7,6 +7,7 @@ each sample, and neither changes what is right: voxels in mode `rate` are scaled
   is drawn for each pixel and frame, as its charge at that time would be.
 - A shift moves the window that is voxelized by some steps against the frames, as far as the steps
   of the frame reach.
+- A camera that is off gives no spike at all.
 """
 
 from __future__ import annotations
@@ -27,6 +28,8 @@ class Distortion:
     threshold_factor: int = 1
     shift: int = 0
     """Steps by which the window lies later than the exposure."""
+    dropped: bool = False
+    """Whether all spikes are taken away."""
 
     def window(self, timeline: Timeline) -> slice:
         """Return the steps that stand for the exposure."""
@@ -35,13 +38,19 @@ class Distortion:
 
 
 def draw_distortion(
-    rng: np.random.Generator, timeline: Timeline, factors: Sequence[int], reach: int
+    rng: np.random.Generator,
+    timeline: Timeline,
+    factors: Sequence[int],
+    reach: int,
+    dropped: float = 0.0,
 ) -> Distortion:
-    """Draw one of the factors, and a shift of up to `reach` steps that stays in the frame."""
+    """Draw one of the factors, a shift of up to `reach` steps that stays in the frame, and whether
+    spikes are taken away, which happens to the share `dropped`."""
     start, stop = timeline.exposure
     least, most = max(-reach, -start), min(reach, timeline.steps_per_frame - stop)
     which, shift = rng.integers(len(factors)), rng.integers(least, most + 1)
-    return Distortion(factors[int(which)], int(shift))
+    gone = bool(dropped and rng.random() < dropped)
+    return Distortion(factors[int(which)], int(shift), gone)
 
 
 def raise_threshold(

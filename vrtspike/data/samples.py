@@ -43,6 +43,7 @@ class SampleReader:
     seed: int
     threshold_factors: tuple[int, ...] = (1,)
     time_shift_steps: int = 0
+    drop_spikes: float = 0.0
 
     def training(self, draws: Iterable[Draw]) -> dict[str, NDArray[Any]]:
         """Read, crop, flip and voxelize the samples of one micro-batch."""
@@ -89,10 +90,14 @@ class SampleReader:
         }
         if self.bins is not None:
             timeline, rng = split.timeline(draw.index), spike_rng(self.seed, draw)
-            drawn = draw_distortion(rng, timeline, self.threshold_factors, self.time_shift_steps)
+            drawn = draw_distortion(
+                rng, timeline, self.threshold_factors, self.time_shift_steps, self.drop_spikes
+            )
             rows, columns = augmentation.on_grid(info.spike_scale or 1)
             bits = sample.spike_bits(drawn.window(timeline), rows, columns)
             bits = raise_threshold(bits, drawn.threshold_factor, rng)
+            if drawn.dropped:
+                bits = np.zeros_like(bits)
             voxels = augmented_voxels(bits, self.bins, timeline, augmentation)
             arrays |= self._compared(voxels, draw.index, drawn.threshold_factor)
         return arrays

@@ -36,7 +36,7 @@ def simulate_scenes(
     progress: Progress | None = None,
 ) -> None:
     """Render scenes and record them into a dataset folder."""
-    root = Path(out).absolute()
+    root, scenes = Path(out).absolute(), _with_absolute_films(scenes)
     begin(root, describe_scenes(scenes, camera))
     tasks = scene_tasks(scenes)
     record = ray.remote(write_scene)
@@ -67,6 +67,14 @@ def simulate_video(
     }
     _wait(jobs, len(tasks), progress)
     finish(root)
+
+
+def _with_absolute_films(scenes: SceneSettings) -> SceneSettings:
+    """Name the videos so that tasks find them from wherever they run."""
+    if scenes.films is None:
+        return scenes
+    videos = tuple(video.absolute() for video in scenes.films.videos)
+    return scenes.model_copy(update={"films": scenes.films.model_copy(update={"videos": videos})})
 
 
 def _parts(items: Sequence[VideoTask], most: int) -> list[Sequence[VideoTask]]:

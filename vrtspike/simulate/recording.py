@@ -1,7 +1,9 @@
-"""Recording rendered scenes: from settings to the sequences of a dataset folder.
+"""Recording scenes: from settings to the sequences of a dataset folder.
 
 A sequence is a pure function of (settings, split, index): its scene, its photographs and the noise
-of its camera come from one seed made of `scenes.seed`, the split's name and the index.
+of its camera come from one seed made of `scenes.seed`, the split's name and the index. How it is
+recorded, where that varies, comes from a generator of its own, so that the scene stays. Films have
+seeds apart from those of scenes.
 """
 
 from __future__ import annotations
@@ -14,18 +16,20 @@ from pathlib import Path
 
 import numpy as np
 
-from vrtspike.data.alignment import Timeline
 from vrtspike.data.info import DatasetInfo
 from vrtspike.data.optics import build_optics
 from vrtspike.data.writer import begin, finish, is_written
 from vrtspike.settings import CameraSettings, SceneSettings
-from vrtspike.simulate.blur import ExposedFrame, expose_frames
+from vrtspike.simulate.blur import ExposedFrame, Render, expose_frames
 from vrtspike.simulate.camera import build_camera
+from vrtspike.simulate.film import Film
 from vrtspike.simulate.photographs import load_photograph, photographs_of
 from vrtspike.simulate.scenes import Scene
+from vrtspike.simulate.vary import Recording, draw_recording, same_for_all
 from vrtspike.simulate.writer import camera_facts, describe, write_sequence
 
 Progress = Callable[[int, int], None]
+FILMED_SPLIT = "train"
 
 
 @dataclass(frozen=True)
@@ -34,33 +38,56 @@ class SceneTask:
 
     split: str
     index: int
+    filmed: bool = False
 
     @property
     def sequence(self) -> str:
         """Return the sequence's name, which no other split uses."""
-        return f"{self.split}_{self.index:04d}"
+        return f"{self.split}_{'film_' if self.filmed else ''}{self.index:04d}"
+
+    def generator(self, seed: int, *apart: int) -> np.random.Generator:
+        """Return the sequence's generator, or one `apart` from it."""
+        kind = [zlib.crc32(b"film")] if self.filmed else []
+        split = zlib.crc32(self.split.encode())
+        return np.random.default_rng([seed, split, self.index, *kind, *apart])
 
 
 def scene_tasks(scenes: SceneSettings) -> list[SceneTask]:
     """List the sequences of all splits."""
-    return [SceneTask(split, i) for split, count in scenes.sequences.items() for i in range(count)]
+    rendered = [
+        SceneTask(split, i) for split, count in scenes.sequences.items() for i in range(count)
+    ]
+    filmed = range(scenes.films.sequences if scenes.films else 0)
+    return rendered + [SceneTask(FILMED_SPLIT, i, filmed=True) for i in filmed]
 
 
-def describe_scenes(scenes: SceneSettings, camera: CameraSettings) -> DatasetInfo:
-    """Return what `dataset.yaml` says of rendered scenes."""
-    settings = {"scenes": scenes.model_dump(mode="json"), "camera": camera_facts(camera)}
+def describe_scenes(
+    scenes: SceneSettings, camera: CameraSettings, recording: Recording | None = None
+) -> DatasetInfo:
+    """Return what `dataset.yaml` says of scenes, or what holds of one `recording` of them."""
+    # Settings younger than datasets are named only where they are set.
+    said = scenes.model_dump(mode="json", exclude_none=True)
+    if scenes.films is not None:
+        said["films"]["videos"] = [video.name for video in scenes.films.videos]
+    settings = {"scenes": said, "camera": camera_facts(camera)}
+    how = recording or same_for_all(scenes, camera)
     return describe(
         height=scenes.height,
         width=scenes.width,
-        timeline=_timeline(scenes),
-        camera=camera,
+        timeline=how.timeline,
+        camera=how.camera,
         source=f"rendered scenes, exact at any instant: {json.dumps(settings)}",
     )
 
 
-def build_scene(task: SceneTask, scenes: SceneSettings) -> tuple[Scene, np.random.Generator]:
-    """Draw the scene of a sequence; the generator goes on to the camera's charge and noise."""
-    rng = np.random.default_rng([scenes.seed, zlib.crc32(task.split.encode()), task.index])
+def build_scene(
+    task: SceneTask, scenes: SceneSettings, motion: tuple[float, float] | None = None
+) -> tuple[Scene, np.random.Generator]:
+    """Draw the scene of a sequence; the generator goes on to the camera's charge and noise.
+
+    `motion` takes the place of that of `scenes`.
+    """
+    rng = task.generator(scenes.seed)
     photographs = photographs_of(task.split)
     names = photographs.backgrounds
     scene = Scene(
@@ -72,31 +99,67 @@ def build_scene(task: SceneTask, scenes: SceneSettings) -> tuple[Scene, np.rando
         frames=scenes.frames,
         steps_per_frame=scenes.steps_per_frame,
         exposure_steps=scenes.exposure_steps,
-        motion=scenes.motion,
+        motion=motion or scenes.motion,
         objects=scenes.objects,
     )
     return scene, rng
+
+
+def recording_of(task: SceneTask, scenes: SceneSettings, camera: CameraSettings) -> Recording:
+    """Draw how a sequence is recorded."""
+    return draw_recording(scenes, camera, task.generator(scenes.seed, zlib.crc32(b"recording")))
 
 
 def record_scene(
     task: SceneTask, scenes: SceneSettings, camera: CameraSettings
 ) -> Iterator[ExposedFrame]:
     """Render a sequence and expose its frames one by one."""
-    scene, rng = build_scene(task, scenes)
+    how = recording_of(task, scenes, camera)
+    render, rng = _light(task, scenes, how)
     return expose_frames(
-        scene.render,
-        build_camera(camera, scenes.height, scenes.width, rng),
-        _timeline(scenes),
+        render,
+        build_camera(how.camera, scenes.height, scenes.width, rng),
+        how.timeline,
         frames=scenes.frames,
-        optics=build_optics(camera),
+        optics=build_optics(how.camera),
     )
+
+
+def _light(
+    task: SceneTask, scenes: SceneSettings, how: Recording
+) -> tuple[Render, np.random.Generator]:
+    """Return the light of a sequence at any instant, and the generator that goes on."""
+    timed = scenes.model_copy(
+        update={
+            "steps_per_frame": how.timeline.steps_per_frame,
+            "exposure_steps": how.timeline.exposure_steps,
+        }
+    )
+    if not task.filmed:
+        scene, rng = build_scene(task, timed, how.motion)
+        return scene.render, rng
+    assert scenes.films is not None
+    rng = task.generator(scenes.seed)
+    videos = scenes.films.videos
+    film = Film(
+        videos[task.index % len(videos)],
+        scenes.films,
+        how.timeline,
+        rng,
+        frames=scenes.frames,
+        height=scenes.height,
+        width=scenes.width,
+    )
+    return film.render, rng
 
 
 def write_scene(task: SceneTask, scenes: SceneSettings, camera: CameraSettings, root: Path) -> None:
     """Record a sequence into a dataset folder, unless it is there."""
     if not is_written(root, task.split, task.sequence):
-        info = describe_scenes(scenes, camera)
-        write_sequence(root, task.split, task.sequence, record_scene(task, scenes, camera), info)
+        usual = describe_scenes(scenes, camera)
+        info = describe_scenes(scenes, camera, recording_of(task, scenes, camera))
+        frames = record_scene(task, scenes, camera)
+        write_sequence(root, task.split, task.sequence, frames, info, usual)
 
 
 def write_scenes(
@@ -113,8 +176,3 @@ def write_scenes(
         if progress is not None:
             progress(done, len(tasks))
     finish(root)
-
-
-def _timeline(scenes: SceneSettings) -> Timeline:
-    """Return the exposure at the frame's start, with the sharp frame in its middle."""
-    return Timeline(scenes.steps_per_frame, (0, scenes.exposure_steps), scenes.exposure_steps // 2)

@@ -23,7 +23,7 @@ from __future__ import annotations
 import json
 import math
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -210,14 +210,22 @@ def record_video(
 
 
 class InterpolatedVideo:
-    """A video as light at any time (in frames of the video), decoded forwards as needed."""
+    """A video as light at any time (in frames of the video), decoded forwards as needed.
+
+    `view` says what is made of each frame first: a part of it, say.
+    """
 
     def __init__(
-        self, path: Path, start: int = 0, interpolation: Literal["linear", "flow"] = "linear"
+        self,
+        path: Path,
+        start: int = 0,
+        interpolation: Literal["linear", "flow"] = "linear",
+        view: Callable[[Image], Image] | None = None,
     ) -> None:
         self.path = path
         self.interpolation = interpolation
-        self._frames = iter_frames(path, start)
+        frames = iter_frames(path, start)
+        self._frames = frames if view is None else map(view, frames)
         self._next = start
         self._kept: dict[int, Image] = {}
         self._motion: tuple[int, FlowInterpolation] | None = None

@@ -9,7 +9,7 @@ from PIL import Image
 
 from vrtspike.data.alignment import Timeline
 from vrtspike.data.dat import write_dat
-from vrtspike.data.info import DatasetInfo, FrameInfo, SpikeInfo
+from vrtspike.data.info import SEQUENCE_FILE, DatasetInfo, FrameInfo, SpikeInfo, write_changes
 from vrtspike.data.writer import new_sequence
 from vrtspike.errors import ConfigError
 from vrtspike.settings import CameraSettings
@@ -58,10 +58,19 @@ def describe(
 
 
 def write_sequence(
-    root: Path, split: str, sequence: str, frames: Iterable[ExposedFrame], info: DatasetInfo
+    root: Path,
+    split: str,
+    sequence: str,
+    frames: Iterable[ExposedFrame],
+    info: DatasetInfo,
+    dataset: DatasetInfo | None = None,
 ) -> None:
-    """Write the frames of a sequence as `000000`, `000001`, ...; what is there already is kept."""
+    """Write the frames of a sequence as `000000`, `000001`, ...; what is there already is kept.
+
+    Where `dataset`, what is said of all sequences, is not what holds of this one, it says so.
+    """
     with new_sequence(root, split, sequence) as folder:
+        write_changes(folder / SEQUENCE_FILE, info, dataset or info)
         for kind in ("blurred", "sharp", "spike"):
             (folder / kind).mkdir()
         for index, frame in enumerate(frames):

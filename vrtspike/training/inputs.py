@@ -49,6 +49,7 @@ class Inputs:
             seed=self._config.run.seed,
             threshold_factors=data.threshold_factors,
             time_shift_steps=data.time_shift_steps,
+            drop_spikes=data.drop_spikes,
         )
 
     def names(self, step: int) -> str:
