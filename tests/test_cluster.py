@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+import time
 from pathlib import Path
+
+import pytest
 
 from vrtspike.cluster import OBJECT_STORE_LIMIT, object_store_bytes, resolve_path, resolve_paths
 from vrtspike.config import load_config
@@ -26,6 +31,15 @@ def test_relative_paths_become_absolute_and_absolute_ones_stay(tmp_path: Path) -
     assert resolved.data.shards == Path("/elsewhere/shards")
     assert resolved.loss.weights_dir == tmp_path / "../w"
     assert resolved.train.init_weights is None
+
+
+@pytest.mark.usefixtures("packaged_weights")
+def test_a_name_of_packaged_weights_stays_one(tmp_path: Path) -> None:
+    for given, kept in (("small", Path("small")), ("mine.pth", tmp_path / "mine.pth")):
+        config = load_config(None, [f"train.init_weights={given}", "loss.weights_dir=small"])
+        resolved = resolve_paths(config, folder=tmp_path, environment={})
+        assert resolved.train.init_weights == kept
+        assert resolved.loss.weights_dir == tmp_path / "small"
 
 
 def test_nothing_but_paths_changes(tmp_path: Path) -> None:
@@ -67,3 +81,26 @@ def test_a_job_without_a_copy_stays_where_it_is(tmp_path: Path) -> None:
 
 def test_the_object_store_is_bounded() -> None:
     assert 2**26 < object_store_bytes() <= OBJECT_STORE_LIMIT
+
+
+def test_a_local_ray_starts_though_the_shell_that_started_us_has_ended(tmp_path: Path) -> None:
+    """As after `sh -c 'vrtspike train ... &'`: the group that we come from is gone meanwhile."""
+    script = (
+        "import os, sys, time\n"
+        "from vrtspike.cluster import _apart\n"
+        "parent = os.getpid()\n"
+        "if os.fork():\n"
+        "    time.sleep(0.5)\n"
+        "    sys.exit()\n"
+        "with _apart():\n"
+        "    while os.getppid() == parent:\n"
+        "        time.sleep(0.05)\n"
+        "    time.sleep(0.5)\n"
+        "open('back', 'w').close()\n"
+    )
+    process = subprocess.Popen([sys.executable, "-c", script], cwd=tmp_path, process_group=0)
+    assert process.wait(timeout=60) == 0
+    until = time.monotonic() + 30
+    while not (tmp_path / "back").exists():
+        assert time.monotonic() < until
+        time.sleep(0.05)

@@ -16,7 +16,7 @@ import logging
 import os
 import socket
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from pydantic import BaseModel
@@ -24,6 +24,7 @@ from pydantic import BaseModel
 from vrtspike.errors import ResourceError, one_line
 from vrtspike.settings import Config, RunSettings
 from vrtspike.storage import Folder
+from vrtspike.weights import packaged
 
 logger = logging.getLogger(__name__)
 
@@ -36,6 +37,10 @@ QUIET = {
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
 }
 """Environment of the driver and, on a local Ray, of its workers; a user's own values stay."""
+
+
+INIT_WEIGHTS = ("train", "init_weights")
+"""The setting that holds a path, or the name of packaged weights."""
 
 
 @contextmanager
@@ -92,7 +97,9 @@ def _apart() -> Iterator[None]:
     try:
         yield
     finally:
-        os.setpgid(0, ours)
+        # Whoever else was in it may have ended: then there is no group to go back to.
+        with suppress(PermissionError):
+            os.setpgid(0, ours)
 
 
 def _refusal(address: str, error: Exception) -> ResourceError:
@@ -201,7 +208,8 @@ def resolve_paths(
     home: Path | None = None,
     environment: Mapping[str, str] = os.environ,
 ) -> Config:
-    """Return the configuration with every path resolved; the runs' folder is written."""
+    """Return the configuration with every path resolved; the runs' folder is written, and names of
+    packaged weights stay."""
     if in_uploaded_copy(Path.cwd() if folder is None else folder, environment):
         kept = resolve_path(Path(), written=True, folder=folder, home=home, environment=environment)
         logger.info("relative paths lie in %s: this job's working folder is a copy", kept)
@@ -218,6 +226,8 @@ def resolve_paths(
             value, place = getattr(section, name), (*at, name)
             if isinstance(value, BaseModel):
                 changes[name] = resolve(value, place)
+            elif place == INIT_WEIGHTS and packaged(str(value)):
+                continue  # a name, which means the same on every machine
             elif isinstance(value, Path):
                 changes[name] = resolved_path(value, place)
             elif isinstance(value, tuple) and any(isinstance(v, Path) for v in value):

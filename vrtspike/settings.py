@@ -367,6 +367,9 @@ class LossSettings(Section):
 class TrainSettings(Section):
     """Length, optimiser and parallelism of a training run."""
 
+    task: Literal["restore", "flow"] = "restore"
+    """`restore`: the model, on `data`. `flow`: the flow network alone (`model.flow_channels`), on
+    pairs of frames rendered as `scenes` says, with their exact motion."""
     workers: Positive = 1
     """Training processes (ranks); one a GPU, or several on CPU."""
     min_workers: Positive | None = None
@@ -420,7 +423,8 @@ class TrainSettings(Section):
     ema: Fraction = 0.0
     """Decay of the averaged weights that are validated and exported; 0: none."""
     init_weights: Path | None = None
-    """Weights to start from (our exports or a published VRT); null: from scratch."""
+    """Weights to start from: our exports or a published VRT, or packaged ones by name (`small`,
+    `small-no-spike`, `flow`); null: from scratch."""
     validate_every: Annotated[int, Field(ge=0)] = 5000
     """Steps between validations; 0: only after the last step."""
     checkpoint_every: Positive = 1000

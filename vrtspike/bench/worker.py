@@ -35,7 +35,7 @@ from vrtspike.storage import Folder
 from vrtspike.training.learner import Learner
 from vrtspike.training.optim import set_learning_rate
 from vrtspike.training.saver import Saver
-from vrtspike.training.step import TrainingStep, VoxelScale
+from vrtspike.training.step import TrainingStep, VoxelScale, clips
 
 
 @dataclass(frozen=True)
@@ -156,7 +156,7 @@ class Worker:
         share = Share(turn.batch * ranks // workers, self._config.train.micro_batch, ranks)
         fused = self._config.model.fusion != "none"
         voxels = VoxelScale(1.0, self._config.data.voxels) if fused else None
-        step = self._learner.step_over(share, voxels)
+        step = self._learner.step_over(share, clips(voxels))
         self._one(step, share)
         if turn.save:
             self._make_saver()

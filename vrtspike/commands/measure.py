@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
@@ -245,3 +246,47 @@ def bench_restore(
         print_tables(restoring_table(found))
         over = computed_over_frame(720, 1280, 100)
         say(f"100 frames of 720x1280 in tiles of 384 pixels: {over:.3f} times the pixels")
+
+
+def bench_flow(
+    config: ConfigFile,
+    overrides: Overrides = None,
+    weights: Annotated[
+        str, typer.Option(help="Run folder, or weights of a flow network or of a whole model.")
+    ] = "runs/flow",
+    video: Annotated[
+        Path | None, typer.Option(help="Video, or folder of frames, to measure on too.")
+    ] = None,
+    scenes: Annotated[int, typer.Option(min=1, help="Held-out scenes.")] = 8,
+    pairs: Annotated[int, typer.Option(min=1, help="Pairs of the video, a distance.")] = 8,
+    threads: Annotated[int | None, typer.Option(min=1, help="Threads of the network.")] = None,
+    json_file: JsonFile = None,
+    debug: Debug = False,
+) -> None:
+    """Measure a flow network beside others: on scenes with exact motion, and on real frames."""
+    with command(json_file, debug) as outcome:
+        settings = load(config, overrides)
+        from vrtspike.bench.flow import measure_flow
+        from vrtspike.bench.model import find_machine
+        from vrtspike.bench.tables import flow_table
+        from vrtspike.cluster import resolve_path
+        from vrtspike.inference.run_folder import weights_file
+        from vrtspike.model.flow_network import read_flow_network
+        from vrtspike.progress import Progress
+        from vrtspike.settings import SceneSettings
+        from vrtspike.weights import packaged
+
+        network = read_flow_network(packaged(weights) or weights_file(resolve_path(Path(weights))))
+        machine = find_machine("cpu", threads)
+        with Progress("bench flow") as progress:
+            found = measure_flow(
+                network,
+                settings.scenes or SceneSettings(),
+                count=scenes,
+                video=None if video is None else resolve_path(video),
+                video_pairs=pairs,
+                progress=progress.update,
+            )
+        outcome.facts = found.as_dict()
+        say(str(machine))
+        print_tables(flow_table(found))

@@ -111,7 +111,8 @@ def scored_clips(
                 where=clip.where,
                 got=f"{wanting[0]}: a model of {models[wanting[0]].bins} spike bins",
                 expected="frames with spikes, or a model without them",
-                fix="give that model as --baseline if it is plain VRT, or correct data.source",
+                fix="give that model as --baseline if it is plain VRT, take none with "
+                "--weights none, or correct data.source",
             )
     return clips
 

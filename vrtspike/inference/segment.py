@@ -27,6 +27,7 @@ from vrtspike.inference.run_folder import Restorer
 from vrtspike.inference.spool import Spool
 from vrtspike.inference.tiling import Tile, spans
 from vrtspike.settings import Precision
+from vrtspike.weights import WITHOUT_SPIKES
 
 log = logging.getLogger(__name__)
 
@@ -237,7 +238,7 @@ def check_model(footage: Footage, restorer: Restorer) -> None:
         raise ConfigError(
             "the model restores frames with their spikes, and there are none",
             where=footage.name,
-            fix="give --spikes, or weights of a model without spikes",
+            fix=f"give --spikes, or --weights {WITHOUT_SPIKES}",
         )
     if restorer.bins is None and has:
         raise ConfigError(

@@ -45,6 +45,7 @@ from vrtspike.training.folder import (
     run_folder,
 )
 from vrtspike.training.preflight import check_data, check_model_and_loss, check_resume, data_cpus
+from vrtspike.training.task import task_of
 
 logger = logging.getLogger(__name__)
 
@@ -91,9 +92,9 @@ def run_training(
     run = run_folder(config.run)
     if not run.remote and run.path.exists() and not run.path.is_dir():
         raise ResourceError("the run's folder is a file", where=run)
-    manifest = ensure_data(config)
-    check_data(config, manifest)
-    resumed = check_resume(config, manifest, run)
+    if config.train.task == "restore":
+        check_data(config, ensure_data(config))
+    resumed = check_resume(config, task_of(config), run)
     if resumed == config.train.steps == exported_step(run, EXPORT):
         logger.info("run %s is complete", config.run.name)
         return run
@@ -270,10 +271,17 @@ def _show(news: News, progress: Progress) -> None:
             case "train":
                 progress.update(record["step"], None, **_train_fields(record))
             case "val":
-                progress.update(progress.done, PSNR=f"{record['psnr']:.2f} dB")
+                progress.update(progress.done, None, **_val_fields(record))
             case "start":
                 for problem in record["passed_over"]:
                     logger.warning("passed over a checkpoint: %s", problem)
+
+
+def _val_fields(record: Record) -> dict[str, object]:
+    """Choose what the line shows of a validation."""
+    if "epe" in record:
+        return {"EPE": f"{record['epe']:.3f} px"}
+    return {"PSNR": f"{record['psnr']:.2f} dB"}
 
 
 def _train_fields(record: Record) -> dict[str, object]:
