@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 from vrtspike.cluster import OBJECT_STORE_LIMIT, object_store_bytes, resolve_path, resolve_paths
@@ -67,3 +70,26 @@ def test_a_job_without_a_copy_stays_where_it_is(tmp_path: Path) -> None:
 
 def test_the_object_store_is_bounded() -> None:
     assert 2**26 < object_store_bytes() <= OBJECT_STORE_LIMIT
+
+
+def test_a_local_ray_starts_though_the_shell_that_started_us_has_ended(tmp_path: Path) -> None:
+    """As after `sh -c 'vrtspike train ... &'`: the group that we come from is gone meanwhile."""
+    script = (
+        "import os, sys, time\n"
+        "from vrtspike.cluster import _apart\n"
+        "parent = os.getpid()\n"
+        "if os.fork():\n"
+        "    time.sleep(0.5)\n"
+        "    sys.exit()\n"
+        "with _apart():\n"
+        "    while os.getppid() == parent:\n"
+        "        time.sleep(0.05)\n"
+        "    time.sleep(0.5)\n"
+        "open('back', 'w').close()\n"
+    )
+    process = subprocess.Popen([sys.executable, "-c", script], cwd=tmp_path, process_group=0)
+    assert process.wait(timeout=60) == 0
+    until = time.monotonic() + 30
+    while not (tmp_path / "back").exists():
+        assert time.monotonic() < until
+        time.sleep(0.05)

@@ -16,7 +16,7 @@ import logging
 import os
 import socket
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from pydantic import BaseModel
@@ -92,7 +92,9 @@ def _apart() -> Iterator[None]:
     try:
         yield
     finally:
-        os.setpgid(0, ours)
+        # Whoever else was in it may have ended: then there is no group to go back to.
+        with suppress(PermissionError):
+            os.setpgid(0, ours)
 
 
 def _refusal(address: str, error: Exception) -> ResourceError:
