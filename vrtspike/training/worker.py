@@ -23,6 +23,7 @@ import torch.distributed as dist
 
 from vrtspike.data.pipeline import MicroBatch
 from vrtspike.errors import DataFormatError, ResourceError, StorageError, VrtSpikeError
+from vrtspike.heap import keep_heap
 from vrtspike.run_files import EXPORT
 from vrtspike.training.agree import check_shared, from_first_rank, ranks_per_node
 from vrtspike.training.checkpoint import newest
@@ -96,6 +97,7 @@ class Worker:
         train = self.config.train
         if self.device.type == "cpu":
             torch.set_num_threads(train.threads_per_worker)
+            keep_heap()
         else:
             torch.cuda.set_device(self.device)
         check_shared(self.run_folder, group=own)
