@@ -466,7 +466,7 @@ class EvaluationSettings(Section):
     split: str = "held_out"
     """Split of the dataset folder."""
     tile: Positive | None = None
-    """Side of the spatial tiles; null: whole frames."""
+    """Side of the spatial tiles; null: whole frames, or the best that fit into free memory."""
     tile_frames: Annotated[int, Field(ge=2)] = 12
     """Most frames restored at once."""
     overlap: Annotated[int, Field(ge=0)] = 32

@@ -19,11 +19,12 @@ from torch import Tensor, nn
 from vrtspike.data.clips import Clip, FrameKind, read_frames
 from vrtspike.data.dataset import Dataset, open_dataset
 from vrtspike.errors import CheckpointError, ConfigError, DataFormatError
-from vrtspike.inference import Restorer, Results, evaluate
+from vrtspike.inference import Restorer, Results, evaluate, memory
 from vrtspike.inference.evaluate import evenly, model_inputs
+from vrtspike.inference.memory import Budget
 from vrtspike.inference.results import METRICS, PSNR_CAP, FrameScore, Score
 from vrtspike.inference.run_folder import load_run
-from vrtspike.settings import EvaluationSettings
+from vrtspike.settings import EvaluationSettings, ModelSettings
 
 SETTINGS = EvaluationSettings(tfp_steps=16, sdm_steps=24, tile_frames=4, overlap_frames=1)
 
@@ -279,3 +280,29 @@ def test_numbers_that_are_not_finite_name_the_model_and_the_sequence(folder: Pat
     broken.offset.data.fill_(float("nan"))
     with pytest.raises(CheckpointError, match=r"not finite \[mine, .*held_out/long"):
         evaluate(folder, "held_out", {"mine": Restorer(broken)}, SETTINGS)
+
+
+def test_frames_that_do_not_fit_into_memory_are_seen_in_tiles(
+    tmp_path: Path, moving_photograph: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A model sees the best tiles that fit in all its passes, and the protocol says which."""
+    root = moving_photograph(tmp_path, {"a": 3}, size=(136, 160))
+    models = {"fused": Restorer(Brighten(4), bins=4, settings=ModelSettings())}
+    whole = evaluate(root, "held_out", models, SETTINGS)
+    assert whole.protocol["models"]["fused"]["tile"] == "whole frames"
+
+    module, asked = sys.modules["vrtspike.inference.evaluate"], []
+
+    def budget(device: torch.device, bound: int | None) -> Budget:
+        asked.append(bound)
+        return Budget(limit=10**9 // len(asked), taken=9 * 10**8)
+
+    monkeypatch.setattr(module, "MEASURED", 64)
+    monkeypatch.setattr(module, "budget_of", budget)
+    monkeypatch.setattr(memory, "_bytes_per_pixel", lambda *_: 1e4)
+    module._tile_that_fits.cache_clear()
+    tiled = evaluate(root, "held_out", models, SETTINGS)
+    module._tile_that_fits.cache_clear()
+    side = int(tiled.protocol["models"]["fused"]["tile"])
+    assert 64 <= side < 136 and asked == [None]
+    assert tiled.frames == whole.frames

@@ -243,6 +243,7 @@ def restoring_table(report: RestoreReport) -> Table:
             f"{found.busy_frames_s / first.busy_frames_s:.2f}x without starts"
         ),
         "bound": lambda found, _: f"{found.peak_bytes / (found.case.bound or 1):.3f} of the bound",
+        "speed": lambda found, _: f"{found.busy_s / found.case.frames:.3g} s a frame",
     }
     for name, group in report.groups.items():
         for found in group:

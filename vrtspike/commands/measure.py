@@ -209,7 +209,10 @@ def bench_restore(
         list[int] | None, typer.Option("--frames", min=1, help="Lengths; 100 and 1,000.")
     ] = None,
     workers: Annotated[
-        list[int] | None, typer.Option(min=1, help="Workers of one thread; 1 and 2.")
+        list[int] | None,
+        typer.Option(
+            min=1, help="Workers of one thread, or of a GPU as far as there are; 1 and 2."
+        ),
     ] = None,
     worker_frames: Annotated[int, typer.Option(min=1, help="Frames that they restore.")] = 500,
     memory: Annotated[
@@ -218,18 +221,26 @@ def bench_restore(
     bound_size: Annotated[
         tuple[int, int], typer.Option(help="Rows and columns, where the bound varies.")
     ] = (272, 640),
+    speed_size: Annotated[
+        tuple[int, int] | None,
+        typer.Option(help="Rows and columns, where a frame is timed; with a GPU: 720 1280."),
+    ] = None,
     json_file: JsonFile = None,
     debug: Debug = False,
 ) -> None:
-    """Measure `vrtspike restore`: memory by length and by bound, speed by workers."""
+    """Measure `vrtspike restore`: memory by length and by bound, speed by workers and size."""
     with command(json_file, debug) as outcome:
         settings = load(config, overrides)
+        import torch
+
         from vrtspike.bench.model import find_machine
         from vrtspike.bench.restoring import RestorePlan, computed_over_frame, run_restore_plan
         from vrtspike.bench.tables import restoring_table
         from vrtspike.inference.memory import parse_bytes
         from vrtspike.progress import Progress
 
+        machine = find_machine(None, None)
+        on_gpu = machine.device == "cuda"
         plan = RestorePlan(
             size,
             tuple(lengths or (100, 1000)),
@@ -237,8 +248,9 @@ def bench_restore(
             worker_frames,
             tuple(parse_bytes(text) for text in memory or ("1.5GB", "2GB", "3GB")),
             bound_size,
+            gpus=torch.cuda.device_count() if on_gpu else 0,
+            speed_size=speed_size or ((720, 1280) if on_gpu else None),
         )
-        machine = find_machine(None, None)
         with Progress("bench restore") as progress:
             found = run_restore_plan(settings, plan, machine, progress.update)
         outcome.facts = found.as_dict()

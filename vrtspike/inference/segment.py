@@ -270,15 +270,9 @@ def scale_of(footage: Footage, restorer: Restorer) -> Scale | None:
 
 def footprint_of(footage: Footage, restorer: Restorer, settings: RestoreSettings) -> Footprint:
     """Return the sizes that decide about a clip's memory."""
-    info = footage.clip.info
-    height, width = footage.size
     windows = settings.windows(footage.frames)
     frames = max(window.stop - window.start for window in windows)
-    if restorer.bins is None:
-        return Footprint(height, width, frames)
-    return Footprint(
-        height, width, frames, info.camera.grid, restorer.bins, info.timeline.steps_per_frame
-    )
+    return Footprint.of(footage.clip.info, frames, restorer.bins)
 
 
 def _shared(windows: list[Tile], segment: Segment) -> set[int]:

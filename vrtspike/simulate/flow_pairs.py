@@ -74,7 +74,7 @@ class FlowPairReader:
     def _drawn(self, draw: Draw) -> Arrays:
         rng = self._rng(draw)
         pairs = _Pairs(self.scenes, draw_scene(rng, self.split, self.scenes), rng)
-        found = []
+        found: list[Arrays] = []
         for _ in range(PAIRS):
             instants, exposure, blurred = pairs.instants(), pairs.exposure(), rng.random() < 0.5
             found += pairs.both_ways(*instants, exposure=exposure if blurred else 0.0)

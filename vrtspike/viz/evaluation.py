@@ -29,6 +29,7 @@ from vrtspike.settings import Config
 from vrtspike.storage import check_target
 from vrtspike.viz.methods import BASELINE, MAIN
 from vrtspike.viz.report import RunRecord, write_report
+from vrtspike.whole_file import whole_file
 
 
 def run_evaluation(
@@ -123,7 +124,9 @@ def write_samples(results: Results, folder: Path) -> None:
         place = folder / results.split / panel.sequence
         place.mkdir(parents=True, exist_ok=True)
         for name, image in panel.images.items():
-            Image.fromarray(image).save(place / f"{panel.frame}-{name.replace('/', '-')}.png")
+            file = place / f"{panel.frame}-{name.replace('/', '-')}.png"
+            with whole_file(file) as temporary:
+                Image.fromarray(image).save(temporary, format="PNG")
 
 
 def environment(device: torch.device) -> dict[str, str]:

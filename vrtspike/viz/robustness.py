@@ -91,8 +91,17 @@ def charted(robustness: Robustness) -> list[Kind]:
 
 def _chart(robustness: Robustness, kind: Kind) -> str:
     look = look_of(kind)
-    chart = kind_chart(robustness, kind)
-    return f"<div><h3>{look.name} <small>{look.note}</small></h3>{chart}</div>"
+    chart, note = kind_chart(robustness, kind), look.note + _rates(robustness, kind)
+    return f"<div><h3>{look.name} <small>{note}</small></h3>{chart}</div>"
+
+
+def _rates(robustness: Robustness, kind: Kind) -> str:
+    """Say what the levels of a threshold leave of the spikes; nothing of other kinds."""
+    if kind != "threshold":
+        return ""
+    levels = robustness.of(kind)[0].levels
+    each = ", ".join(f"{at.rate:.2g} at {_level(at.level)}" for at in levels)
+    return f". Spikes a pixel and step: {each}"
 
 
 def kind_chart(robustness: Robustness, kind: Kind) -> str:
