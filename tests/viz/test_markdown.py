@@ -52,8 +52,9 @@ def make_results(**others: float) -> Results:
         for sequence, frames in sequences.items()
         for number, psnr in enumerate(frames)
     ]
-    model = {"parameters": 1234, "spike_bins": 8, "voxels": "rate"}
+    model = {"parameters": 1234, "spike_bins": 8, "voxels": "rate", "tile": "whole frames"}
     protocol = {
+        **{"overlap": 32, "tile_frames": 12, "overlap_frames": 2, "precision": "float32"},
         "frame_size": list(SIZE),
         "spike_size": None,
         "psnr": "of each | frame",

@@ -47,11 +47,15 @@ def protocol_of(
                 "parameters": sum(p.numel() for p in restorer.model.parameters()),
                 "spike_bins": restorer.bins,
                 "voxels": restorer.voxels if restorer.bins else None,
-                "tile": ", ".join(str(tile or "whole frames") for tile in tiles[name]),
+                "tile": ", ".join(map(_area, tiles[name])),
             }
             for name, restorer in models.items()
         },
     }
+
+
+def _area(tile: int | None) -> str:
+    return "whole frames" if tile is None else f"tiles of {tile} pixels"
 
 
 def _metrics(split: str, settings: EvaluationSettings) -> dict[str, str | None]:
