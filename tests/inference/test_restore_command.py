@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import shutil
+import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -315,3 +317,36 @@ def test_a_path_is_the_folder_and_a_name_the_packaged_weights(
         ("./small", runs["fused"] / "export/model.safetensors"),
     ):
         assert load_weights(given, None)[1] == sha256_of(file)
+
+
+@pytest.mark.slow
+def test_a_process_that_is_killed_loses_no_part_that_was_done(
+    runs: dict[str, Path], tmp_path: Path
+) -> None:
+    clip = write_clip(tmp_path, 100)
+    words = [
+        "restore",
+        "--weights",
+        runs["fused"],
+        "--input",
+        clip.place,
+        "--out",
+        tmp_path / "out",
+    ]
+    words += [*WINDOWS, "--device", "cpu", "--threads", 1, "--spikes", clip.stream]
+    words += [*CAMERA, "--exposure", "0:8"]
+    command = [sys.executable, "-m", "vrtspike", *map(str, words)]
+    with subprocess.Popen(command, stderr=subprocess.DEVNULL) as process:
+        while not list(tmp_path.glob(".restoring*/done-*.json")):
+            assert process.poll() is None, "ended before it could be killed"
+            time.sleep(0.01)
+        process.kill()
+    assert not (tmp_path / "out").exists()
+    kept = {
+        file.name: file.stat().st_mtime_ns for file in tmp_path.glob(".restoring*/frames/*.png")
+    }
+    subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+    np.testing.assert_array_equal(images_of(tmp_path / "out"), clip.frames)
+    times = {file.name: file.stat().st_mtime_ns for file in (tmp_path / "out").glob("*.png")}
+    assert {name for name, when in kept.items() if times[name] == when}, "all was done again"
+    assert len(times) == 100 > len(kept)
