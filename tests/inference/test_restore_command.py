@@ -324,17 +324,9 @@ def test_a_process_that_is_killed_loses_no_part_that_was_done(
     runs: dict[str, Path], tmp_path: Path
 ) -> None:
     clip = write_clip(tmp_path, 100)
-    words = [
-        "restore",
-        "--weights",
-        runs["fused"],
-        "--input",
-        clip.place,
-        "--out",
-        tmp_path / "out",
-    ]
-    words += [*WINDOWS, "--device", "cpu", "--threads", 1, "--spikes", clip.stream]
-    words += [*CAMERA, "--exposure", "0:8"]
+    words = ["restore", "--weights", runs["fused"], "--input", clip.place, "--spikes", clip.stream]
+    words += ["--out", tmp_path / "out", *CAMERA, "--exposure", "0:8"]
+    words += [*WINDOWS, "--device", "cpu", "--threads", 1]
     command = [sys.executable, "-m", "vrtspike", *map(str, words)]
     with subprocess.Popen(command, stderr=subprocess.DEVNULL) as process:
         while not list(tmp_path.glob(".restoring*/done-*.json")):
