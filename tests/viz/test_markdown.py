@@ -52,9 +52,15 @@ def make_results(**others: float) -> Results:
         for sequence, frames in sequences.items()
         for number, psnr in enumerate(frames)
     ]
-    model = {"parameters": 1234, "spike_bins": 8, "voxels": "rate", "tile": "whole frames"}
+    model = {"parameters": 1234, "spike_bins": 8, "voxels": "rate"}
     protocol = {
-        **{"overlap": 32, "tile_frames": 12, "overlap_frames": 2, "precision": "float32"},
+        **{
+            "tile": None,
+            "overlap": 32,
+            "tile_frames": 12,
+            "overlap_frames": 2,
+            "precision": "float32",
+        },
         "frame_size": list(SIZE),
         "spike_size": None,
         "psnr": "of each | frame",

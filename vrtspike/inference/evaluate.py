@@ -3,16 +3,16 @@
 In: a dataset folder, the name of a split, and models (`Restorer`: a model and how it wants its
 spikes). Out: `Results`. Frames are compared as uint8 RGB, whole, without a border left out. Every
 method sees the same frames; models see whole sequences, in clips of `tile_frames` frames, and whole
-frames where they fit into memory. All methods go through a sequence side by side, so that a sharp
-frame is read once and memory does not grow with the sequence's length.
+frames unless there is a `tile` (`fit_tile` chooses one where memory wants it). All methods go
+through a sequence side by side, so that a sharp frame is read once and memory does not grow with
+the sequence's length.
 """
 
 from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable, Iterator, Mapping
-from functools import lru_cache
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -24,10 +24,9 @@ from torch import Tensor
 from vrtspike.data.clips import Clip, read_frames, read_spikes
 from vrtspike.data.dataset import Dataset, open_dataset
 from vrtspike.data.voxelize import voxelize
-from vrtspike.errors import CheckpointError, ConfigError, DataFormatError
-from vrtspike.heap import keep_heap
+from vrtspike.errors import CheckpointError, ConfigError, DataFormatError, ResourceError
 from vrtspike.inference.controls import controls
-from vrtspike.inference.memory import MEASURED, Footprint, budget_of, choose_tile
+from vrtspike.inference.memory import MEASURED, Budget, Footprint, budget_of, choose_tile
 from vrtspike.inference.protocol import protocol_of
 from vrtspike.inference.restore import device_of, restore_stream
 from vrtspike.inference.results import FrameScore, Image, Panel, Results, Score
@@ -35,7 +34,7 @@ from vrtspike.inference.run_folder import Restorer
 from vrtspike.inference.scorer import SequenceScorer
 from vrtspike.metrics import to_uint8
 from vrtspike.perceptual import LPIPS
-from vrtspike.settings import EvaluationSettings, LayoutName, ModelSettings, Precision
+from vrtspike.settings import EvaluationSettings, LayoutName, ModelSettings
 
 log = logging.getLogger(__name__)
 
@@ -65,8 +64,6 @@ def evaluate(
     of (done, total) frames, each counted once for the controls and once for every model.
     """
     clips = scored_clips(dataset, split, models, layout=layout)
-    if torch.device(device).type == "cpu":
-        keep_heap()
     lpips = LPIPS(weights_dir).to(device) if settings.lpips else None
     each = with_controls + len(models)
     total = sum(len(clip.frames) for clip in clips) * each
@@ -85,11 +82,7 @@ def evaluate(
         frames += run.rows
         if clip.sequence in chosen:
             panels.append(run.panel())
-    tiles = {
-        name: tuple(dict.fromkeys(tile_of(clip, restorer, settings) for clip in clips))
-        for name, restorer in models.items()
-    }
-    protocol = protocol_of(split, clips, settings, models, tiles)
+    protocol = protocol_of(split, clips, settings, models)
     return Results(split=split, protocol=protocol, frames=frames, panels=panels)
 
 
@@ -124,6 +117,54 @@ def scored_clips(
                 "--weights none, or correct data.source",
             )
     return clips
+
+
+def fit_tile(
+    settings: EvaluationSettings, clips: Sequence[Clip], models: Mapping[str, Restorer]
+) -> EvaluationSettings:
+    """Return settings with tiles that fit into the memory that is free, where whole frames do not.
+
+    All models see all sequences in tiles of one size. To be called before any model has run: what
+    allocators keep from then on does not look free.
+    """
+    if settings.tile is not None:
+        return settings
+    budgets = {
+        device: budget_of(device, None)
+        for device in {device_of(restorer.model) for restorer in models.values()}
+    }
+    tiles = []
+    for restorer in models.values():
+        device, model = device_of(restorer.model), restorer.settings
+        sizes = {
+            Footprint.of(clip.info, min(len(clip.frames), settings.tile_frames), restorer.bins)
+            for clip in clips
+        }
+        for size in sizes:
+            if model is not None and max(size.height, size.width) > MEASURED:  # others fit anyway
+                tiles.append(_best_tile(model, size, settings, device, budgets[device]))
+    return settings.model_copy(update={"tile": min(filter(None, tiles), default=None)})
+
+
+def _best_tile(
+    model: ModelSettings,
+    size: Footprint,
+    settings: EvaluationSettings,
+    device: torch.device,
+    budget: Budget,
+) -> int | None:
+    try:
+        return choose_tile(
+            model,
+            size,
+            overlap=settings.overlap,
+            precision=settings.precision,
+            device=device,
+            budget=budget,
+        )
+    except ResourceError as error:
+        error.fix = "lower evaluation.tile_frames or evaluation.overlap, or free memory"
+        raise
 
 
 def evenly(count: int, most: int) -> list[int]:
@@ -220,7 +261,7 @@ def restored_frames(
         restorer.model,
         read,
         len(clip.frames),
-        tile=tile_of(clip, restorer, settings),
+        tile=settings.tile,
         overlap=settings.overlap,
         tile_frames=settings.tile_frames,
         overlap_frames=settings.overlap_frames,
@@ -235,33 +276,6 @@ def restored_frames(
         raise CheckpointError(
             error.what, where=f"{name}, {clip.where}", got=error.got, fix=error.fix
         ) from error
-
-
-def tile_of(clip: Clip, restorer: Restorer, settings: EvaluationSettings) -> int | None:
-    """Return the side of the tiles that a model sees a sequence in; None for whole frames."""
-    if settings.tile is not None or restorer.settings is None:
-        return settings.tile
-    return _tile_that_fits(
-        restorer.settings,
-        Footprint.of(clip.info, min(len(clip.frames), settings.tile_frames), restorer.bins),
-        settings.overlap,
-        settings.precision,
-        device_of(restorer.model),
-    )
-
-
-# Asked once, so that a model sees all passes over a sequence in the same tiles.
-@lru_cache(maxsize=256)
-def _tile_that_fits(
-    model: ModelSettings, size: Footprint, overlap: int, precision: Precision, device: torch.device
-) -> int | None:
-    """Return the best tile for the memory that is free; frames that fit anyway are not measured."""
-    if max(size.height, size.width) <= MEASURED:
-        return None
-    budget = budget_of(device, None)
-    return choose_tile(
-        model, size, overlap=overlap, precision=precision, device=device, budget=budget
-    )
 
 
 def own_spikes(clip: Clip, index: int) -> tuple[NDArray[np.bool_], float]:

@@ -18,12 +18,8 @@ def protocol_of(
     clips: Sequence[Clip],
     settings: EvaluationSettings,
     models: Mapping[str, Restorer],
-    tiles: Mapping[str, Sequence[int | None]],
 ) -> dict[str, Any]:
-    """Describe the data, the metrics, the controls, and how the models ran.
-
-    `tiles` are the sides of the tiles that each model saw frames in, None for whole ones.
-    """
+    """Describe the data, the metrics, the controls, and how the models ran."""
     info = clips[0].info
     return {
         "vrtspike": vrtspike.__version__,
@@ -38,6 +34,7 @@ def protocol_of(
         "tfp": f"threshold x mean of {settings.tfp_steps} steps centred at the target, gray",
         "tfi": "threshold / spike interval at the target, gray",
         "sdm": f"blurred x TFP({settings.sdm_steps} steps) / TFP(exposure)",
+        "tile": settings.tile,
         "overlap": settings.overlap,
         "tile_frames": settings.tile_frames,
         "overlap_frames": settings.overlap_frames,
@@ -47,15 +44,10 @@ def protocol_of(
                 "parameters": sum(p.numel() for p in restorer.model.parameters()),
                 "spike_bins": restorer.bins,
                 "voxels": restorer.voxels if restorer.bins else None,
-                "tile": ", ".join(map(_area, tiles[name])),
             }
             for name, restorer in models.items()
         },
     }
-
-
-def _area(tile: int | None) -> str:
-    return "whole frames" if tile is None else f"tiles of {tile} pixels"
 
 
 def _metrics(split: str, settings: EvaluationSettings) -> dict[str, str | None]:

@@ -21,7 +21,8 @@ from PIL import Image
 
 import vrtspike
 from vrtspike.data.dataset import open_dataset
-from vrtspike.inference.evaluate import evaluate
+from vrtspike.heap import keep_heap
+from vrtspike.inference.evaluate import evaluate, fit_tile, scored_clips
 from vrtspike.inference.results import Results, write_text
 from vrtspike.inference.robustness import check_robustness, evaluate_robustness, passes
 from vrtspike.inference.run_folder import Restorer
@@ -57,6 +58,9 @@ def run_evaluation(
     if settings.robustness:
         check_robustness(disturbed)
         second = passes(disturbed)
+    if device.type == "cpu":
+        keep_heap()
+    settings = fit_tile(settings, scored_clips(dataset, split, models), models)
     results = evaluate(
         dataset,
         split,

@@ -262,11 +262,13 @@ def _protocol(results: Results) -> str:
     said_of += [f"{name.upper()}: {protocol[name]}" for name in ("tfp", "sdm") if name in protocol]
     if "comparison" in protocol:
         said_of.insert(0, f"Compared as {protocol['comparison']}")
-    areas = dict.fromkeys(facts["tile"] for facts in protocol.get("models", {}).values())
-    if areas:
+    if "tile_frames" in protocol:
+        tile = protocol["tile"]
+        area = (
+            f"tiles of {tile} that share {protocol['overlap']} pixels" if tile else "whole frames"
+        )
         said_of.append(
-            f"Models see {', '.join(areas)} (tiles share {protocol['overlap']}), "
-            f"{protocol['tile_frames']} frames at once, clips share {protocol['overlap_frames']}, "
-            f"{protocol['precision']}"
+            f"Models see {area}, {protocol['tile_frames']} frames at once, clips share "
+            f"{protocol['overlap_frames']}, {protocol['precision']}"
         )
     return f"Protocol. {cell('. '.join(said_of) or 'Not known')}."
