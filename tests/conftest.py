@@ -51,7 +51,6 @@ def tiny() -> ModelSettings:
 def stand_ins(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return a folder of weights such as the packaged ones, of models that change what they see."""
     import torch
-    from safetensors.torch import save_file
 
     from vrtspike.config import change, load_config
     from vrtspike.model import build_model
@@ -69,8 +68,8 @@ def stand_ins(tmp_path_factory: pytest.TempPathFactory) -> Path:
         }
         metadata = export_metadata(config, step=7)
         write_export(Folder.at(folder), f"{name}.safetensors", weights, metadata)
-    flow = {k.removeprefix("spynet."): v for k, v in weights.items() if k.startswith("spynet.")}
-    save_file(flow, folder / "flow.safetensors")
+    flow = {name: value for name, value in weights.items() if name.startswith("spynet.")}
+    write_export(Folder.at(folder), "flow.safetensors", flow, metadata)
     torch.set_rng_state(torch_state)
     return folder
 

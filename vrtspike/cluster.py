@@ -226,8 +226,9 @@ def resolve_paths(
             value, place = getattr(section, name), (*at, name)
             if isinstance(value, BaseModel):
                 changes[name] = resolve(value, place)
-            elif place == INIT_WEIGHTS and packaged(str(value)):
-                continue  # a name, which means the same on every machine
+            elif place == INIT_WEIGHTS:
+                if value is not None and not packaged(value):
+                    changes[name] = str(resolved_path(Path(value), place))
             elif isinstance(value, Path):
                 changes[name] = resolved_path(value, place)
             elif isinstance(value, tuple) and any(isinstance(v, Path) for v in value):

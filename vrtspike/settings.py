@@ -11,7 +11,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import ConfigDict, Field, model_validator
 
-from vrtspike.section import Fraction, Place, Positive, Section
+from vrtspike.section import Fraction, NameOrPath, Place, Positive, Section
 from vrtspike.sweep_settings import SweepSettings
 
 Precision = Literal["float32", "bfloat16"]
@@ -422,9 +422,9 @@ class TrainSettings(Section):
     """Greatest gradient norm; null: no clipping."""
     ema: Fraction = 0.0
     """Decay of the averaged weights that are validated and exported; 0: none."""
-    init_weights: Path | None = None
-    """Weights to start from: our exports or a published VRT, or packaged ones by name (`small`,
-    `small-no-spike`, `flow`); null: from scratch."""
+    init_weights: NameOrPath | None = None
+    """Weights to start from: a file, our export or a published VRT, or packaged ones by name
+    (`small`, `small-no-spike`, `flow`; a file of that name is `./small`); null: from scratch."""
     validate_every: Annotated[int, Field(ge=0)] = 5000
     """Steps between validations; 0: only after the last step."""
     checkpoint_every: Positive = 1000

@@ -26,9 +26,7 @@ def test_a_plan_varies_one_thing_in_each_group() -> None:
 
 def test_a_machine_with_a_gpu_is_asked_for_what_it_can_do() -> None:
     """`vrtspike restore` refuses threads, and more workers than GPUs, where it computes on GPUs."""
-    plan = RestorePlan(
-        (96, 96), (100,), (1, 2), 500, (), (272, 640), gpus=1, speed_size=(720, 1280)
-    )
+    plan = RestorePlan((96, 96), (100,), (1,), 500, (), (272, 640), gpus=1, speed_size=(720, 1280))
     (worker,) = plan.groups["workers"]
     assert (worker.workers, worker.threads) == (1, None)
     assert plan.groups["speed"] == [RestoreCase(720, 1280, 48)]

@@ -185,11 +185,33 @@ def test_without_models_those_that_ship_are_scored_and_no_configuration_is_neede
     assert (tmp_path / "out" / "results.json").is_file()
 
 
-def test_what_does_not_ship_is_not_scored(
-    evaluated: Callable[..., dict[str, Any]], folder: Path, ships: dict[str, Path]
+def test_weights_that_do_not_ship_are_missed(
+    refused: Callable[..., str], ships: dict[str, Path], tmp_path: Path
 ) -> None:
     ships["small"].unlink()
-    assert list(evaluated(f"data.source={folder}")["held_out"]) == [*CONTROLS, "baseline"]
+    assert "no such run folder or weights" in refused("--out", tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_report_on_a_file_of_weights_is_not_written_into_the_file(
+    folder: Path, ships: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    weights = shutil.copy(ships["small"], tmp_path / "mine.safetensors")
+    words = ["evaluate", "--fused", str(weights), f"data.source={folder}", "run.name=x"]
+    result = CliRunner().invoke(app, words)
+    assert result.exit_code == 0, result.output
+    assert (tmp_path / "runs" / "x" / "results.json").is_file()
+
+
+def test_all_datasets_are_looked_at_before_the_first_is_scored(
+    refused: Callable[..., str], folder: Path, ships: dict[str, Path], tmp_path: Path
+) -> None:
+    blind = shutil.copytree(folder, tmp_path / "blind")
+    shutil.rmtree(blind / "held_out" / "a" / "sharp")
+    sources = ("--source", folder, "--source", blind)
+    assert "sharp" in refused(*sources, "--out", tmp_path / "out")
+    assert not (tmp_path / "out").exists()
 
 
 def test_weights_none_leaves_the_controls(
@@ -308,6 +330,12 @@ def test_a_page_that_cannot_be_is_refused_first(
 ) -> None:
     line = refused(*asked, "--weights", "none", "--out", tmp_path / "out")
     assert said in line and not (tmp_path / "out").exists()
+
+
+def test_an_evaluation_is_no_sweep(refused: Callable[..., str], tmp_path: Path) -> None:
+    (tmp_path / "results.json").write_text('{"held_out": {}}')
+    line = refused("--sweep", tmp_path, "--report", "page.md", "--weights", "none")
+    assert "no results.json of a sweep" in line
 
 
 @pytest.mark.parametrize(

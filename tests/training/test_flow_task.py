@@ -93,7 +93,8 @@ def test_reduced_pairs_go_through_the_coarse_levels_alone() -> None:
 @pytest.mark.usefixtures("alone")
 def test_steps_learn_level_by_level_and_weights_go_into_models(make: Make, tmp_path: Path) -> None:
     config = make()
-    task, learner = task_of(config), Learner(config, CPU, rank=0)
+    task = task_of(config)
+    learner = Learner(task, CPU, rank=0)
     assert isinstance(task, FlowTask)
     step = learner.step_over(Share(1, 1, 1), task.unpack)
     reader = task.reader("train")
@@ -131,7 +132,8 @@ def _check_that_models_take(weights: dict[str, Tensor], config: Config, path: Pa
 def test_a_step_without_samples_of_its_own_changes_nothing(make: Make) -> None:
     """A second rank of a batch of one takes part with black frames."""
     config = make()
-    task, learner = task_of(config), Learner(config, CPU, rank=0)
+    task = task_of(config)
+    learner = Learner(task, CPU, rank=0)
     step = learner.step_over(Share(1, 1, 1), task.unpack)
     arrays = task.reader("train").training([Draw(0, 0, 0)])
     step._accompany(arrays)
@@ -170,6 +172,7 @@ def test_end_points_are_distances() -> None:
         ("scenes=null", "none are set"),
         ("scenes.sequences.val=0", "none of the split 'val'"),
         ("scenes.frames=1", "no pair of frames"),
+        ("scenes.height=100", "reduced 8 times.*100x32"),
         ("scenes.vary={noise: [0, 1]}", r"scenes\.vary"),
         ("train.freeze_flow_steps=5", "frozen"),
     ],

@@ -16,7 +16,7 @@ frame is in the second one.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -35,6 +35,7 @@ from vrtspike.model.flow_network import FlowNetwork
 from vrtspike.model.warp import flow_warp
 from vrtspike.settings import SceneSettings
 from vrtspike.simulate.flow_pairs import FlowPairReader
+from vrtspike.training.flow_loss import end_point_error
 
 SPLIT = "held_out"
 DISTANCES = (1, 3)
@@ -98,9 +99,10 @@ def _of_grays(find: Callable[..., Any], pair: Pair) -> Flow:
     return np.stack([columns, rows]).astype(np.float32)
 
 
-def end_point_error(true: Flow, found: Flow) -> float:
+def mean_error(true: Flow, found: Flow) -> float:
     """Return the mean distance of found and true end points, in pixels."""
-    return float(np.hypot(*(found - true)).mean())
+    error = end_point_error(torch.from_numpy(found[None]), torch.from_numpy(true[None]))
+    return float(error.mean())
 
 
 def photometric_error(pair: Pair, flow: Flow) -> float:
@@ -123,17 +125,18 @@ def measure_flow(
     """Measure on `count` scenes of a split, and on `video_pairs` pairs of a video a distance."""
     reader, ways = FlowPairReader(scenes, split, 0, 1), methods(network)
     tally = _Tally(ways)
-    total = count + (video_pairs * len(DISTANCES) if video is not None else 0)
+    of_video = [] if video is None else video_pairs_of(video, video_pairs)
+    total = count + len(of_video)
     done = 0
     for index in range(count):
         arrays = reader.whole(index)
         for number, (pair, true) in enumerate(zip(arrays["frames"], arrays["flow"], strict=True)):
             kind = "sharp" if number < len(arrays["flow"]) // 2 else "blurred"
-            tally.add(kind, "px", pair, partial(end_point_error, true))
+            tally.add(kind, "px", pair, partial(mean_error, true))
         done += 1
         if progress is not None:
             progress(done, total)
-    for distance, pair in video_pairs_of(video, video_pairs) if video is not None else ():
+    for distance, pair in of_video:
         kind = f"{distance} apart"
         tally.add(kind, "of 255", pair, partial(photometric_error, pair))
         done += 1
@@ -166,16 +169,28 @@ class _Tally:
         return tuple(figures)
 
 
-def video_pairs_of(video: Path, count: int) -> Iterator[tuple[int, Pair]]:
-    """Yield `count` pairs of each distance, their first frames spread evenly over a video."""
-    frames = [rearrange(frame, "h w c -> c h w") for frame in iter_frames(video)]
-    if len(frames) <= max(DISTANCES):
+def video_pairs_of(video: Path, count: int) -> list[tuple[int, Pair]]:
+    """Return `count` pairs of each distance, their first frames spread evenly over a video.
+
+    It is decoded twice, so that no more than these are held.
+    """
+    frames = sum(1 for _ in iter_frames(video))
+    if frames <= max(DISTANCES):
         raise DataFormatError(
             "too few frames for pairs",
             where=video,
-            got=f"{len(frames)} frames",
+            got=f"{frames} frames",
             expected=f"more than {max(DISTANCES)}",
         )
-    for distance in DISTANCES:
-        for first in np.linspace(0, len(frames) - 1 - distance, count).round().astype(int):
-            yield distance, np.stack([frames[first], frames[first + distance]])
+    places = [
+        (first, distance)
+        for distance in DISTANCES
+        for first in np.linspace(0, frames - 1 - distance, count).round().astype(int)
+    ]
+    wanted = {frame for first, distance in places for frame in (first, first + distance)}
+    kept = {
+        number: rearrange(frame, "h w c -> c h w")
+        for number, frame in enumerate(iter_frames(video))
+        if number in wanted
+    }
+    return [(distance, np.stack([kept[n], kept[n + distance]])) for n, distance in places]

@@ -101,10 +101,9 @@ class RestorePlan:
     def groups(self) -> dict[str, list[RestoreCase]]:
         """Return the cases: by length, by workers (on a CPU of one thread), by bound, by size."""
         plain = RestoreCase(*self.size, self.worker_frames, threads=None if self.gpus else 1)
-        workers = [count for count in self.workers if count <= (self.gpus or count)]
         return {
             "length": [RestoreCase(*self.size, frames) for frames in self.lengths],
-            "workers": [replace(plain, workers=count) for count in workers],
+            "workers": [replace(plain, workers=count) for count in self.workers],
             "bound": [
                 RestoreCase(*self.bound_size, CLIP_FRAMES, bound=bound) for bound in self.bounds
             ],

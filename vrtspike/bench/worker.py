@@ -36,6 +36,7 @@ from vrtspike.training.learner import Learner
 from vrtspike.training.optim import set_learning_rate
 from vrtspike.training.saver import Saver
 from vrtspike.training.step import TrainingStep, VoxelScale, clips
+from vrtspike.training.task import task_of
 
 
 @dataclass(frozen=True)
@@ -143,7 +144,7 @@ class Worker:
             world_size=place.ranks,
         )
         self._memory = PeakMemory(self._device)
-        self._learner = Learner(config, self._device, rank=place.rank)
+        self._learner = Learner(task_of(config), self._device, rank=place.rank)
         # Steps are the same again and again: the weights stay.
         set_learning_rate(self._learner.optimizer, 0.0)
         self._samples = invented(config, train.micro_batch, seed=place.number)

@@ -1,6 +1,6 @@
 """Which models an evaluation compares, and on which datasets, as options name them.
 
-In: names of packaged weights (`small`), run folders or files of weights (path or URI), and dataset
+In: names of packaged weights (`small`), run folders (path or URI), files of weights, and dataset
 folders. Out: contenders, each with the method that it is in the results and what it is called, and
 configurations by the name of their dataset. A name of packaged weights is taken as such; a folder
 of the same name is `./small`.
@@ -9,7 +9,7 @@ of the same name is `./small`.
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 
@@ -23,7 +23,7 @@ from vrtspike.weights import DEFAULT, WITHOUT_SPIKES, packaged
 
 NONE = "none"
 """Given for a model: there is none."""
-DEFAULTS = {MAIN: DEFAULT, BASELINE: WITHOUT_SPIKES}
+DEFAULTS = {BASELINE: WITHOUT_SPIKES, MAIN: DEFAULT}
 """Packaged weights that are taken where no model is given."""
 
 
@@ -36,14 +36,19 @@ class Contender:
     place: Folder
     packaged: bool
 
+    @property
+    def is_run(self) -> bool:
+        """Tell whether it is a run's folder, which may hold a report, and not a file."""
+        return self.place.remote or self.place.path.is_dir()
+
 
 def contenders(
     fused: str | None, baseline: str | None, beside: Sequence[str]
 ) -> tuple[Contender, ...]:
     """Return the models that options name, the baseline first; without: the packaged ones."""
-    given = {BASELINE: baseline, MAIN: fused}
+    given: Mapping[str, str | None] = {BASELINE: baseline, MAIN: fused}
     if fused is None and baseline is None:
-        given = {role: DEFAULTS[role] for role in given if packaged(DEFAULTS[role]) is not None}
+        given = DEFAULTS
     found = [
         Contender(role, *_weights(name))
         for role, name in given.items()

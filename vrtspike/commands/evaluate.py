@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
@@ -44,7 +44,7 @@ def evaluate(
             "--fused",
             "--weights",
             help="The model: name of packaged weights, run folder (path or URI), or `none`. "
-            "Without this and --baseline: `small` and `small-no-spike`, where they ship.",
+            "Without this and --baseline: `small` and `small-no-spike`.",
         ),
     ] = None,
     baseline: Annotated[
@@ -88,11 +88,10 @@ def evaluate(
         data = datasets(settings, source or ())
         page = page_file(report, sweep)
         sweeps = [section_of_sweep(place) for place in sweep or ()]
-        runs = [model for model in models if model.method == MAIN and not model.packaged]
+        runs = [model for model in models if model.method == MAIN and model.is_run]
         own = Folder.at(settings.run.root).below(settings.run.name).where
         own = out or (fused if runs and fused else own)
         folder = resolve_path(local_path(own, "a report"), written=True)
-        check_splits(data)
         found: dict[str, Results] = {}
         for name, results in scored(data, models, folder):
             found[name] = results
@@ -132,24 +131,28 @@ def section_of_sweep(place: str) -> str:
     from vrtspike.tuning.tables import JSON, read_results
 
     folder = resolve_place(place)
-    if folder.size(JSON) is None:
+    facts = read_results(folder) if folder.size(JSON) is not None else {}
+    if "trials" not in facts:
         raise ConfigError(
             f"there is no {JSON} of a sweep",
             where=folder,
             expected="the folder of `vrtspike tune`",
             fix="let the sweep finish, or correct the path",
         )
-    return sweep_section(read_results(folder))
+    return sweep_section(facts)
 
 
-def check_splits(data: dict[str, Config]) -> None:
-    """Refuse, before the first dataset is scored, another one that is not there."""
-    from vrtspike.data.dataset import open_dataset
+def check_all(data: dict[str, Config], runs: Mapping[str, Path], places: dict[str, Path]) -> None:
+    """Refuse, before the first dataset is scored, what could not be scored or written later."""
+    from vrtspike.inference.evaluate import scored_clips
+    from vrtspike.inference.run_folder import Restorer
+    from vrtspike.storage import check_target
 
-    for settings in data.values():
-        open_dataset(settings.data.source, settings.data.layout).sequences(
-            settings.evaluation.split
-        )
+    models = {name: Restorer.load(run, "cpu") for name, run in runs.items()}
+    for name, settings in data.items():
+        source, split = settings.data, settings.evaluation.split
+        scored_clips(source.source, split, models, layout=source.layout)
+        check_target(places[name] / "results.json")
 
 
 def scored(
@@ -164,12 +167,13 @@ def scored(
     with ExitStack() as stack:
         runs = {model.method: stack.enter_context(fetched(model.place)) for model in models}
         known_as = {model.method: model.known_as for model in models}
+        several = len(data) > 1
+        places = {name: folder / name if several else folder for name in data}
+        check_all(data, runs, places)
         for name, settings in data.items():
-            several = len(data) > 1
-            place = folder / name if several else folder
             with Progress(f"evaluate {name}" if several else "evaluate") as progress:
                 results = run_evaluation(
-                    settings, runs, place, known_as=known_as, progress=progress.update
+                    settings, runs, places[name], known_as=known_as, progress=progress.update
                 )
             panel = hardest_panel(results.panels)
             yield name, replace(results, panels=[] if panel is None else [panel])

@@ -210,9 +210,7 @@ def bench_restore(
     ] = None,
     workers: Annotated[
         list[int] | None,
-        typer.Option(
-            min=1, help="Workers of one thread, or of a GPU as far as there are; 1 and 2."
-        ),
+        typer.Option(min=1, help="Workers of one thread, or of a GPU each; 1 and 2."),
     ] = None,
     worker_frames: Annotated[int, typer.Option(min=1, help="Frames that they restore.")] = 500,
     memory: Annotated[
@@ -240,16 +238,16 @@ def bench_restore(
         from vrtspike.progress import Progress
 
         machine = find_machine(None, None)
-        on_gpu = machine.device == "cuda"
+        gpus = torch.cuda.device_count()
         plan = RestorePlan(
             size,
             tuple(lengths or (100, 1000)),
-            tuple(workers or (1, 2)),
+            tuple(workers or ((1, 2) if gpus != 1 else (1,))),
             worker_frames,
             tuple(parse_bytes(text) for text in memory or ("1.5GB", "2GB", "3GB")),
             bound_size,
-            gpus=torch.cuda.device_count() if on_gpu else 0,
-            speed_size=speed_size or ((720, 1280) if on_gpu else None),
+            gpus=gpus,
+            speed_size=speed_size or ((720, 1280) if gpus else None),
         )
         with Progress("bench restore") as progress:
             found = run_restore_plan(settings, plan, machine, progress.update)
@@ -269,7 +267,10 @@ def bench_flow(
     video: Annotated[
         Path | None, typer.Option(help="Video, or folder of frames, to measure on too.")
     ] = None,
-    scenes: Annotated[int, typer.Option(min=1, help="Held-out scenes.")] = 8,
+    scenes: Annotated[
+        int | None,
+        typer.Option(min=1, help="Held-out scenes; scenes.sequences.held_out, or 8."),
+    ] = None,
     pairs: Annotated[int, typer.Option(min=1, help="Pairs of the video, a distance.")] = 8,
     threads: Annotated[int | None, typer.Option(min=1, help="Threads of the network.")] = None,
     json_file: JsonFile = None,
@@ -291,10 +292,11 @@ def bench_flow(
         network = read_flow_network(packaged(weights) or weights_file(resolve_path(Path(weights))))
         machine = find_machine("cpu", threads)
         with Progress("bench flow") as progress:
+            of = settings.scenes or SceneSettings()
             found = measure_flow(
                 network,
-                settings.scenes or SceneSettings(),
-                count=scenes,
+                of,
+                count=scenes or of.sequences.get("held_out") or 8,
                 video=None if video is None else resolve_path(video),
                 video_pairs=pairs,
                 progress=progress.update,

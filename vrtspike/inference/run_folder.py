@@ -62,7 +62,7 @@ class Restorer:
         Of a text that is a name, such as `small`, the packaged weights are meant; a `Path`, and a
         text such as `./small`, is always a place.
         """
-        own = packaged(weights) if isinstance(weights, str) else None
+        own = packaged(weights)
         model, found = load_run(own or Path(weights), config)
         bins = None if found.model.fusion == "none" else found.model.spike.bins
         return cls(model.to(device), bins, found.data.voxels, found.model)

@@ -72,7 +72,7 @@ def check_weights(model: nn.Module, weights: Path | str) -> LoadReport:
 
 def _fitted(model: nn.Module, weights: Path | str) -> tuple[State, LoadReport]:
     """Return what a model takes of a file, under its names and in its shapes."""
-    path = packaged(str(weights)) or Path(weights)
+    path = packaged(weights) or Path(weights)
     content = read_state(path)
     own = model.state_dict()
     prefix = "vrt." if any(k.startswith("vrt.") for k in own) else ""

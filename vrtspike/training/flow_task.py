@@ -24,7 +24,7 @@ from vrtspike.errors import ConfigError
 from vrtspike.model.flow_network import FlowNetwork
 from vrtspike.model.spynet import levels_at, silence
 from vrtspike.settings import Config, SceneSettings
-from vrtspike.simulate.flow_pairs import FlowPairReader, scale_at
+from vrtspike.simulate.flow_pairs import PHASES, FlowPairReader, scale_at
 from vrtspike.training.flow_loss import FlowLoss, end_point_error
 from vrtspike.training.step import Arrays, Loss, Unpacked, moved
 from vrtspike.training.task import Task
@@ -37,6 +37,7 @@ class FlowTask(Task):
     """The flow network of `model`, on pairs of `scenes`."""
 
     judged = "epe"
+    judged_as = "EPE", "{:.3f} px"
     lower_is_better = True
     shown = "first frame | found motion | true motion"
 
@@ -139,6 +140,14 @@ def check_flow(config: Config) -> None:
                 got=scenes.sequences,
                 expected=f"a number of scenes above 0 for {split}",
             )
+    coarsest = PHASES[0][1]
+    if scenes.height % coarsest or scenes.width % coarsest:
+        raise ConfigError(
+            f"the training begins with scenes reduced {coarsest} times",
+            where=where,
+            got=f"scenes of {scenes.height}x{scenes.width}",
+            expected=f"a height and a width that {coarsest} divides",
+        )
     if scenes.frames < 2:
         raise ConfigError(
             "a scene of one frame has no pair of frames",

@@ -15,14 +15,13 @@ from torch import nn
 
 from vrtspike.data.order import Share
 from vrtspike.model import load_weights
-from vrtspike.settings import Config
 from vrtspike.training.ema import AveragedWeights
 from vrtspike.training.local import LocalParameters
 from vrtspike.training.optim import build_optimizer
 from vrtspike.training.parallel import parallelize, reshard_all
 from vrtspike.training.state import TrainingState
 from vrtspike.training.step import TrainingStep, Unpack
-from vrtspike.training.task import Task, task_of
+from vrtspike.training.task import Task
 
 logger = logging.getLogger(__name__)
 
@@ -33,15 +32,14 @@ class Learner:
 
     def __init__(
         self,
-        config: Config,
+        task: Task,
         device: torch.device,
         *,
         rank: int,
         ranks_per_node: int | None = None,
     ) -> None:
-        self._config, self._device, self._rank = config, device, rank
-        train = config.train
-        task = task_of(config)
+        self._config, self._device, self._rank = task.config, device, rank
+        train = self._config.train
         self.model = self._build_model(task, ranks_per_node)
         self.parameters = LocalParameters(self.model)
         self.optimizer = build_optimizer(

@@ -233,9 +233,9 @@ def check_model(model: ModelSettings) -> None:
         build_model(model)
 
 
-def check_start(model: nn.Module, weights: Path) -> None:
+def check_start(model: nn.Module, weights: str) -> None:
     """Refuse weights to start from that are not there, or do not fit the model."""
-    if not (packaged(str(weights)) or weights).is_file():
+    if not (packaged(weights) or Path(weights)).is_file():
         raise CheckpointError(
             "no weights to start from",
             where=weights,
@@ -260,11 +260,14 @@ def check_resume(config: Config, data: Fingerprinted, run: Folder) -> int:
         free = tuple(key for key in free if key != "scenes")
     check_continued("run", run, config, data, before, fingerprint, free=free)
     steps = before["train"]["steps"]
-    if steps != config.train.steps and config.train.schedule != "constant":
+    jumps = ["the learning rate"] if config.train.schedule != "constant" else []
+    jumps += ["the size of the pairs"] if config.train.task == "flow" else []
+    if steps != config.train.steps and jumps:
         logger.warning(
-            "train.steps was %s and is %s: the learning rate jumps where the run continues",
+            "train.steps was %s and is %s: %s may jump where the run continues",
             steps,
             config.train.steps,
+            " and ".join(jumps),
         )
     if saved.step > config.train.steps:
         raise ConfigError(

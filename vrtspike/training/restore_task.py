@@ -24,6 +24,7 @@ class RestoreTask(Task):
     """The model of `model`, on `data.shards`."""
 
     judged = "psnr"
+    judged_as = "PSNR", "{:.2f} dB"
     lower_is_better = False
     shown = "blurred | restored | sharp"
 

@@ -16,6 +16,7 @@ import torch
 from torch import nn
 
 from vrtspike.data.reader import Reader
+from vrtspike.errors import ConfigError
 from vrtspike.settings import Config
 from vrtspike.training.step import Arrays, Loss, Unpacked
 from vrtspike.training.validation import Picture
@@ -26,6 +27,8 @@ class Task(ABC):
 
     judged: ClassVar[str]
     """The figure of validation that tells the best weights."""
+    judged_as: ClassVar[tuple[str, str]]
+    """Its name and format on the progress line."""
     lower_is_better: ClassVar[bool]
     shown: ClassVar[str]
     """What pictures of validation show."""
@@ -89,3 +92,15 @@ def task_of(config: Config) -> Task:
             return RestoreTask(config)
         case "flow":
             return FlowTask(config)
+
+
+def check_restores(config: Config, what: str) -> None:
+    """Refuse a configuration that trains something else than a model that restores."""
+    if config.train.task != "restore":
+        raise ConfigError(
+            f"{what} is of models that restore",
+            where="train.task",
+            got=config.train.task,
+            expected="restore",
+            fix="take the configuration of a model, such as configs/demo.yaml",
+        )

@@ -111,7 +111,7 @@ class Worker:
         # Data tasks take seconds to come up; the model is built meanwhile.
         self.batches.start()
         self.learner = Learner(
-            self.config, self.device, rank=self.rank, ranks_per_node=self._ranks_per_node()
+            self.task, self.device, rank=self.rank, ranks_per_node=self._ranks_per_node()
         )
         self.step = self.learner.step_over(self.inputs.share, self.task.unpack)
         keep = train.keep_checkpoints

@@ -9,6 +9,7 @@ A name is a plain word. Of a run folder or a file that is called the same, write
 
 from __future__ import annotations
 
+import os
 from importlib.resources import files
 from pathlib import Path
 
@@ -25,10 +26,10 @@ def names() -> tuple[str, ...]:
     return tuple(sorted(file.stem for file in FOLDER.glob(f"*{SUFFIX}")))
 
 
-def packaged(name: str) -> Path | None:
-    """Return the file of the weights of that name, or None where there are none: `./small` and
-    `small.safetensors` are paths, never names."""
-    return FOLDER / f"{name}{SUFFIX}" if name in names() else None
+def packaged(name: str | os.PathLike[str] | None) -> Path | None:
+    """Return the file of the weights of that name, or None where there are none: the texts
+    `./small` and `small.safetensors`, and every `Path`, are places, never names."""
+    return FOLDER / f"{name}{SUFFIX}" if isinstance(name, str) and name in names() else None
 
 
 def or_by_name(fix: str, *, models: bool = False) -> str:
