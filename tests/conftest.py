@@ -69,6 +69,7 @@ def stand_ins(tmp_path_factory: pytest.TempPathFactory) -> Path:
         metadata = export_metadata(config, step=7)
         write_export(Folder.at(folder), f"{name}.safetensors", weights, metadata)
     flow = {name: value for name, value in weights.items() if name.startswith("spynet.")}
+    metadata = export_metadata(change(small, {"train.task": "flow"}), step=7)
     write_export(Folder.at(folder), "flow.safetensors", flow, metadata)
     torch.set_rng_state(torch_state)
     return folder

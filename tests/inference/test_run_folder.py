@@ -91,7 +91,7 @@ def test_packaged_weights_are_taken_by_name(
         CheckpointError, match=r"\[large\].*packaged weights: small, small-no-spike$"
     ):
         Restorer.load("large")
-    with pytest.raises(CheckpointError, match="does not say what model"):
+    with pytest.raises(CheckpointError, match=r"restore nothing.*init_weights.*small-no-spike$"):
         Restorer.load("flow")
 
 

@@ -6,9 +6,13 @@ import tomllib
 from pathlib import Path
 
 import pytest
+import yaml
+from safetensors import safe_open
 
 from vrtspike import weights
-from vrtspike.weights import FLOW, names, or_by_name, packaged
+from vrtspike.inference import Restorer
+from vrtspike.model.flow_network import read_flow_network
+from vrtspike.weights import DEFAULT, FLOW, WITHOUT_SPIKES, names, or_by_name, packaged
 
 
 def test_names_are_those_of_the_files_that_are_there(packaged_weights: Path) -> None:
@@ -46,3 +50,17 @@ def test_the_files_are_in_what_is_installed(repository: Path) -> None:
     assert set(others) <= found
     assert sum(path.stat().st_size for path in others) <= 12e6
     assert not names() or (package / "weights/PROVENANCE.md").is_file()
+
+
+def test_what_ships_is_what_its_names_say() -> None:
+    """The real files: both models load whole, are a pair, and hold no path of who trained them."""
+    assert names() == ("flow", DEFAULT, WITHOUT_SPIKES)
+    fused, plain = (Restorer.load(name) for name in (DEFAULT, WITHOUT_SPIKES))
+    assert fused.bins is not None and plain.bins is None
+    assert fused.settings is not None and plain.settings is not None
+    assert fused.settings.model_copy(update={"fusion": "none"}) == plain.settings
+    read_flow_network(weights.FOLDER / "flow.safetensors")  # refuses what lacks a tensor
+    for name in names():
+        with safe_open(weights.FOLDER / f"{name}.safetensors", "pt") as file:
+            config = yaml.safe_load(file.metadata()["config"])
+        assert "/" not in {config["run"]["root"][0], str(config["data"]["source"])[0]}

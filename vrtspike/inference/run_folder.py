@@ -126,6 +126,13 @@ def load_run(weights: Path, config: Path | None = None) -> tuple[nn.Module, Conf
         found = load_config(weights / CONFIG)
     else:
         found = _own_config(file)
+    if found.train.task != "restore":
+        raise CheckpointError(
+            "these weights restore nothing",
+            where=file,
+            got=f"train.task {found.train.task}",
+            fix=or_by_name("start training from them (train.init_weights)", models=True),
+        )
     model = build_model(found.model)
     report = load_weights(model, file.absolute())  # a place, whatever it is called
     if report.missing or report.adapted:
