@@ -82,12 +82,6 @@ def packaged_weights(stand_ins: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return stand_ins
 
 
-@pytest.fixture
-def no_packaged_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let nothing ship with the package."""
-    monkeypatch.setattr("vrtspike.weights.FOLDER", tmp_path / "none")
-
-
 @pytest.fixture(scope="session")
 def moving_photograph() -> Callable[..., Path]:
     """Return a function that writes a dataset folder of a photograph that moves."""

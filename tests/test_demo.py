@@ -44,6 +44,8 @@ def test_fused_and_baseline_differ_in_name_and_fusion_alone() -> None:
 
 def test_overrides_reach_every_phase_but_the_name_stays_a_folder() -> None:
     phases = commands("train.steps=7", "run.name=other")
+    restored = phases.pop("restored")  # takes none: places alone
+    assert restored[-2:] == ["runs/other/restored", "--overwrite"]
     assert all("train.steps=7" in command for command in phases.values())
     assert "run.name=other/fused" in phases["fused"] and "run.name=other" not in phases["fused"]
     assert phases["evaluation"][-1] == "runs/other"
@@ -62,13 +64,6 @@ def test_packaged_weights_restore_first_and_are_scored_beside() -> None:
     assert not any("init_weights" in word for words in phases.values() for word in words)
     line = starting_line(load_config(Path("configs/demo.yaml"), ["run.name=other"]))
     assert "packaged weights small (step 7)" in line and out in line and "from scratch" in line
-
-
-@pytest.mark.usefixtures("no_packaged_weights")
-def test_without_packaged_weights_the_demo_trains_its_own_all_the_same() -> None:
-    phases = commands()
-    assert "restored" not in phases and "--beside" not in phases["evaluation"]
-    assert "no packaged weights" in starting_line(load_config(Path("configs/demo.yaml")))
 
 
 @pytest.mark.usefixtures("packaged_weights")

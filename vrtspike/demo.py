@@ -28,8 +28,6 @@ from vrtspike.training.export import exported_step
 from vrtspike.weights import DEFAULT, WITHOUT_SPIKES, packaged
 
 TRAIN_SCRIPT = Path("ray_jobs/train.py")
-MODELS = (DEFAULT, WITHOUT_SPIKES)
-"""Packaged models whose figures are shown beside those of the demo's own."""
 
 
 @dataclass(frozen=True)
@@ -71,10 +69,9 @@ def plan(path: Path, config: Config, overrides: Sequence[str] = ()) -> list[Phas
     common = ("--config", str(path), *(o for o in overrides if not o.startswith("run.name=")))
     out = demo_folder(config)
     train = ("python", str(TRAIN_SCRIPT), *common)
-    restored = Phase("restored", restore_command(config), joins_ray=False)
     return [
         Phase("scenes", ("vrtspike", "simulate", *common)),
-        *([restored] if packaged(DEFAULT) else []),
+        Phase("restored", restore_command(config), joins_ray=False),
         Phase("shards", ("vrtspike", "prepare", *common)),
         Phase("fused", (*train, f"run.name={config.run.name}/fused")),
         Phase("baseline", (*train, f"run.name={config.run.name}/baseline", "model.fusion=none")),
@@ -83,7 +80,7 @@ def plan(path: Path, config: Config, overrides: Sequence[str] = ()) -> list[Phas
             (
                 *("vrtspike", "evaluate", *common),
                 *("--fused", str(out / "fused"), "--baseline", str(out / "baseline")),
-                *(word for name in MODELS if packaged(name) for word in ("--beside", name)),
+                *("--beside", DEFAULT, "--beside", WITHOUT_SPIKES),
                 *("--out", str(out)),
             ),
         ),
@@ -109,8 +106,7 @@ def restore_command(config: Config) -> tuple[str, ...]:
 def starting_line(config: Config) -> str:
     """Say which packaged weights the demo starts from, and where their pictures are to be."""
     weights = packaged(DEFAULT)
-    if weights is None:
-        return "no packaged weights are here: the first pictures come from the evaluation"
+    assert weights is not None
     step = exported_step(Folder.at(weights.parent), weights.name)
     return (
         f"starts from the packaged weights {DEFAULT} (step {step}): their pictures are in "

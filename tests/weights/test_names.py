@@ -26,12 +26,6 @@ def test_a_path_is_no_name(path: str) -> None:
     assert packaged(path) is None
 
 
-@pytest.mark.usefixtures("no_packaged_weights")
-def test_without_files_there_are_no_names() -> None:
-    assert names() == () and packaged("small") is None
-    assert or_by_name("correct the path") == "correct the path"
-
-
 @pytest.mark.usefixtures("packaged_weights")
 def test_an_error_names_what_could_be_meant() -> None:
     assert or_by_name("x") == "x, or take packaged weights: flow, small, small-no-spike"

@@ -35,4 +35,4 @@ def packaged(name: str | os.PathLike[str] | None) -> Path | None:
 def or_by_name(fix: str, *, models: bool = False) -> str:
     """Add the names that there are to the advice of an error; `models` leaves out the rest."""
     known = [name for name in names() if not (models and name == FLOW)]
-    return f"{fix}, or take packaged weights: {', '.join(known)}" if known else fix
+    return f"{fix}, or take packaged weights: {', '.join(known)}"
