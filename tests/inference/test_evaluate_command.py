@@ -250,9 +250,10 @@ def test_a_model_named_twice_is_refused(
     assert "--beside" in line and "twice" in line and "small" in line
 
 
-def test_spikes_of_models_beside_are_not_disturbed(
+def test_spikes_of_models_beside_and_of_other_datasets_are_not_disturbed(
     evaluated: Callable[..., dict[str, Any]],
     folder: Path,
+    another: Path,
     ships: dict[str, Path],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -264,6 +265,9 @@ def test_spikes_of_models_beside_are_not_disturbed(
     monkeypatch.setattr(robustness, "levels_of", lambda kind: (1.0, few[0].level))
     found = evaluated("--beside", "small", "--robustness", "--source", folder)["robustness"]
     assert list(found["models"]) == ["fused"] and found["reference"] == "baseline"
+    sources = ("--source", folder, "--source", another)
+    found = evaluated(*sources, "--disturb", "two-datasets")["sources"]
+    assert "robustness" in found["two-datasets"] and "robustness" not in found[folder.name]
 
 
 @pytest.fixture(scope="module")
@@ -330,6 +334,11 @@ def test_a_page_that_cannot_be_is_refused_first(
 ) -> None:
     line = refused(*asked, "--weights", "none", "--out", tmp_path / "out")
     assert said in line and not (tmp_path / "out").exists()
+
+
+def test_a_dataset_to_disturb_is_one_that_is_scored(refused: Callable[..., str]) -> None:
+    line = refused("--weights", "none", "--disturb", "street")
+    assert "--disturb" in line and "got street, expected one of data" in line
 
 
 def test_an_evaluation_is_no_sweep(refused: Callable[..., str], tmp_path: Path) -> None:

@@ -73,19 +73,23 @@ def evaluate(
             "--robustness", help="Disturb the spikes too, in many ways; not those of --beside."
         ),
     ] = False,
+    disturb: Annotated[
+        list[str] | None,
+        typer.Option(help="The same, of the --source of this name alone; may be given again."),
+    ] = None,
     json_file: JsonFile = None,
     debug: Debug = False,
 ) -> None:
     """Score models beside controls that need no training; write results.json and report.html."""
     with command(json_file, debug) as outcome:
-        disturbed = ["evaluation.robustness=true"] if robustness else []
-        settings = load(config, [*(overrides or []), *disturbed])
+        of_all = ["evaluation.robustness=true"] if robustness else []
+        settings = load(config, [*(overrides or []), *of_all])
         from vrtspike.commands.contenders import contenders, datasets
         from vrtspike.storage import Folder, local_path
         from vrtspike.viz.methods import MAIN
 
         models = contenders(fused, baseline, beside or ())
-        data = datasets(settings, source or ())
+        data = disturbed(datasets(settings, source or ()), disturb or ())
         page = page_file(report, sweep)
         sweeps = [section_of_sweep(place) for place in sweep or ()]
         runs = [model for model in models if model.method == MAIN and model.is_run]
@@ -104,6 +108,21 @@ def evaluate(
             write_page(page, found, command=command_line(context), further=sweeps)
             outcome.facts["page"] = str(page)
             say(f"page: {short(page)}")
+
+
+def disturbed(data: dict[str, Config], names: Sequence[str]) -> dict[str, Config]:
+    """Return the configurations; those of some names disturb the spikes too."""
+    from vrtspike.config import change
+
+    unknown = [name for name in names if name not in data]
+    if unknown:
+        raise ConfigError(
+            "no dataset has this name",
+            where="--disturb",
+            got=unknown[0],
+            expected=f"one of {', '.join(data)}",
+        )
+    return data | {name: change(data[name], {"evaluation.robustness": True}) for name in names}
 
 
 def page_file(report: str | None, sweep: Sequence[str] | None) -> Path | None:
