@@ -7,7 +7,8 @@ import math
 import sys
 from pathlib import Path
 
-METHODS = ("blurred", "tfp", "tfi", "sdm", "baseline", "fused")
+CONTROLS, TRAINED = ("blurred", "tfp", "tfi", "sdm"), ("baseline", "fused")
+METHODS = (*CONTROLS, *TRAINED, "small (packaged)", "small-no-spike (packaged)")
 METRICS = (("psnr", 5.0, 100.0, 2), ("ssim", -1.0, 1.0, 4), ("tdiff", 0.0, 255.0, 2))
 """Name, least and greatest value that can be right, decimals in the report."""
 

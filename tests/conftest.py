@@ -48,6 +48,41 @@ def tiny() -> ModelSettings:
 
 
 @pytest.fixture(scope="session")
+def stand_ins(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a folder of weights such as the packaged ones, of models that change what they see."""
+    import torch
+
+    from vrtspike.config import change, load_config
+    from vrtspike.model import build_model
+    from vrtspike.storage import Folder
+    from vrtspike.training.export import export_metadata, write_export
+
+    folder, torch_state = tmp_path_factory.mktemp("weights"), torch.get_rng_state()
+    torch.manual_seed(0)
+    small = load_config(REPOSITORY / "configs/model/small.yaml")
+    for name, fusion in (("small", "temporal"), ("small-no-spike", "none")):
+        config = change(small, {"model.fusion": fusion})
+        weights = {
+            key: value + 0.01 * torch.randn_like(value) if value.is_floating_point() else value
+            for key, value in build_model(config.model).state_dict().items()
+        }
+        metadata = export_metadata(config, step=7)
+        write_export(Folder.at(folder), f"{name}.safetensors", weights, metadata)
+    flow = {name: value for name, value in weights.items() if name.startswith("spynet.")}
+    metadata = export_metadata(change(small, {"train.task": "flow"}), step=7)
+    write_export(Folder.at(folder), "flow.safetensors", flow, metadata)
+    torch.set_rng_state(torch_state)
+    return folder
+
+
+@pytest.fixture
+def packaged_weights(stand_ins: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Let the stand-ins be what ships with the package; return their folder."""
+    monkeypatch.setattr("vrtspike.weights.FOLDER", stand_ins)
+    return stand_ins
+
+
+@pytest.fixture(scope="session")
 def moving_photograph() -> Callable[..., Path]:
     """Return a function that writes a dataset folder of a photograph that moves."""
     return write_moving_photograph

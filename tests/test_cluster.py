@@ -7,6 +7,8 @@ import sys
 import time
 from pathlib import Path
 
+import pytest
+
 from vrtspike.cluster import OBJECT_STORE_LIMIT, object_store_bytes, resolve_path, resolve_paths
 from vrtspike.config import load_config
 from vrtspike.settings import Config
@@ -29,6 +31,16 @@ def test_relative_paths_become_absolute_and_absolute_ones_stay(tmp_path: Path) -
     assert resolved.data.shards == Path("/elsewhere/shards")
     assert resolved.loss.weights_dir == tmp_path / "../w"
     assert resolved.train.init_weights is None
+
+
+@pytest.mark.usefixtures("packaged_weights")
+def test_a_name_of_packaged_weights_stays_one(tmp_path: Path) -> None:
+    places = {"mine.pth": tmp_path / "mine.pth", "./small": tmp_path / "small"}
+    for given, kept in ({"small": "small"} | places).items():
+        config = load_config(None, [f"train.init_weights={given}", "loss.weights_dir=small"])
+        resolved = resolve_paths(config, folder=tmp_path, environment={})
+        assert resolved.train.init_weights == str(kept)
+        assert resolved.loss.weights_dir == tmp_path / "small"
 
 
 def test_nothing_but_paths_changes(tmp_path: Path) -> None:

@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import os
+import shlex
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
+from tests.cluster.commands import check
+from vrtspike.cli import app
 from vrtspike.config import load_config
-from vrtspike.demo import plan
+from vrtspike.demo import plan, run_demo, starting_line
 from vrtspike.errors import ConfigError
 
 
@@ -38,9 +44,73 @@ def test_fused_and_baseline_differ_in_name_and_fusion_alone() -> None:
 
 def test_overrides_reach_every_phase_but_the_name_stays_a_folder() -> None:
     phases = commands("train.steps=7", "run.name=other")
+    restored = phases.pop("restored")  # takes none: places alone
+    assert restored[-2:] == ["runs/other/restored", "--overwrite"]
     assert all("train.steps=7" in command for command in phases.values())
     assert "run.name=other/fused" in phases["fused"] and "run.name=other" not in phases["fused"]
     assert phases["evaluation"][-1] == "runs/other"
+
+
+@pytest.mark.usefixtures("packaged_weights")
+def test_packaged_weights_restore_first_and_are_scored_beside() -> None:
+    phases = commands("run.name=other", "data.source=data/x")
+    assert list(phases)[:3] == ["scenes", "restored", "shards"]
+    scenes, out = "data/x/held_out", "runs/other/restored"
+    given = ["vrtspike", "restore", "--input", scenes, "--spikes", scenes, "--out", out]
+    assert phases["restored"] == [*given, "--overwrite"]
+    words = phases["evaluation"]
+    beside = [words[n + 1] for n, word in enumerate(words) if word == "--beside"]
+    assert beside == ["small", "small-no-spike"]
+    assert not any("init_weights" in word for words in phases.values() for word in words)
+    line = starting_line(load_config(Path("configs/demo.yaml"), ["run.name=other"]))
+    assert "packaged weights small (step 7)" in line and out in line and "from scratch" in line
+
+
+@pytest.mark.usefixtures("packaged_weights")
+def test_every_command_is_one_that_could_be_typed() -> None:
+    for words in commands("train.steps=7").values():
+        assert check(shlex.join(words)) == 1
+
+
+def test_what_the_demo_restored_is_there_when_it_starts_again(
+    packaged_weights: Path,
+    moving_photograph: Callable[..., Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    moving_photograph(tmp_path / "scenes", {"a": 3})
+    words = commands(f"data.source={tmp_path / 'scenes'}", f"run.root={tmp_path}")["restored"]
+    again = [CliRunner().invoke(app, [*words[1:], "--device", "cpu"]) for _ in range(2)]
+    assert [result.exit_code for result in again] == [0, 0], again[0].output
+    assert "1 clips restored" in again[0].stdout and "0 clips restored" in again[1].stdout
+    assert len(list((tmp_path / "demo/restored/a").glob("*.png"))) == 3
+
+
+@pytest.mark.usefixtures("packaged_weights")
+def test_all_share_one_ray_but_the_first_pictures_do_not_wait_for_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    joined: list[str | None] = []
+
+    def note(argv: Sequence[str], environment: Mapping[str, str]) -> int:
+        joined.append(environment.get("RAY_ADDRESS"))
+        return 0
+
+    monkeypatch.setenv("RAY_ADDRESS", "theirs")
+    monkeypatch.setattr("vrtspike.demo.connect", lambda: nullcontext("ours"))
+    monkeypatch.setattr("vrtspike.demo.run_to_its_end", note)
+    path = Path("configs/demo.yaml")
+    status, seconds = run_demo(plan(path, load_config(path)), lambda line: None)
+    assert status == 0 and joined == ["ours" if title != "restored" else None for title in seconds]
+
+
+def test_the_demo_says_what_it_starts_from(
+    packaged_weights: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("vrtspike.demo.run_demo", lambda phases, say: (3, {}))
+    result = CliRunner().invoke(app, ["demo"])
+    assert result.exit_code == 3 and "small (step 7)" in result.stdout.splitlines()[0]
 
 
 def test_a_demo_without_scenes_or_outside_a_checkout_is_refused(

@@ -14,12 +14,13 @@ PACKAGE = REPOSITORY / "vrtspike"
 
 FOUNDATION = {
     *("errors", "section", "settings", "sweep_settings", "config"),
-    *("heap", "lock", "progress", "run_files", "storage", "uri", "whole_file"),
+    *("heap", "lock", "progress", "run_files", "storage", "uri", "weights", "whole_file"),
 }
 ALLOWED = {
     "errors": set(),
     "run_files": set(),
     "uri": set(),
+    "weights": set(),
     "section": {"uri"},
     "sweep_settings": {"section"},
     "settings": {"section", "sweep_settings"},

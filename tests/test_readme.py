@@ -3,17 +3,12 @@
 from __future__ import annotations
 
 import re
-from pathlib import Path
 
 import numpy as np
 import pytest
-from safetensors.torch import save_file
 
 from tests.cluster.commands import REPOSITORY, check
-from vrtspike.config import dump_config
 from vrtspike.errors import ConfigError
-from vrtspike.model import build_model
-from vrtspike.settings import Config, ModelSettings
 
 README = (REPOSITORY / "README.md").read_text(encoding="utf-8")
 FENCES = re.findall(r"^```(\w*)\n(.*?)^```", README, re.DOTALL | re.MULTILINE)
@@ -64,16 +59,9 @@ def test_a_mistake_is_found(mistake: str, said: str) -> None:
         check(mistake)
 
 
-def test_the_python_examples_run(
-    tmp_path: Path, tiny: ModelSettings, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """What they take is at hand: a run folder, frames, spikes and sharp frames."""
-    config = Config(model=tiny)
-    run = tmp_path / "runs/demo/fused"
-    (run / "export").mkdir(parents=True)
-    save_file(build_model(config.model).state_dict(), run / "export/model.safetensors")
-    (run / "config.yaml").write_text(dump_config(config))
-    monkeypatch.chdir(tmp_path)
+@pytest.mark.usefixtures("packaged_weights")
+def test_the_python_examples_run() -> None:
+    """What they take is at hand: packaged weights, frames, spikes and sharp frames."""
     rng = np.random.default_rng(0)
     blurred, sharp = rng.integers(0, 256, (2, 3, 32, 40, 3), dtype=np.uint8)
     names = {"blurred": blurred, "sharp": sharp, "spikes": rng.random((3, 64, 32, 40)) < 0.3}

@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 
 from vrtspike import __version__
-from vrtspike.commands import checkpoints, data, measure, restore, run
+from vrtspike.commands import checkpoints, data, evaluate, measure, restore, run
 from vrtspike.commands.console import say
 
 app = typer.Typer(
@@ -31,7 +31,7 @@ for command in (
     measure.describe,
     run.train,
     run.tune,
-    run.evaluate,
+    evaluate.evaluate,
     restore.restore,
     checkpoints.checkpoints,
     checkpoints.export,
@@ -44,6 +44,7 @@ bench.command("model")(measure.bench_model)
 bench.command("data")(measure.bench_data)
 bench.command("scaling")(measure.bench_scaling)
 bench.command("restore")(measure.bench_restore)
+bench.command("flow")(measure.bench_flow)
 app.add_typer(bench, name="bench")
 
 

@@ -24,6 +24,7 @@ from pydantic import BaseModel
 from vrtspike.errors import ResourceError, one_line
 from vrtspike.settings import Config, RunSettings
 from vrtspike.storage import Folder
+from vrtspike.weights import packaged
 
 logger = logging.getLogger(__name__)
 
@@ -36,6 +37,10 @@ QUIET = {
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
 }
 """Environment of the driver and, on a local Ray, of its workers; a user's own values stay."""
+
+
+INIT_WEIGHTS = ("train", "init_weights")
+"""The setting that holds a path, or the name of packaged weights."""
 
 
 @contextmanager
@@ -203,7 +208,8 @@ def resolve_paths(
     home: Path | None = None,
     environment: Mapping[str, str] = os.environ,
 ) -> Config:
-    """Return the configuration with every path resolved; the runs' folder is written."""
+    """Return the configuration with every path resolved; the runs' folder is written, and names of
+    packaged weights stay."""
     if in_uploaded_copy(Path.cwd() if folder is None else folder, environment):
         kept = resolve_path(Path(), written=True, folder=folder, home=home, environment=environment)
         logger.info("relative paths lie in %s: this job's working folder is a copy", kept)
@@ -220,6 +226,9 @@ def resolve_paths(
             value, place = getattr(section, name), (*at, name)
             if isinstance(value, BaseModel):
                 changes[name] = resolve(value, place)
+            elif place == INIT_WEIGHTS:
+                if value is not None and not packaged(value):
+                    changes[name] = str(resolved_path(Path(value), place))
             elif isinstance(value, Path):
                 changes[name] = resolved_path(value, place)
             elif isinstance(value, tuple) and any(isinstance(v, Path) for v in value):

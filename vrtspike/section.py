@@ -25,6 +25,11 @@ Place = Annotated[
 ]
 """A path, or the URI of a folder in an object store such as s3://bucket/folder."""
 
+NameOrPath = Annotated[
+    str, BeforeValidator(lambda value: str(value.absolute()) if isinstance(value, Path) else value)
+]
+"""A name, or a path that no name can be mistaken for: `./small` stays as it was written."""
+
 
 class Section(BaseModel):
     """Refuse unknown keys and changes after construction."""

@@ -11,7 +11,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import ConfigDict, Field, model_validator
 
-from vrtspike.section import Fraction, Place, Positive, Section
+from vrtspike.section import Fraction, NameOrPath, Place, Positive, Section
 from vrtspike.sweep_settings import SweepSettings
 
 Precision = Literal["float32", "bfloat16"]
@@ -367,6 +367,9 @@ class LossSettings(Section):
 class TrainSettings(Section):
     """Length, optimiser and parallelism of a training run."""
 
+    task: Literal["restore", "flow"] = "restore"
+    """`restore`: the model, on `data`. `flow`: the flow network alone (`model.flow_channels`), on
+    pairs of frames rendered as `scenes` says, with their exact motion."""
     workers: Positive = 1
     """Training processes (ranks); one a GPU, or several on CPU."""
     min_workers: Positive | None = None
@@ -419,8 +422,9 @@ class TrainSettings(Section):
     """Greatest gradient norm; null: no clipping."""
     ema: Fraction = 0.0
     """Decay of the averaged weights that are validated and exported; 0: none."""
-    init_weights: Path | None = None
-    """Weights to start from (our exports or a published VRT); null: from scratch."""
+    init_weights: NameOrPath | None = None
+    """Weights to start from: a file, our export or a published VRT, or packaged ones by name
+    (`small`, `small-no-spike`, `flow`; a file of that name is `./small`); null: from scratch."""
     validate_every: Annotated[int, Field(ge=0)] = 5000
     """Steps between validations; 0: only after the last step."""
     checkpoint_every: Positive = 1000
@@ -462,7 +466,7 @@ class EvaluationSettings(Section):
     split: str = "held_out"
     """Split of the dataset folder."""
     tile: Positive | None = None
-    """Side of the spatial tiles; null: whole frames."""
+    """Side of the spatial tiles; null: whole frames, or the best that fit into free memory."""
     tile_frames: Annotated[int, Field(ge=2)] = 12
     """Most frames restored at once."""
     overlap: Annotated[int, Field(ge=0)] = 32

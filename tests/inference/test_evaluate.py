@@ -18,12 +18,13 @@ from torch import Tensor, nn
 
 from vrtspike.data.clips import Clip, FrameKind, read_frames
 from vrtspike.data.dataset import Dataset, open_dataset
-from vrtspike.errors import CheckpointError, ConfigError, DataFormatError
-from vrtspike.inference import Restorer, Results, evaluate
-from vrtspike.inference.evaluate import evenly, model_inputs
+from vrtspike.errors import CheckpointError, ConfigError, DataFormatError, ResourceError
+from vrtspike.inference import Restorer, Results, evaluate, memory
+from vrtspike.inference.evaluate import evenly, fit_tile, model_inputs
+from vrtspike.inference.memory import Budget
 from vrtspike.inference.results import METRICS, PSNR_CAP, FrameScore, Score
 from vrtspike.inference.run_folder import load_run
-from vrtspike.settings import EvaluationSettings
+from vrtspike.settings import EvaluationSettings, ModelSettings
 
 SETTINGS = EvaluationSettings(tfp_steps=16, sdm_steps=24, tile_frames=4, overlap_frames=1)
 
@@ -279,3 +280,38 @@ def test_numbers_that_are_not_finite_name_the_model_and_the_sequence(folder: Pat
     broken.offset.data.fill_(float("nan"))
     with pytest.raises(CheckpointError, match=r"not finite \[mine, .*held_out/long"):
         evaluate(folder, "held_out", {"mine": Restorer(broken)}, SETTINGS)
+
+
+def test_frames_that_do_not_fit_into_memory_are_seen_in_tiles(
+    tmp_path: Path, moving_photograph: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All models see the tiles that fit the hungriest, by what was free before any had run."""
+    root = moving_photograph(tmp_path, {"a": 3, "b": 2}, size=(136, 160))
+    large, small = ModelSettings(), ModelSettings(channels=60)
+    models = {
+        "fused": Restorer(Brighten(4), bins=4, settings=small),
+        "baseline": Restorer(Brighten(None), settings=large),
+    }
+    clips = open_dataset(root).clips("held_out")
+    assert fit_tile(SETTINGS, clips, models) == SETTINGS, "frames of this size always fit"
+
+    module, asked = sys.modules["vrtspike.inference.evaluate"], []
+
+    def budget(device: torch.device, bound: int | None) -> Budget:
+        asked.append(bound)
+        return Budget(limit=10**9, taken=9 * 10**8)
+
+    monkeypatch.setattr(module, "MEASURED", 64)
+    monkeypatch.setattr(module, "budget_of", budget)
+    need = {small: 1e3, large: 1e4}
+    monkeypatch.setattr(memory, "_bytes_per_pixel", lambda model, *_: need[model])
+    fitted = fit_tile(SETTINGS, clips, models)
+    assert fitted.tile is not None and 64 <= fitted.tile < 136 and asked == [None]
+    assert fit_tile(SETTINGS, clips, {"fused": models["fused"]}).tile is None
+    tiled = evaluate(root, "held_out", models, fitted)
+    assert tiled.protocol["tile"] == fitted.tile
+    assert tiled.frames == evaluate(root, "held_out", models, SETTINGS).frames
+
+    need[large] = 1e6
+    with pytest.raises(ResourceError, match=r"smallest tile.*evaluation\.tile_frames"):
+        fit_tile(SETTINGS, clips, models)

@@ -6,9 +6,13 @@ import resource
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from tests.inference.clip_files import Job, again, write_clip
+from vrtspike.errors import DataFormatError
+from vrtspike.inference.results import FrameScore, Panel, Results, Score
+from vrtspike.viz.evaluation import write_samples
 
 
 @pytest.fixture
@@ -38,3 +42,19 @@ def test_a_clip_fails_in_one_line_and_goes_on_when_there_is_room(
     assert not list(tmp_path.rglob(".vrtspike-*")), "no temporary file is left"
     disk(resource.getrlimit(resource.RLIMIT_FSIZE)[1])
     assert again(job).run()[0].state == "done"
+
+
+def test_a_sample_of_an_evaluation_is_whole_or_not_there(
+    tmp_path: Path, disk: Callable[[int], None]
+) -> None:
+    image = np.random.default_rng(0).integers(0, 256, (40, 48, 3), np.uint8)
+    row = FrameScore("a", "000000", "blurred", Score(20.0, 0.5))
+    panel = Panel("a", "000000", {"sharp": image}, {})
+    results = Results(split="held_out", protocol={}, frames=[row], panels=[panel])
+    disk(1000)
+    with pytest.raises(DataFormatError, match=r"cannot write the file.*000000-sharp\.png"):
+        write_samples(results, tmp_path)
+    assert not [path for path in tmp_path.rglob("*") if path.is_file()]
+    disk(resource.getrlimit(resource.RLIMIT_FSIZE)[1])
+    write_samples(results, tmp_path)
+    assert (tmp_path / "held_out/a/000000-sharp.png").is_file()

@@ -136,3 +136,15 @@ def test_half_precision_changes_little(small_model: nn.Module) -> None:
     half = restore(small_model, blurred, voxels, precision="bfloat16")
     assert half.dtype == torch.float32
     assert 0 < (half - exact).abs().max() < 0.1 * (exact - blurred).abs().max()
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_a_gpu_restores_what_the_cpu_does(tiny: ModelSettings) -> None:
+    torch.manual_seed(0)
+    model = build_model(tiny).eval()
+    blurred, voxels = video(7, 72, 88), torch.rand(7, tiny.spike.bins, 36, 44)
+    tiling = {"tile": 48, "overlap": 16, "tile_frames": 4, "overlap_frames": 1}
+    on_cpu = restore(model, blurred, voxels, **tiling)
+    on_gpu = restore(model.cuda(), blurred, voxels, **tiling)
+    assert (on_gpu - on_cpu).abs().max() < 1e-3

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import shutil
+import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -26,11 +28,13 @@ from tests.inference.clip_files import (
     write_clip,
 )
 from vrtspike.cli import app
+from vrtspike.commands.restore import load_weights
 from vrtspike.config import dump_config, load_config
 from vrtspike.data.video_file import inspect_video_file, iter_frames
 from vrtspike.inference.delivery import RECORD
 from vrtspike.inference.run_folder import Restorer
 from vrtspike.model import build_model
+from vrtspike.storage import sha256_of
 
 CAMERA = (
     *("--height", 16, "--width", 24, "--threshold", 3, "--steps-per-frame", 8),
@@ -273,3 +277,68 @@ def test_weights_that_do_not_fit_are_refused(
     asked = ("--weights", broken, "--tile", 512, "--exposure", "0:8")
     line = refused(run(*asked, footage="in/clip"), 1)
     assert "clip: " in line and "not finite" in line and not (tmp_path / "out").exists()
+
+
+def test_without_weights_the_packaged_ones_restore(tmp_path: Path, packaged_weights: Path) -> None:
+    clip = write_clip(tmp_path, 3)
+    words = ["restore", "--input", clip.place, "--device", "cpu", "--threads", 1, "--out"]
+    spikes = ("--spikes", clip.stream, *CAMERA, "--exposure", "0:8")
+
+    def call(*more: object) -> Result:
+        return CliRunner().invoke(app, [str(word) for word in (*words, *more)])
+
+    for out, asked, name in (
+        ("fused", spikes, "small"),
+        ("plain", ("--weights", "small-no-spike"), "small-no-spike"),
+    ):
+        result = call(tmp_path / out, *asked)
+        assert result.exit_code == 0, result.output
+        record = json.loads((tmp_path / out / RECORD).read_text())
+        assert sha256_of(packaged_weights / f"{name}.safetensors") in json.dumps(record)
+        assert (images_of(tmp_path / out) != clip.frames).mean() > 0.2
+    line = refused(call(tmp_path / "none"))
+    assert "Fix: give --spikes, or --weights small-no-spike" in line
+    line = refused(call(tmp_path / "none", "--weights", "large"))
+    assert "no such run folder or weights" in line
+    assert line.endswith("or take packaged weights: small, small-no-spike")
+    assert not (tmp_path / "none").exists()
+
+
+def test_a_path_is_the_folder_and_a_name_the_packaged_weights(
+    runs: dict[str, Path],
+    tmp_path: Path,
+    packaged_weights: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(runs["fused"], "small")
+    for given, file in (
+        ("small", packaged_weights / "small.safetensors"),
+        ("./small", runs["fused"] / "export/model.safetensors"),
+    ):
+        assert load_weights(given, None)[1] == sha256_of(file)
+
+
+@pytest.mark.slow
+def test_a_process_that_is_killed_loses_no_part_that_was_done(
+    runs: dict[str, Path], tmp_path: Path
+) -> None:
+    clip = write_clip(tmp_path, 100)
+    words = ["restore", "--weights", runs["fused"], "--input", clip.place, "--spikes", clip.stream]
+    words += ["--out", tmp_path / "out", *CAMERA, "--exposure", "0:8"]
+    words += [*WINDOWS, "--device", "cpu", "--threads", 1]
+    command = [sys.executable, "-m", "vrtspike", *map(str, words)]
+    with subprocess.Popen(command, stderr=subprocess.DEVNULL) as process:
+        while not list(tmp_path.glob(".restoring*/done-*.json")):
+            assert process.poll() is None, "ended before it could be killed"
+            time.sleep(0.01)
+        process.kill()
+    assert not (tmp_path / "out").exists()
+    kept = {
+        file.name: file.stat().st_mtime_ns for file in tmp_path.glob(".restoring*/frames/*.png")
+    }
+    subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+    np.testing.assert_array_equal(images_of(tmp_path / "out"), clip.frames)
+    times = {file.name: file.stat().st_mtime_ns for file in (tmp_path / "out").glob("*.png")}
+    assert {name for name, when in kept.items() if times[name] == when}, "all was done again"
+    assert len(times) == 100 > len(kept)

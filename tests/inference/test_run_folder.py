@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -70,6 +71,28 @@ def test_three_lines_restore_what_is_in_memory(run: Path) -> None:
     assert restored.flags.c_contiguous and (restored != FRAMES).mean() > 0.2
     expected = whole(restorer, voxels_of("log1p", restorer.bins, 0, 10))
     np.testing.assert_array_equal(restored, expected)
+
+
+@pytest.mark.usefixtures("packaged_weights")
+def test_packaged_weights_are_taken_by_name(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(run, "small")
+    steps = np.repeat(SPIKES, 2, axis=1)
+    by_name = Restorer.load("small")
+    assert by_name.settings is not None and by_name.settings.channels == 16
+    assert (by_name(FRAMES, steps, threshold=2.0) != FRAMES).mean() > 0.2
+    for place in ("./small", Path("small")):
+        restorer = Restorer.load(place)
+        assert restorer.settings is not None and restorer.settings.channels == 8
+    assert Restorer.load("small-no-spike").bins is None
+    with pytest.raises(
+        CheckpointError, match=r"\[large\].*packaged weights: small, small-no-spike$"
+    ):
+        Restorer.load("large")
+    with pytest.raises(CheckpointError, match=r"restore nothing.*init_weights.*small-no-spike$"):
+        Restorer.load("flow")
 
 
 def test_an_export_alone_is_the_run(run: Path, config: Config, tmp_path: Path) -> None:

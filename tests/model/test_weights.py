@@ -7,11 +7,14 @@ from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 
+from vrtspike.cluster import resolve_paths
+from vrtspike.config import load_config
 from vrtspike.errors import CheckpointError
 from vrtspike.model import build_model, load_weights
 from vrtspike.model.vrt import VRT
+from vrtspike.model.weights import check_weights
 from vrtspike.settings import ModelSettings
 
 TABLE = "residual_group{}.blocks.0.attn.relative_position_bias_table"
@@ -266,3 +269,35 @@ def test_code_is_never_unpickled(plain: VRT, tmp_path: Path) -> None:
     torch.save({"params": Trap(tmp_path / "sprung")}, tmp_path / "code.pth")
     assert "cannot be read" in refusal(plain, tmp_path / "code.pth")
     assert not (tmp_path / "sprung").exists()
+
+
+def test_a_name_gives_every_tensor_of_a_model_of_that_size(
+    packaged_weights: Path, repository: Path
+) -> None:
+    path, start = repository / "configs/model/small.yaml", ["train.init_weights=small"]
+    config = resolve_paths(load_config(path, start))
+    model, weights = build_model(config.model), config.train.init_weights
+    assert weights is not None
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    report = load_weights(model, weights)
+    assert not (report.missing or report.adapted or report.unexpected)
+    assert set(report.taken) == before.keys()
+    given, taken = load_file(packaged_weights / "small.safetensors"), model.state_dict()
+    for name in before:
+        torch.testing.assert_close(taken[name], given[name], rtol=0, atol=0)
+        assert not torch.equal(taken[name], before[name]), name
+
+
+@pytest.mark.usefixtures("packaged_weights")
+def test_weights_are_tried_on_a_model_without_memory(repository: Path) -> None:
+    small = load_config(repository / "configs/model/small.yaml").model
+    with torch.device("meta"):
+        fits, other = build(small), build(small, channels=24)
+        plain = build(small, fusion="none")
+    assert len(check_weights(fits, "small").taken) == len(fits.state_dict())
+    assert check_weights(fits, "small-no-spike").missing  # the spike branch keeps its values
+    assert check_weights(fits, "flow").missing
+    with pytest.raises(CheckpointError, match="do not have the model's shapes"):
+        check_weights(other, "small")
+    with pytest.raises(CheckpointError, match="tensors that the model does not have"):
+        check_weights(plain, "small")

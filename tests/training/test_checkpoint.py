@@ -36,7 +36,7 @@ from vrtspike.training.optim import build_optimizer
 from vrtspike.training.saving import CheckpointWriter
 from vrtspike.training.staging import Staging
 from vrtspike.training.state import TrainingState
-from vrtspike.training.step import TrainingStep
+from vrtspike.training.step import TrainingStep, clips
 
 
 class Run:
@@ -69,7 +69,7 @@ class Run:
             reshard=True,
             precision="float32",
             clip_norm=1.0,
-            voxels=None,
+            unpack=clips(None),
         )
 
     def train(self, first: int, last: int) -> None:

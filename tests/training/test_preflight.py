@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import pytest
+from typer.testing import CliRunner
 
+from vrtspike.cli import app
+from vrtspike.config import load_config
 from vrtspike.data.info import DatasetInfo
 from vrtspike.data.shards import Manifest, PrepareSettings, SampleRef, Shape, ShardFile, Split
 from vrtspike.errors import CheckpointError, ConfigError, DataFormatError, ResourceError
@@ -157,6 +160,40 @@ def test_model_and_loss_are_tried(tmp_path: Path) -> None:
         check_model_and_loss(config(loss__charbonnier=0.0))
     with pytest.raises(CheckpointError, match="no weights to start from"):
         check_model_and_loss(config(train__init_weights=tmp_path / "none.safetensors"))
+
+
+@pytest.mark.usefixtures("packaged_weights")
+def test_weights_to_start_from_are_tried(repository: Path) -> None:
+    def check(weights: str, *others: str) -> None:
+        overrides = [f"train.init_weights={weights}", "loss.vgg=0", *others]
+        check_model_and_loss(load_config(repository / "configs/model/small.yaml", overrides))
+
+    for name in ("small", "small-no-spike", "flow"):
+        check(name)
+    with pytest.raises(CheckpointError, match="do not have the model's shapes") as refusal:
+        check("small", "model.channels=24")
+    assert "small.safetensors" in str(refusal.value) and "\n" not in str(refusal.value)
+    with pytest.raises(
+        CheckpointError, match=r"\[large\].*packaged weights: flow, small, small-no"
+    ):
+        check("large")
+
+
+@pytest.mark.usefixtures("packaged_weights")
+def test_the_command_refuses_them_before_ray_is_started(
+    repository: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def start(**_: object) -> NoReturn:
+        raise AssertionError("Ray was started")
+
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    monkeypatch.setattr("vrtspike.commands.run.connect", start)
+    words = ["train", "--config", repository / "configs/demo.yaml", f"run.root={tmp_path}"]
+    words += [f"data.shards={tmp_path}", "train.init_weights=small", "train.cpus_per_worker=0.1"]
+    result = CliRunner().invoke(app, [str(word) for word in (*words, "model.channels=24")])
+    assert result.exit_code == 2, result.output
+    (line,) = result.stderr.splitlines()
+    assert line.startswith("vrtspike: ") and "do not have the model's shapes" in line
 
 
 def test_what_a_run_may_change_when_it_continues(

@@ -15,7 +15,7 @@ from vrtspike.losses import LossTerms
 from vrtspike.settings import Precision
 from vrtspike.training.local import LocalParameters
 from vrtspike.training.optim import build_optimizer
-from vrtspike.training.step import TrainingStep, VoxelScale, to_device
+from vrtspike.training.step import TrainingStep, VoxelScale, clips, to_device
 
 Arrays = Mapping[str, NDArray[Any]]
 CPU = torch.device("cpu")
@@ -87,7 +87,7 @@ def make_step(
         reshard=reshard,
         precision=precision,
         clip_norm=clip,
-        voxels=VOXELS,
+        unpack=clips(VOXELS),
     )
     return step, parameters
 

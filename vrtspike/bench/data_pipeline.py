@@ -153,6 +153,7 @@ def _stream(case: PipelineCase) -> Stream:
 
     @dataclass(frozen=True)
     class MeasuredStream(Stream):
+        reader: SampleReader
         source: Source
         folder: str
 

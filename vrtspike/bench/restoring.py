@@ -1,4 +1,4 @@
-"""What `vrtspike restore` takes on this machine: memory by length and by bound, speed by workers.
+"""What `vrtspike restore` takes: memory by length and by bound, speed by workers and by size.
 
 In: settings of a model (its weights are random, which costs the same) and sizes. Out: a `Restored`
 of each case. Each case is the command itself, in a process of its own, on a clip made for it: a
@@ -32,6 +32,8 @@ from vrtspike.settings import Config
 
 CLIP_FRAMES = 12
 """Frames that are made; longer clips repeat them."""
+SPEED_FRAMES = 4 * CLIP_FRAMES
+"""Frames whose seconds are told."""
 USUAL_TILE = 384
 """Side of the tiles for which the pixels computed twice are told."""
 
@@ -90,17 +92,22 @@ class RestorePlan:
     worker_frames: int
     bounds: tuple[int, ...]
     bound_size: tuple[int, int]
+    gpus: int = 0
+    """Of this machine: a worker has one of its own, and threads are not counted."""
+    speed_size: tuple[int, int] | None = None
+    """Rows and columns of the clip whose seconds a frame are told."""
 
     @property
     def groups(self) -> dict[str, list[RestoreCase]]:
-        """Return the cases: by length, by workers of one thread, by bound."""
-        plain = RestoreCase(*self.size, self.worker_frames, threads=1)
+        """Return the cases: by length, by workers (on a CPU of one thread), by bound, by size."""
+        plain = RestoreCase(*self.size, self.worker_frames, threads=None if self.gpus else 1)
         return {
             "length": [RestoreCase(*self.size, frames) for frames in self.lengths],
             "workers": [replace(plain, workers=count) for count in self.workers],
             "bound": [
                 RestoreCase(*self.bound_size, CLIP_FRAMES, bound=bound) for bound in self.bounds
             ],
+            "speed": [RestoreCase(*self.speed_size, SPEED_FRAMES)] if self.speed_size else [],
         }
 
 

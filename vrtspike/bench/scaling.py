@@ -39,6 +39,7 @@ from vrtspike.errors import ResourceError
 from vrtspike.progress import counted
 from vrtspike.settings import Config
 from vrtspike.storage import Folder
+from vrtspike.training.task import check_restores
 
 USUAL_WORKERS = (1, 2, 4)
 
@@ -122,6 +123,7 @@ def run_scaling(
 ) -> ScalingReport:
     """Measure what is planned, if anything is, and predict; `update` is told how many turns are
     done, and of how many."""
+    check_restores(config, "scaling")
     machine = find_machine(None, config.train.threads_per_worker)
     if plan is not None:
         machine, plan = complete(config, plan)

@@ -11,6 +11,7 @@ from vrtspike.bench.data_stages import Stages
 from vrtspike.bench.describe import Description
 from vrtspike.bench.efficiency import Scaled
 from vrtspike.bench.fast_paths import Comparison
+from vrtspike.bench.flow import FlowReport
 from vrtspike.bench.model import Result
 from vrtspike.bench.restoring import Restored, RestoreReport
 from vrtspike.bench.save_cost import SAVE_EVERY, Saving
@@ -242,6 +243,7 @@ def restoring_table(report: RestoreReport) -> Table:
             f"{found.busy_frames_s / first.busy_frames_s:.2f}x without starts"
         ),
         "bound": lambda found, _: f"{found.peak_bytes / (found.case.bound or 1):.3f} of the bound",
+        "speed": lambda found, _: f"{found.busy_s / found.case.frames:.3g} s a frame",
     }
     for name, group in report.groups.items():
         for found in group:
@@ -257,6 +259,18 @@ def restoring_table(report: RestoreReport) -> Table:
                 ratios[name](found, group[0]),
             )
         table.add_section()
+    return table
+
+
+def flow_table(report: FlowReport) -> Table:
+    """Return a row for each way to find motion on each kind of pairs."""
+    table = _table("pairs", "number", "method", "error", "", "s a pair")
+    kinds = list(dict.fromkeys(figure.pairs for figure in report.figures))
+    for kind in kinds:
+        table.add_section()
+        for figure in (figure for figure in report.figures if figure.pairs == kind):
+            error, seconds = f"{figure.error:.3f}", f"{figure.seconds:.3f}"
+            table.add_row(kind, str(figure.count), figure.method, error, figure.unit, seconds)
     return table
 
 

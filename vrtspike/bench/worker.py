@@ -35,7 +35,8 @@ from vrtspike.storage import Folder
 from vrtspike.training.learner import Learner
 from vrtspike.training.optim import set_learning_rate
 from vrtspike.training.saver import Saver
-from vrtspike.training.step import TrainingStep, VoxelScale
+from vrtspike.training.step import TrainingStep, VoxelScale, clips
+from vrtspike.training.task import task_of
 
 
 @dataclass(frozen=True)
@@ -143,7 +144,7 @@ class Worker:
             world_size=place.ranks,
         )
         self._memory = PeakMemory(self._device)
-        self._learner = Learner(config, self._device, rank=place.rank)
+        self._learner = Learner(task_of(config), self._device, rank=place.rank)
         # Steps are the same again and again: the weights stay.
         set_learning_rate(self._learner.optimizer, 0.0)
         self._samples = invented(config, train.micro_batch, seed=place.number)
@@ -156,7 +157,7 @@ class Worker:
         share = Share(turn.batch * ranks // workers, self._config.train.micro_batch, ranks)
         fused = self._config.model.fusion != "none"
         voxels = VoxelScale(1.0, self._config.data.voxels) if fused else None
-        step = self._learner.step_over(share, voxels)
+        step = self._learner.step_over(share, clips(voxels))
         self._one(step, share)
         if turn.save:
             self._make_saver()

@@ -75,6 +75,8 @@ def check_data_is_there(settings: Config) -> None:
     from vrtspike.data.shards import MANIFEST
     from vrtspike.storage import Folder
 
+    if settings.train.task == "flow":
+        return
     prepared = Folder.at(settings.data.shards).size(MANIFEST) is not None
     if not prepared and settings.rendered is None:
         check_dataset(settings)

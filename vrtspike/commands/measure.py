@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
@@ -208,7 +209,8 @@ def bench_restore(
         list[int] | None, typer.Option("--frames", min=1, help="Lengths; 100 and 1,000.")
     ] = None,
     workers: Annotated[
-        list[int] | None, typer.Option(min=1, help="Workers of one thread; 1 and 2.")
+        list[int] | None,
+        typer.Option(min=1, help="Workers of one thread, or of a GPU each; 1 and 2."),
     ] = None,
     worker_frames: Annotated[int, typer.Option(min=1, help="Frames that they restore.")] = 500,
     memory: Annotated[
@@ -217,27 +219,36 @@ def bench_restore(
     bound_size: Annotated[
         tuple[int, int], typer.Option(help="Rows and columns, where the bound varies.")
     ] = (272, 640),
+    speed_size: Annotated[
+        tuple[int, int] | None,
+        typer.Option(help="Rows and columns, where a frame is timed; with a GPU: 720 1280."),
+    ] = None,
     json_file: JsonFile = None,
     debug: Debug = False,
 ) -> None:
-    """Measure `vrtspike restore`: memory by length and by bound, speed by workers."""
+    """Measure `vrtspike restore`: memory by length and by bound, speed by workers and size."""
     with command(json_file, debug) as outcome:
         settings = load(config, overrides)
+        import torch
+
         from vrtspike.bench.model import find_machine
         from vrtspike.bench.restoring import RestorePlan, computed_over_frame, run_restore_plan
         from vrtspike.bench.tables import restoring_table
         from vrtspike.inference.memory import parse_bytes
         from vrtspike.progress import Progress
 
+        machine = find_machine(None, None)
+        gpus = torch.cuda.device_count()
         plan = RestorePlan(
             size,
             tuple(lengths or (100, 1000)),
-            tuple(workers or (1, 2)),
+            tuple(workers or ((1, 2) if gpus != 1 else (1,))),
             worker_frames,
             tuple(parse_bytes(text) for text in memory or ("1.5GB", "2GB", "3GB")),
             bound_size,
+            gpus=gpus,
+            speed_size=speed_size or ((720, 1280) if gpus else None),
         )
-        machine = find_machine(None, None)
         with Progress("bench restore") as progress:
             found = run_restore_plan(settings, plan, machine, progress.update)
         outcome.facts = found.as_dict()
@@ -245,3 +256,51 @@ def bench_restore(
         print_tables(restoring_table(found))
         over = computed_over_frame(720, 1280, 100)
         say(f"100 frames of 720x1280 in tiles of 384 pixels: {over:.3f} times the pixels")
+
+
+def bench_flow(
+    config: ConfigFile,
+    overrides: Overrides = None,
+    weights: Annotated[
+        str, typer.Option(help="Run folder, or weights of a flow network or of a whole model.")
+    ] = "runs/flow",
+    video: Annotated[
+        Path | None, typer.Option(help="Video, or folder of frames, to measure on too.")
+    ] = None,
+    scenes: Annotated[
+        int | None,
+        typer.Option(min=1, help="Held-out scenes; scenes.sequences.held_out, or 8."),
+    ] = None,
+    pairs: Annotated[int, typer.Option(min=1, help="Pairs of the video, a distance.")] = 8,
+    threads: Annotated[int | None, typer.Option(min=1, help="Threads of the network.")] = None,
+    json_file: JsonFile = None,
+    debug: Debug = False,
+) -> None:
+    """Measure a flow network beside others: on scenes with exact motion, and on real frames."""
+    with command(json_file, debug) as outcome:
+        settings = load(config, overrides)
+        from vrtspike.bench.flow import measure_flow
+        from vrtspike.bench.model import find_machine
+        from vrtspike.bench.tables import flow_table
+        from vrtspike.cluster import resolve_path
+        from vrtspike.inference.run_folder import weights_file
+        from vrtspike.model.flow_network import read_flow_network
+        from vrtspike.progress import Progress
+        from vrtspike.settings import SceneSettings
+        from vrtspike.weights import packaged
+
+        network = read_flow_network(packaged(weights) or weights_file(resolve_path(Path(weights))))
+        machine = find_machine("cpu", threads)
+        with Progress("bench flow") as progress:
+            of = settings.scenes or SceneSettings()
+            found = measure_flow(
+                network,
+                of,
+                count=scenes or of.sequences.get("held_out") or 8,
+                video=None if video is None else resolve_path(video),
+                video_pairs=pairs,
+                progress=progress.update,
+            )
+        outcome.facts = found.as_dict()
+        say(str(machine))
+        print_tables(flow_table(found))

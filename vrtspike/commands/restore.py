@@ -26,6 +26,7 @@ from vrtspike.commands.workers import find_workers
 from vrtspike.errors import ConfigError
 from vrtspike.progress import clock_text
 from vrtspike.settings import Precision
+from vrtspike.weights import DEFAULT, WITHOUT_SPIKES, packaged
 
 if TYPE_CHECKING:
     from vrtspike.data.footage import Source
@@ -36,15 +37,19 @@ if TYPE_CHECKING:
 
 
 def restore(
-    weights: Annotated[
-        str, typer.Option(help="Run folder (path or URI), or a file of weights (see --config).")
-    ],
     footage: Annotated[
         Path, typer.Option("--input", help="Video, folder of images, or folder of such clips.")
     ],
     out: Annotated[
         Path, typer.Option(help="Folder, or a video (.mp4, .mov, .mkv) for a single clip.")
     ],
+    weights: Annotated[
+        str,
+        typer.Option(
+            help=f"Packaged weights by name ({DEFAULT}, {WITHOUT_SPIKES}), run folder (path or "
+            f"URI), or a file of weights (see --config). A folder called {DEFAULT}: ./{DEFAULT}."
+        ),
+    ] = DEFAULT,
     spikes: Annotated[
         Path | None,
         typer.Option(help="Stream (.dat), folder with one a frame, or a folder of such by clip."),
@@ -203,11 +208,12 @@ def check_apart(footage: Path, sources: list[Source], targets: list[Delivery]) -
 
 
 def load_weights(weights: str, config: Path | None) -> tuple[Restorer, str]:
-    """Return a model on the CPU, and the SHA-256 of its weights."""
+    """Return a model on the CPU, and the SHA-256 of its weights; a name goes before a path."""
     from vrtspike.inference.run_folder import Restorer, fetched, weights_file
-    from vrtspike.storage import sha256_of
+    from vrtspike.storage import Folder, sha256_of
 
-    place = resolve_place(weights)
+    own = packaged(weights)
+    place = resolve_place(weights) if own is None else Folder(str(own))
     with ExitStack() as stack:
         path = stack.enter_context(fetched(place)) if place.remote else place.path
         restorer = Restorer.load(path, config=None if config is None else resolve_path(config))

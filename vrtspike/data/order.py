@@ -10,7 +10,7 @@ at step i, by any number of ranks, therefore trains on exactly what it would hav
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 
 import numpy as np
@@ -53,6 +53,8 @@ class Draw:
 
     epoch: int
     index: int
+    step: int = field(default=0, compare=False)
+    """The optimiser step that it is drawn for."""
 
 
 @lru_cache(maxsize=4)
@@ -71,7 +73,7 @@ def micro_batch(seed: int, count: int, share: Share, number: int, rank: int) -> 
     draws = []
     for position in range(first, first + share.samples):
         epoch, place = divmod(position, count)
-        draws.append(Draw(epoch, int(epoch_order(seed, epoch, count)[place])))
+        draws.append(Draw(epoch, int(epoch_order(seed, epoch, count)[place]), step))
     return tuple(draws)
 
 

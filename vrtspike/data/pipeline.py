@@ -37,7 +37,7 @@ from ray.data.block import Block, BlockAccessor, BlockMetadata
 from ray.data.datasource import Datasource, ReadTask
 
 from vrtspike.data.order import Share, micro_batch
-from vrtspike.data.samples import SampleReader
+from vrtspike.data.reader import Reader
 
 MicroBatch = dict[str, NDArray[Any]]
 
@@ -57,7 +57,7 @@ STOP_SECONDS = 0.2
 class Stream:
     """Everything that decides a rank's micro-batches."""
 
-    reader: SampleReader
+    reader: Reader
     samples: int
     share: Share
     rank: int

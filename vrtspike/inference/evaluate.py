@@ -2,16 +2,17 @@
 
 In: a dataset folder, the name of a split, and models (`Restorer`: a model and how it wants its
 spikes). Out: `Results`. Frames are compared as uint8 RGB, whole, without a border left out. Every
-method sees the same frames; models see whole sequences, in clips of `tile_frames` frames. All
-methods go through a sequence side by side, so that a sharp frame is read once and memory does not
-grow with the sequence's length.
+method sees the same frames; models see whole sequences, in clips of `tile_frames` frames, and whole
+frames unless there is a `tile` (`fit_tile` chooses one where memory wants it). All methods go
+through a sequence side by side, so that a sharp frame is read once and memory does not grow with
+the sequence's length.
 """
 
 from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -23,16 +24,17 @@ from torch import Tensor
 from vrtspike.data.clips import Clip, read_frames, read_spikes
 from vrtspike.data.dataset import Dataset, open_dataset
 from vrtspike.data.voxelize import voxelize
-from vrtspike.errors import CheckpointError, ConfigError, DataFormatError
+from vrtspike.errors import CheckpointError, ConfigError, DataFormatError, ResourceError
 from vrtspike.inference.controls import controls
+from vrtspike.inference.memory import MEASURED, Budget, Footprint, budget_of, choose_tile
 from vrtspike.inference.protocol import protocol_of
-from vrtspike.inference.restore import restore_stream
+from vrtspike.inference.restore import device_of, restore_stream
 from vrtspike.inference.results import FrameScore, Image, Panel, Results, Score
 from vrtspike.inference.run_folder import Restorer
 from vrtspike.inference.scorer import SequenceScorer
 from vrtspike.metrics import to_uint8
 from vrtspike.perceptual import LPIPS
-from vrtspike.settings import EvaluationSettings, LayoutName
+from vrtspike.settings import EvaluationSettings, LayoutName, ModelSettings
 
 log = logging.getLogger(__name__)
 
@@ -111,9 +113,58 @@ def scored_clips(
                 where=clip.where,
                 got=f"{wanting[0]}: a model of {models[wanting[0]].bins} spike bins",
                 expected="frames with spikes, or a model without them",
-                fix="give that model as --baseline if it is plain VRT, or correct data.source",
+                fix="give that model as --baseline if it is plain VRT, take none with "
+                "--weights none, or correct data.source",
             )
     return clips
+
+
+def fit_tile(
+    settings: EvaluationSettings, clips: Sequence[Clip], models: Mapping[str, Restorer]
+) -> EvaluationSettings:
+    """Return settings with tiles that fit into the memory that is free, where whole frames do not.
+
+    All models see all sequences in tiles of one size. To be called before any model has run: what
+    allocators keep from then on does not look free.
+    """
+    if settings.tile is not None:
+        return settings
+    budgets = {
+        device: budget_of(device, None)
+        for device in {device_of(restorer.model) for restorer in models.values()}
+    }
+    tiles = []
+    for restorer in models.values():
+        device, model = device_of(restorer.model), restorer.settings
+        sizes = {
+            Footprint.of(clip.info, min(len(clip.frames), settings.tile_frames), restorer.bins)
+            for clip in clips
+        }
+        for size in sizes:
+            if model is not None and max(size.height, size.width) > MEASURED:  # others fit anyway
+                tiles.append(_best_tile(model, size, settings, device, budgets[device]))
+    return settings.model_copy(update={"tile": min(filter(None, tiles), default=None)})
+
+
+def _best_tile(
+    model: ModelSettings,
+    size: Footprint,
+    settings: EvaluationSettings,
+    device: torch.device,
+    budget: Budget,
+) -> int | None:
+    try:
+        return choose_tile(
+            model,
+            size,
+            overlap=settings.overlap,
+            precision=settings.precision,
+            device=device,
+            budget=budget,
+        )
+    except ResourceError as error:
+        error.fix = "lower evaluation.tile_frames or evaluation.overlap, or free memory"
+        raise
 
 
 def evenly(count: int, most: int) -> list[int]:

@@ -19,6 +19,7 @@ from functools import lru_cache
 
 import torch
 
+from vrtspike.data.info import DatasetInfo
 from vrtspike.errors import ConfigError, ResourceError
 from vrtspike.heap import free_bytes, resident_bytes
 from vrtspike.inference.restore import SIZE_UNIT
@@ -33,6 +34,8 @@ RESERVED_OVER_ALIVE = {"cuda": 1.1, "cpu": 1.7}
 tiles of 64 to 320 pixels, models of 16 and 96 channels, 2 to 12 frames."""
 SMALLEST_TILE = 64
 """Pixels; smaller tiles are nearly all overlap."""
+MEASURED = 4 * SMALLEST_TILE
+"""Pixels; side of the tile whose memory is counted."""
 UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12}
 
 
@@ -48,6 +51,14 @@ class Footprint:
     bins: int = 0
     spike_steps: int = 0
     """Steps of a frame, which are in memory while they are counted."""
+
+    @classmethod
+    def of(cls, info: DatasetInfo, frames: int, bins: int | None) -> Footprint:
+        """Return that of windows of so many frames, for a model of so many bins (None: none)."""
+        height, width = info.frame.height, info.frame.width
+        if bins is None:
+            return cls(height, width, frames)
+        return cls(height, width, frames, info.camera.grid, bins, info.timeline.steps_per_frame)
 
     @property
     def unit(self) -> int:
@@ -174,7 +185,7 @@ def _bytes_per_pixel(
 ) -> float:
     """Return the most bytes alive for each pixel of a tile while it is restored."""
     frames = max(frames, 2)
-    clip = Clip(1, frames, 4 * SMALLEST_TILE, 4 * SMALLEST_TILE)
+    clip = Clip(1, frames, MEASURED, MEASURED)
     costs = measure_costs(
         settings, clip, device=torch.device(device), precision=precision, backward=False
     )

@@ -174,7 +174,7 @@ def _run(
     scale: Scale | None,
 ) -> Tensor:
     """Run the model on frames `(t, 3, h, w)` and check what comes back."""
-    device = next((p.device for p in model.parameters()), torch.device("cpu"))
+    device = device_of(model)
     single = len(blurred) == 1
     if single:
         # The model looks at neighbouring frames; a lone frame is its own neighbour.
@@ -199,6 +199,11 @@ def _run(
             fix="the weights are damaged or belong to another model; load others",
         )
     return restored[:1] if single else restored
+
+
+def device_of(model: nn.Module) -> torch.device:
+    """Return where a model's weights are; the CPU of a model without any."""
+    return next((p.device for p in model.parameters()), torch.device("cpu"))
 
 
 def _intensity(frames: Tensor) -> Tensor:

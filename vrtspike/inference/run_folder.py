@@ -1,9 +1,10 @@
 """Trained models: a training run's folder, one file of weights, or a published checkpoint.
 
-In: a run folder with `config.yaml` and `export/model.safetensors`, on this machine or fetched to it
-(`fetched`); an export alone, which holds its configuration; or any file that `load_weights` reads,
-with the configuration of its model. Out: the model, in evaluation mode, with that configuration; or
-a `Restorer`, which also knows how the model wants its spikes.
+In: the name of weights that ship with the package (`vrtspike.weights`); a run folder with
+`config.yaml` and `export/model.safetensors`, on this machine or fetched to it (`fetched`); an
+export alone, which holds its configuration; or any file that `load_weights` reads, with the
+configuration of its model. Out: the model, in evaluation mode, with that configuration; or a
+`Restorer`, which also knows how the model wants its spikes.
 """
 
 from __future__ import annotations
@@ -34,6 +35,7 @@ from vrtspike.model.weights import load_weights
 from vrtspike.run_files import CONFIG, EXPORT, METRICS
 from vrtspike.settings import Config, ModelSettings
 from vrtspike.storage import Folder
+from vrtspike.weights import or_by_name, packaged
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,8 +56,14 @@ class Restorer:
         *,
         config: Path | None = None,
     ) -> Restorer:
-        """Load a run folder, an export, or other weights with their configuration."""
-        model, found = load_run(Path(weights), config)
+        """Load packaged weights by name, a run folder, an export, or other weights with their
+        configuration.
+
+        Of a text that is a name, such as `small`, the packaged weights are meant; a `Path`, and a
+        text such as `./small`, is always a place.
+        """
+        own = packaged(weights)
+        model, found = load_run(own or Path(weights), config)
         bins = None if found.model.fusion == "none" else found.model.spike.bins
         return cls(model.to(device), bins, found.data.voxels, found.model)
 
@@ -118,8 +126,15 @@ def load_run(weights: Path, config: Path | None = None) -> tuple[nn.Module, Conf
         found = load_config(weights / CONFIG)
     else:
         found = _own_config(file)
+    if found.train.task != "restore":
+        raise CheckpointError(
+            "these weights restore nothing",
+            where=file,
+            got=f"train.task {found.train.task}",
+            fix=or_by_name("start training from them (train.init_weights)", models=True),
+        )
     model = build_model(found.model)
-    report = load_weights(model, file)
+    report = load_weights(model, file.absolute())  # a place, whatever it is called
     if report.missing or report.adapted:
         raise CheckpointError(
             "the weights are not those of the configuration",
@@ -136,7 +151,9 @@ def weights_file(weights: Path) -> Path:
         return weights
     if not weights.is_dir():
         raise CheckpointError(
-            "no such run folder or weights", where=weights, fix="train first, or correct the path"
+            "no such run folder or weights",
+            where=weights,
+            fix=or_by_name("train first, correct the path", models=True),
         )
     for name in (CONFIG, EXPORT):
         if not (weights / name).is_file():

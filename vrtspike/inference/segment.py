@@ -27,6 +27,7 @@ from vrtspike.inference.run_folder import Restorer
 from vrtspike.inference.spool import Spool
 from vrtspike.inference.tiling import Tile, spans
 from vrtspike.settings import Precision
+from vrtspike.weights import WITHOUT_SPIKES
 
 log = logging.getLogger(__name__)
 
@@ -237,7 +238,7 @@ def check_model(footage: Footage, restorer: Restorer) -> None:
         raise ConfigError(
             "the model restores frames with their spikes, and there are none",
             where=footage.name,
-            fix="give --spikes, or weights of a model without spikes",
+            fix=f"give --spikes, or --weights {WITHOUT_SPIKES}",
         )
     if restorer.bins is None and has:
         raise ConfigError(
@@ -269,15 +270,9 @@ def scale_of(footage: Footage, restorer: Restorer) -> Scale | None:
 
 def footprint_of(footage: Footage, restorer: Restorer, settings: RestoreSettings) -> Footprint:
     """Return the sizes that decide about a clip's memory."""
-    info = footage.clip.info
-    height, width = footage.size
     windows = settings.windows(footage.frames)
     frames = max(window.stop - window.start for window in windows)
-    if restorer.bins is None:
-        return Footprint(height, width, frames)
-    return Footprint(
-        height, width, frames, info.camera.grid, restorer.bins, info.timeline.steps_per_frame
-    )
+    return Footprint.of(footage.clip.info, frames, restorer.bins)
 
 
 def _shared(windows: list[Tile], segment: Segment) -> set[int]:

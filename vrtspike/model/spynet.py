@@ -8,6 +8,7 @@ Each of six pyramid levels refines the upsampled flow of the coarser one by a re
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from itertools import pairwise
 
 import torch
@@ -54,36 +55,57 @@ class SpyNet(nn.Module):
         self.register_buffer("mean", torch.tensor(IMAGENET_MEAN).view(1, 3, 1, 1))
         self.register_buffer("std", torch.tensor(IMAGENET_STD).view(1, 3, 1, 1))
         if zero_init:
-            for name, parameter in self.named_parameters():
-                if ".basic_module.8." in name:
-                    nn.init.zeros_(parameter)
+            silence(self.basic_module)
 
     def forward(
-        self, reference: Float[Tensor, "n 3 h w"], supporting: Float[Tensor, "n 3 h w"]
+        self,
+        reference: Float[Tensor, "n 3 h w"],
+        supporting: Float[Tensor, "n 3 h w"],
+        *,
+        scale: int = 1,
     ) -> list[Tensor]:
-        """Return the flows reference -> supporting at scales 1, 1/2, 1/4, 1/8."""
+        """Return the flows reference -> supporting at scales 1, 1/2, 1/4, 1/8.
+
+        With `scale` 2, 4 or 8 the frames are so many times reduced ones, for which the finest
+        levels are left out: scales begin with that of the frames.
+        """
         height, width = reference.shape[-2:]
-        padded = (-(-height // 32) * 32, -(-width // 32) * 32)
+        modules = list(self.basic_module)[: levels_at(scale)]
+        unit = 2 ** (len(modules) - 1)
+        padded = (-(-height // unit) * unit, -(-width // unit) * unit)
         pyramids = []
         for image in (reference, supporting):
             if padded != (height, width):
                 image = F.interpolate(image, padded, mode="bilinear", align_corners=False)
             levels = [(image - self.mean) / self.std]
-            for _ in range(LEVELS - 1):
+            for _ in range(len(modules) - 1):
                 levels.insert(0, F.avg_pool2d(levels[0], 2))
             pyramids.append(levels)
 
         flow = reference.new_zeros(reference.shape[0], 2, *pyramids[0][0].shape[-2:])
         outputs: dict[int, Tensor] = {}
-        for level, (module, ref, sup) in enumerate(zip(self.basic_module, *pyramids, strict=True)):
+        for level, (module, ref, sup) in enumerate(zip(modules, *pyramids, strict=True)):
             if level:
                 flow = F.interpolate(flow, ref.shape[-2:], mode="bilinear", align_corners=True) * 2
             flow = flow + module(torch.cat((ref, flow_warp(sup, flow, padding="border"), flow), 1))
             outputs[level] = flow
         return [
             _rescale(outputs[level], height >> i, width >> i)
-            for i, level in enumerate(OUTPUT_LEVELS)
+            for i, level in enumerate(level for level in OUTPUT_LEVELS if level in outputs)
         ]
+
+
+def levels_at(scale: int) -> int:
+    """Return how many levels there are for frames that are `scale` (1, 2, 4, 8) times reduced."""
+    return LEVELS + 1 - scale.bit_length()
+
+
+def silence(levels: Iterable[nn.Module]) -> None:
+    """Zero the last convolutions of levels: they leave the flow of the coarser ones as it is."""
+    for level in levels:
+        for name, parameter in level.named_parameters():
+            if name.startswith("basic_module.8."):
+                nn.init.zeros_(parameter)
 
 
 def _rescale(flow: Tensor, height: int, width: int) -> Tensor:

@@ -1,4 +1,5 @@
-"""Read weights into a model: our safetensors exports, published VRT checkpoints, SpyNet files.
+"""Read weights into a model: our safetensors exports (packaged ones by name), published VRT
+checkpoints, SpyNet files.
 
 A published checkpoint is a state dict, bare or under the key `params`. Its index and position
 buffers are not read: the model computes them. For a fused model the names of a plain VRT go under
@@ -23,6 +24,7 @@ from vrtspike.errors import CheckpointError
 from vrtspike.model.adaptation import for_window, with_more_inputs
 from vrtspike.model.attention import WindowAttention
 from vrtspike.model.vrt import DERIVED_BUFFERS
+from vrtspike.weights import packaged
 
 State = dict[str, Tensor]
 FLOW_CONSTANTS = ("spynet.mean", "spynet.std")
@@ -55,10 +57,23 @@ class LoadReport:
         return "; ".join(parts)
 
 
-def load_weights(model: nn.Module, path: Path | str) -> LoadReport:
-    """Load a file into a model, or raise CheckpointError and change nothing if it does not fit."""
-    path = Path(path)
-    content = _read(path)
+def load_weights(model: nn.Module, weights: Path | str) -> LoadReport:
+    """Load a file, or packaged weights by name, into a model, or raise CheckpointError and change
+    nothing if they do not fit."""
+    given, report = _fitted(model, weights)
+    model.load_state_dict(given, strict=False)
+    return report
+
+
+def check_weights(model: nn.Module, weights: Path | str) -> LoadReport:
+    """Raise the errors of `load_weights` without loading; the model may be one without memory."""
+    return _fitted(model, weights)[1]
+
+
+def _fitted(model: nn.Module, weights: Path | str) -> tuple[State, LoadReport]:
+    """Return what a model takes of a file, under its names and in its shapes."""
+    path = packaged(weights) or Path(weights)
+    content = read_state(path)
     own = model.state_dict()
     prefix = "vrt." if any(k.startswith("vrt.") for k in own) else ""
     unexpected = tuple(k for k in content if k.endswith(DERIVED_BUFFERS))
@@ -66,16 +81,16 @@ def load_weights(model: nn.Module, path: Path | str) -> LoadReport:
     _refuse_other_names(given, own, prefix, path)
     adapted = _adapt(given, model, own, prefix)
     _refuse_other_shapes(given, own, path)
-    model.load_state_dict(given, strict=False)
-    return LoadReport(
+    report = LoadReport(
         taken=tuple(k for k in given if k not in adapted),
         adapted=adapted,
         missing=tuple(k for k in own if k not in given),
         unexpected=unexpected,
     )
+    return given, report
 
 
-def _read(path: Path) -> State:
+def read_state(path: Path) -> State:
     """Read the tensors of a file."""
     if not path.is_file():
         raise CheckpointError("no such weights file", where=path, fix="check the path")

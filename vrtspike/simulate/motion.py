@@ -110,6 +110,9 @@ def invert_affine(maps: Array) -> Array:
 
 
 def path_lengths(to_layer: Array, layer_points: Array) -> Array:
-    """Return how far points of a layer travel in the frame over n instants, `(points,)` pixels."""
-    places = apply_affine(invert_affine(to_layer), layer_points)
-    return np.asarray(np.linalg.norm(np.diff(places, axis=0), axis=-1).sum(axis=0))
+    """Return how far points of a layer travel in the frame over the n instants of each of several
+    stretches of time, `(stretches, points)` pixels, from maps `(stretches, n, 2, 3)`."""
+    stretches, n = to_layer.shape[:2]
+    maps = invert_affine(to_layer.reshape(-1, 2, 3))
+    places = apply_affine(maps, layer_points).reshape(stretches, n, *layer_points.shape)
+    return np.asarray(np.linalg.norm(np.diff(places, axis=1), axis=-1).sum(axis=1))

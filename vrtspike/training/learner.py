@@ -14,15 +14,14 @@ import torch
 from torch import nn
 
 from vrtspike.data.order import Share
-from vrtspike.losses import LossTerms
-from vrtspike.model import build_model, load_weights
-from vrtspike.settings import Config
+from vrtspike.model import load_weights
 from vrtspike.training.ema import AveragedWeights
 from vrtspike.training.local import LocalParameters
 from vrtspike.training.optim import build_optimizer
 from vrtspike.training.parallel import parallelize, reshard_all
 from vrtspike.training.state import TrainingState
-from vrtspike.training.step import TrainingStep, VoxelScale
+from vrtspike.training.step import TrainingStep, Unpack
+from vrtspike.training.task import Task
 
 logger = logging.getLogger(__name__)
 
@@ -32,11 +31,16 @@ class Learner:
     all."""
 
     def __init__(
-        self, config: Config, device: torch.device, *, rank: int, ranks_per_node: int | None = None
+        self,
+        task: Task,
+        device: torch.device,
+        *,
+        rank: int,
+        ranks_per_node: int | None = None,
     ) -> None:
-        self._config, self._device, self._rank = config, device, rank
-        train = config.train
-        self.model = self._build_model(ranks_per_node)
+        self._config, self._device, self._rank = task.config, device, rank
+        train = self._config.train
+        self.model = self._build_model(task, ranks_per_node)
         self.parameters = LocalParameters(self.model)
         self.optimizer = build_optimizer(
             self.parameters.parts,
@@ -47,18 +51,18 @@ class Learner:
             weight_decay=train.weight_decay,
         )
         self.average = AveragedWeights(self.parameters, train.ema) if train.ema else None
-        self.loss = LossTerms(**config.loss.model_dump()).to(device)
+        self.loss = task.loss(device)
         self.state = TrainingState(
             self.model, self.parameters, self.optimizer, self.average, rank=rank, device=device
         )
 
-    def _build_model(self, ranks_per_node: int | None) -> nn.Module:
+    def _build_model(self, task: Task, ranks_per_node: int | None) -> nn.Module:
         train, seed = self._config.train, self._config.run.seed
         start = train.init_weights
 
         def build() -> nn.Module:
             torch.manual_seed(seed)
-            return build_model(self._config.model)
+            return task.build()
 
         def load(model: nn.Module) -> None:
             assert start is not None
@@ -75,7 +79,7 @@ class Learner:
         torch.manual_seed(seed * 1_000_003 + self._rank + 1)
         return model
 
-    def step_over(self, share: Share, voxels: VoxelScale | None) -> TrainingStep:
+    def step_over(self, share: Share, unpack: Unpack) -> TrainingStep:
         """Return what takes steps over batches that are shared out so."""
         train = self._config.train
         return TrainingStep(
@@ -89,7 +93,7 @@ class Learner:
             reshard=train.reshard,
             precision=train.precision,
             clip_norm=train.clip_norm,
-            voxels=voxels,
+            unpack=unpack,
         )
 
     @contextlib.contextmanager

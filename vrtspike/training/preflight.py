@@ -5,19 +5,24 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Mapping
-from typing import Any
+from pathlib import Path
+from typing import Any, Protocol
 
 import torch
+from torch import nn
 
 from vrtspike.config import leaves, within
 from vrtspike.data.shards import MANIFEST, Manifest, read_manifest, split_of
 from vrtspike.errors import CheckpointError, ConfigError, ResourceError
 from vrtspike.losses import LossTerms
 from vrtspike.model import build_model
+from vrtspike.model.weights import check_weights
 from vrtspike.settings import Config, LossSettings, ModelSettings
 from vrtspike.storage import Folder
 from vrtspike.training.checkpoint import newest
 from vrtspike.training.folder import checkpoints_of
+from vrtspike.training.task import task_of
+from vrtspike.weights import or_by_name, packaged
 
 logger = logging.getLogger(__name__)
 
@@ -77,6 +82,15 @@ FREE_KEYS = (
     "train.init_weights",
 )
 """Settings that may change when a run continues; the rest decide what it computes."""
+
+
+class Fingerprinted(Protocol):
+    """Training data, or what stands for it."""
+
+    @property
+    def fingerprint(self) -> str:
+        """Return what tells it from other data."""
+        ...
 
 
 def data_cpus(config: Config, resources: Mapping[str, float]) -> float:
@@ -193,7 +207,8 @@ def _check_spikes(config: Config, manifest: Manifest) -> None:
 
 def check_before_ray(config: Config) -> None:
     """Make the checks that need no cluster, so that a mistake does not cost a start of Ray."""
-    if Folder.at(config.data.shards).size(MANIFEST) is not None:
+    restores = config.train.task == "restore"
+    if restores and Folder.at(config.data.shards).size(MANIFEST) is not None:
         check_data(config, read_manifest(config.data.shards))
     if not os.environ.get("RAY_ADDRESS"):
         data_cpus(
@@ -204,13 +219,12 @@ def check_before_ray(config: Config) -> None:
 
 def check_model_and_loss(config: Config) -> None:
     """See the errors of the model, its first weights and the loss here, and not in workers."""
-    check_model(config.model)
-    path = config.train.init_weights
-    if path is not None and not path.is_file():
-        raise CheckpointError(
-            "no weights to start from", where=path, fix="check train.init_weights"
-        )
-    check_loss(config.loss)
+    task, weights = task_of(config), config.train.init_weights
+    with torch.device("meta"):
+        model = task.build()
+    if weights is not None:
+        check_start(model, weights)
+    task.loss(torch.device("cpu"))
 
 
 def check_model(model: ModelSettings) -> None:
@@ -219,24 +233,41 @@ def check_model(model: ModelSettings) -> None:
         build_model(model)
 
 
+def check_start(model: nn.Module, weights: str) -> None:
+    """Refuse weights to start from that are not there, or do not fit the model."""
+    if not (packaged(weights) or Path(weights)).is_file():
+        raise CheckpointError(
+            "no weights to start from",
+            where=weights,
+            fix=or_by_name("check train.init_weights"),
+        )
+    check_weights(model, weights)
+
+
 def check_loss(loss: LossSettings) -> None:
     """Build the loss with its weights."""
     LossTerms(**loss.model_dump())
 
 
-def check_resume(config: Config, manifest: Manifest, run: Folder) -> int:
+def check_resume(config: Config, data: Fingerprinted, run: Folder) -> int:
     """Check that a run of this name can go on with this configuration; return its step."""
     saved, _ = newest(checkpoints_of(run), content=False)
     if saved is None:
         return 0
     before, fingerprint = saved.facts["config"], saved.facts["fingerprint"]
-    check_continued("run", run, config, manifest, before, fingerprint, free=FREE_KEYS)
+    free: tuple[str, ...] = FREE_KEYS
+    if config.train.task == "flow":  # scenes are what it is trained on
+        free = tuple(key for key in free if key != "scenes")
+    check_continued("run", run, config, data, before, fingerprint, free=free)
     steps = before["train"]["steps"]
-    if steps != config.train.steps and config.train.schedule != "constant":
+    jumps = ["the learning rate"] if config.train.schedule != "constant" else []
+    jumps += ["the size of the pairs"] if config.train.task == "flow" else []
+    if steps != config.train.steps and jumps:
         logger.warning(
-            "train.steps was %s and is %s: the learning rate jumps where the run continues",
+            "train.steps was %s and is %s: %s may jump where the run continues",
             steps,
             config.train.steps,
+            " and ".join(jumps),
         )
     if saved.step > config.train.steps:
         raise ConfigError(
@@ -252,7 +283,7 @@ def check_continued(
     kind: str,
     folder: Folder,
     config: Config,
-    manifest: Manifest,
+    data: Fingerprinted,
     before: Mapping[str, Any],
     fingerprint: str,
     *,
@@ -271,11 +302,11 @@ def check_continued(
                 expected=old.get(key),
                 fix=f"restore the setting, or start a {kind} of another run.name",
             )
-    if fingerprint != manifest.fingerprint:
+    if fingerprint != data.fingerprint:
         raise ConfigError(
             f"{what} other training data",
             where=Folder.at(config.data.shards),
-            got=f"fingerprint {manifest.fingerprint[:12]}",
+            got=f"fingerprint {data.fingerprint[:12]}",
             expected=fingerprint[:12],
             fix=f"restore the shards, or start a {kind} of another run.name",
         )

@@ -13,9 +13,9 @@ skip the step alike: weights, moments and average stay as they were.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 import torch
 import torch.distributed as dist
@@ -25,7 +25,6 @@ from torch.optim import Optimizer
 
 from vrtspike.data.order import Share
 from vrtspike.data.voxelize import normalize_voxels
-from vrtspike.losses import LossTerms
 from vrtspike.model.precision import autocast
 from vrtspike.settings import Precision
 from vrtspike.training.local import LocalParameters
@@ -33,6 +32,19 @@ from vrtspike.training.optim import drop_flow_gradients
 from vrtspike.training.parallel import synchronize_gradients
 
 Arrays = Mapping[str, NDArray[Any]]
+Unpacked = tuple[tuple[Any, ...], Tensor]
+"""What a model takes, and what it is to give."""
+Unpack = Callable[[Arrays, torch.device], Unpacked]
+
+
+class Loss(Protocol):
+    """A weighted sum of terms."""
+
+    weights: dict[str, float]
+
+    def __call__(self, given: Any, wanted: Any) -> tuple[Tensor, dict[str, Tensor]]:
+        """Return the sum and every term before its weight."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -63,17 +75,32 @@ def to_device(
     arrays: Arrays, device: torch.device, scale: VoxelScale | None
 ) -> tuple[Tensor, Tensor, Tensor | None]:
     """Turn stored bytes into what the model takes: blurred, sharp in [0, 1], and voxels."""
-    moved = {
+    tensors = moved(arrays, device)
+    blurred, sharp = (tensors[name].float().div_(255) for name in ("blurred", "sharp"))
+    if scale is None:
+        return blurred, sharp, None
+    voxels = normalize_voxels(tensors["counts"], tensors["steps"], scale.threshold, scale.mode)
+    return blurred, sharp, voxels
+
+
+def moved(arrays: Arrays, device: torch.device) -> dict[str, Tensor]:
+    """Copy arrays to where they are used."""
+    return {
         name: torch.from_numpy(array if array.flags.writeable else array.copy()).to(
             device, non_blocking=True
         )
         for name, array in arrays.items()
     }
-    blurred, sharp = (moved[name].float().div_(255) for name in ("blurred", "sharp"))
-    if scale is None:
-        return blurred, sharp, None
-    voxels = normalize_voxels(moved["counts"], moved["steps"], scale.threshold, scale.mode)
-    return blurred, sharp, voxels
+
+
+def clips(scale: VoxelScale | None) -> Unpack:
+    """Return what unpacks clips: blurred frames and voxels, and sharp frames."""
+
+    def unpack(arrays: Arrays, device: torch.device) -> Unpacked:
+        blurred, sharp, voxels = to_device(arrays, device, scale)
+        return (blurred, voxels), sharp
+
+    return unpack
 
 
 class TrainingStep:
@@ -86,7 +113,7 @@ class TrainingStep:
         self,
         model: nn.Module,
         parameters: LocalParameters,
-        loss: LossTerms,
+        loss: Loss,
         optimizer: Optimizer,
         *,
         device: torch.device,
@@ -95,12 +122,12 @@ class TrainingStep:
         reshard: bool,
         precision: Precision,
         clip_norm: float | None,
-        voxels: VoxelScale | None,
+        unpack: Unpack,
     ) -> None:
         self._model, self._parameters = model, parameters
         self._loss, self._optimizer = loss, optimizer
         self._device, self._share, self._rank, self._reshard = device, share, rank, reshard
-        self._precision, self._clip_norm, self._voxels = precision, clip_norm, voxels
+        self._precision, self._clip_norm, self._unpack = precision, clip_norm, unpack
 
     def __call__(
         self,
@@ -132,23 +159,25 @@ class TrainingStep:
 
     def _learn(self, arrays: Arrays) -> Tensor:
         """Add the gradients of a run; return its loss and terms, as shares of this rank's mean."""
-        blurred, sharp, voxels = to_device(arrays, self._device, self._voxels)
+        taken, wanted = self._unpack(arrays, self._device)
         with self.autocast():
-            restored = self._model(blurred, voxels)
-        loss, terms = self._loss(restored, sharp)
+            given = self._model(*taken)
+        loss, terms = self._loss(given, wanted)
         # The number of micro-batches, where the ranks divide the runs.
         divisor = self._share.runs / self._share.ranks
-        (loss / divisor).backward()
+        (loss / divisor).backward()  # type: ignore[no-untyped-call]
         return torch.stack([loss, *(terms[name] for name in self._loss.weights)]).detach() / divisor
 
     def _accompany(self, arrays: Arrays) -> None:
         """Take part in the collectives of a micro-batch, and add gradients of zero."""
-        blurred, _, voxels = to_device(arrays, self._device, self._voxels)
+        taken, _ = self._unpack(arrays, self._device)
         with self.autocast():
-            restored = self._model(
-                torch.zeros_like(blurred), None if voxels is None else torch.zeros_like(voxels)
+            given = self._model(
+                *(torch.zeros_like(x) if isinstance(x, Tensor) else x for x in taken)
             )
-        restored.backward(torch.zeros_like(restored))
+        outputs = [given] if isinstance(given, Tensor) else list(given)
+        zeros = [torch.zeros_like(output) for output in outputs]
+        torch.autograd.backward(outputs, zeros)
 
     def _finish(
         self, losses: Tensor, gradients: list[Tensor], notices: Mapping[str, bool]

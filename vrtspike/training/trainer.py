@@ -45,6 +45,7 @@ from vrtspike.training.folder import (
     run_folder,
 )
 from vrtspike.training.preflight import check_data, check_model_and_loss, check_resume, data_cpus
+from vrtspike.training.task import Task, task_of
 
 logger = logging.getLogger(__name__)
 
@@ -91,9 +92,9 @@ def run_training(
     run = run_folder(config.run)
     if not run.remote and run.path.exists() and not run.path.is_dir():
         raise ResourceError("the run's folder is a file", where=run)
-    manifest = ensure_data(config)
-    check_data(config, manifest)
-    resumed = check_resume(config, manifest, run)
+    if config.train.task == "restore":
+        check_data(config, ensure_data(config))
+    resumed = check_resume(config, task_of(config), run)
     if resumed == config.train.steps == exported_step(run, EXPORT):
         logger.info("run %s is complete", config.run.name)
         return run
@@ -165,6 +166,7 @@ def _train(
     on_cluster = str(int(plan.preemptible))
     wanted = ENVIRONMENT | {WATCHER: on_cluster, STATE_TRACKING: on_cluster}
     fit = Fit("ray-train", wanted, lambda storage: _trainer(plan, board, storage))
+    task = task_of(plan.config)
     title, steps = f"train {plan.config.run.name}", plan.config.train.steps
     told, ended = False, News()
     try:
@@ -175,7 +177,7 @@ def _train(
                     board.ask_to_stop.remote()
                     told = True
                 news: News = ray.get(board.take.remote())
-                _show(news, progress)
+                _show(news, progress, task)
                 if heard is not None:
                     for record in news.records:
                         heard(record)
@@ -261,7 +263,7 @@ def stop_on_signals() -> Iterator[Stopping]:
             signal.signal(number, handler)
 
 
-def _show(news: News, progress: Progress) -> None:
+def _show(news: News, progress: Progress, task: Task) -> None:
     """Put what happened on the progress line."""
     for text in news.warnings:
         logger.warning("%s", text)
@@ -270,7 +272,8 @@ def _show(news: News, progress: Progress) -> None:
             case "train":
                 progress.update(record["step"], None, **_train_fields(record))
             case "val":
-                progress.update(progress.done, PSNR=f"{record['psnr']:.2f} dB")
+                name, form = task.judged_as
+                progress.update(progress.done, None, **{name: form.format(record[task.judged])})
             case "start":
                 for problem in record["passed_over"]:
                     logger.warning("passed over a checkpoint: %s", problem)

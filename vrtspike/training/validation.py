@@ -20,7 +20,7 @@ from einops import rearrange
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from vrtspike.data.samples import SampleReader
+from vrtspike.data.reader import Reader
 from vrtspike.metrics import psnr, ssim, to_uint8
 from vrtspike.training.step import VoxelScale, to_device
 
@@ -39,7 +39,7 @@ class Score:
 @torch.no_grad()
 def validate(
     model: nn.Module,
-    reader: SampleReader,
+    reader: Reader,
     samples: int,
     *,
     device: torch.device,
@@ -51,29 +51,51 @@ def validate(
 
     The picture (h, 3 w, 3) is there on rank 0 alone. `alive` is called after each clip.
     """
-    rank, world = dist.get_rank(), dist.get_world_size()
-    # One row a sample, so that the order of summation does not depend on the ranks either.
-    sums = torch.zeros(samples, 4, dtype=torch.float64, device=device)
     picture: Picture | None = None
-    model.eval()
-    for turn in range(-(-samples // world)):
-        index = turn * world + rank
-        blurred, sharp, spikes = to_device(reader.whole(min(index, samples - 1)), device, voxels)
+
+    def score(index: int) -> list[float]:
+        nonlocal picture
+        blurred, sharp, spikes = to_device(reader.whole(index), device, voxels)
         with autocast:
             restored = model(blurred, spikes)
         given, found, wanted = (to_uint8(frames) for frames in (blurred, restored, sharp))
         if index == 0:
             picture = _picture(given, found, wanted)
+        scores = (psnr(found, wanted), ssim(found, wanted), psnr(given, wanted))
+        return [*(float(score.sum()) for score in scores), scores[0].numel()]
+
+    sums = sums_over(model, samples, 4, score, device=device, alive=alive)
+    total_psnr, total_ssim, total_blurred, frames = sums
+    # The first sample is also the one that ranks beyond the last sample may repeat.
+    shown = picture if dist.get_rank() == 0 else None
+    return Score(total_psnr / frames, total_ssim / frames, total_blurred / frames), shown
+
+
+def sums_over(
+    model: nn.Module,
+    samples: int,
+    columns: int,
+    score: Callable[[int], list[float]],
+    *,
+    device: torch.device,
+    alive: Callable[[], None] | None = None,
+) -> list[float]:
+    """Have the ranks score all samples, and add up each column of the scores over them."""
+    rank, world = dist.get_rank(), dist.get_world_size()
+    # One row a sample, so that the order of summation does not depend on the ranks either.
+    sums = torch.zeros(samples, columns, dtype=torch.float64, device=device)
+    model.eval()
+    for turn in range(-(-samples // world)):
+        index = turn * world + rank
+        found = score(min(index, samples - 1))
         if index < samples:
-            scores = (psnr(found, wanted), ssim(found, wanted), psnr(given, wanted))
-            sums[index, :3] = torch.stack([score.sum() for score in scores])
-            sums[index, 3] = scores[0].numel()
+            sums[index] = torch.tensor(found, dtype=torch.float64)
         if alive is not None:
             alive()
     model.train()
     dist.all_reduce(sums)
-    total_psnr, total_ssim, total_blurred, frames = sums.sum(dim=0).tolist()
-    return Score(total_psnr / frames, total_ssim / frames, total_blurred / frames), picture
+    totals: list[float] = sums.sum(dim=0).tolist()
+    return totals
 
 
 def _picture(*clips: Tensor) -> Picture:

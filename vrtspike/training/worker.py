@@ -23,6 +23,7 @@ import torch.distributed as dist
 
 from vrtspike.data.pipeline import MicroBatch
 from vrtspike.errors import DataFormatError, ResourceError, StorageError, VrtSpikeError
+from vrtspike.heap import keep_heap
 from vrtspike.run_files import EXPORT
 from vrtspike.training.agree import check_shared, from_first_rank, ranks_per_node
 from vrtspike.training.checkpoint import newest
@@ -41,7 +42,7 @@ from vrtspike.training.parallel import full_weights
 from vrtspike.training.saver import Saver, SaveResult
 from vrtspike.training.saves import Saves
 from vrtspike.training.step import StepResult
-from vrtspike.training.validation import validate
+from vrtspike.training.task import task_of
 from vrtspike.training.watch import Watch
 
 logger = logging.getLogger(__name__)
@@ -96,21 +97,23 @@ class Worker:
         train = self.config.train
         if self.device.type == "cpu":
             torch.set_num_threads(train.threads_per_worker)
+            keep_heap()
         else:
             torch.cuda.set_device(self.device)
         check_shared(self.run_folder, group=own)
         checkpoints = checkpoints_of(self.run_folder)
         self.saved, self.passed_over = from_first_rank(lambda: newest(checkpoints), group=own)
         watch.tick("building the model")
-        self.inputs = Inputs(self.config, self.rank, self.world)
+        self.task = task_of(self.config)
+        self.inputs = Inputs(self.task, self.rank, self.world)
         done = self.saved.step if self.saved else 0
         self.batches = self.inputs.micro_batches(done, plan.data_cpus)
         # Data tasks take seconds to come up; the model is built meanwhile.
         self.batches.start()
         self.learner = Learner(
-            self.config, self.device, rank=self.rank, ranks_per_node=self._ranks_per_node()
+            self.task, self.device, rank=self.rank, ranks_per_node=self._ranks_per_node()
         )
-        self.step = self.learner.step_over(self.inputs.share, self.inputs.voxels)
+        self.step = self.learner.step_over(self.inputs.share, self.task.unpack)
         keep = train.keep_checkpoints
         saver = Saver(checkpoints, group=own, keep=keep, first=self._publish)
         patience = train.storage_timeout_s
@@ -273,7 +276,7 @@ class Worker:
             done,
             loss=result.loss,
             terms=result.terms,
-            lr=rates["main"],
+            lr=rates.get("main"),
             lr_flow=rates.get("flow"),
             grad_norm=result.grad_norm,
             samples_per_s=taken.steps * self.config.train.batch / taken.seconds,
@@ -286,34 +289,25 @@ class Worker:
 
     def _validate(self, done: int) -> None:
         """Score the averaged weights (or the weights); keep a new best one."""
-        split = self.config.data.val_split
         self.watch.tick("validating")
         with self.learner.final_weights() as model:
-            score, picture = validate(
+            figures, picture = self.task.validate(
                 model,
-                self.inputs.reader(split),
-                self.inputs.samples(split),
+                self.config.data.val_split,
                 device=self.device,
                 autocast=self.step.autocast(),
-                voxels=self.inputs.voxels,
                 alive=self.watch.tick,
             )
         self.validated = done
-        improved = self.best is None or score.psnr > self.best[0]
+        judged = self.task.judged
+        improved = self.best is None or self.task.improves(figures[judged], self.best[0])
         if improved:
-            self.best = (score.psnr, done)
+            self.best = (figures[judged], done)
         assert self.best is not None
         if self.rank == 0:
-            self._tell(
-                "val",
-                done,
-                psnr=score.psnr,
-                ssim=score.ssim,
-                blurred_psnr=score.blurred_psnr,
-                best_psnr=self.best[0],
-            )
+            self._tell("val", done, **figures, **{f"best_{judged}": self.best[0]})
             assert picture is not None
-            self.journal.picture("blurred | restored | sharp", done, picture)
+            self.journal.picture(self.task.shown, done, picture)
         if improved:
             self._save(done)
 
@@ -321,7 +315,7 @@ class Worker:
         """Return what a checkpoint of this moment holds besides tensors, and the best step."""
         facts = {
             "config": self.config.model_dump(mode="json"),
-            "fingerprint": self.inputs.manifest.fingerprint,
+            "fingerprint": self.task.fingerprint,
             "best": self.best,
             "skipped": self.skipped,
             "validated": self.validated,

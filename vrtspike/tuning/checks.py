@@ -17,6 +17,7 @@ from vrtspike.errors import ConfigError, VrtSpikeError
 from vrtspike.settings import Config, LossSettings, ModelSettings
 from vrtspike.sweep_settings import Distribution, SweepSettings
 from vrtspike.training.preflight import COST_KEYS, FREE_KEYS, check_data, check_loss, check_model
+from vrtspike.training.task import check_restores
 from vrtspike.tuning.space import (
     BASELINE,
     SPIKE_KEYS,
@@ -49,6 +50,7 @@ def check_space(config: Config, manifest: Manifest | None = None) -> None:
     Raises ConfigError for a key that is unknown, not to be swept or of the wrong type, a metric
     that is never reported, and a combination that is impossible (`sweep.impossible`).
     """
+    check_restores(config, "a sweep")
     sweep = sweep_of(config)
     for key in sweep.space:
         _check_key(key)

@@ -175,16 +175,19 @@ class Figures:
 def score_run(config: Config, run: Folder) -> dict[str, float | None]:
     """Score a run's exported weights on `evaluation.split`."""
     from vrtspike.data.dataset import open_dataset
-    from vrtspike.inference.evaluate import evaluate
+    from vrtspike.inference.evaluate import evaluate, fit_tile, scored_clips
     from vrtspike.inference.run_folder import Restorer, fetched
 
     device = scoring_device(config.train)
+    dataset = open_dataset(config.data.source, config.data.layout)
+    split = config.evaluation.split
     with fetched(run) as here:
+        models = {"model": Restorer.load(here, device)}
         results = evaluate(
-            open_dataset(config.data.source, config.data.layout),
-            config.evaluation.split,
-            {"model": Restorer.load(here, device)},
-            config.evaluation,
+            dataset,
+            split,
+            models,
+            fit_tile(config.evaluation, scored_clips(dataset, split, models), models),
             weights_dir=config.loss.weights_dir,
             device=device,
             with_controls=False,

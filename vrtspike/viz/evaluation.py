@@ -14,19 +14,23 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import torch
 from PIL import Image
 
 import vrtspike
 from vrtspike.data.dataset import open_dataset
-from vrtspike.inference.evaluate import evaluate
+from vrtspike.heap import keep_heap
+from vrtspike.inference.evaluate import evaluate, fit_tile, scored_clips
 from vrtspike.inference.results import Results, write_text
 from vrtspike.inference.robustness import check_robustness, evaluate_robustness, passes
 from vrtspike.inference.run_folder import Restorer
 from vrtspike.settings import Config
 from vrtspike.storage import check_target
+from vrtspike.viz.methods import BASELINE, MAIN
 from vrtspike.viz.report import RunRecord, write_report
+from vrtspike.whole_file import whole_file
 
 
 def run_evaluation(
@@ -34,12 +38,14 @@ def run_evaluation(
     runs: Mapping[str, Path],
     out: Path,
     *,
+    known_as: Mapping[str, str] | None = None,
     device: torch.device | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> Results:
     """Evaluate runs on the split that the configuration names, and write results and report.
 
-    Without a `device` that is a GPU where there is one.
+    `known_as` says in the protocol what a method's weights are. Only the models `fused` and
+    `baseline` get disturbed spikes. Without a `device` that is a GPU where there is one.
     """
     check_target(out / "results.json")
     split, settings = config.evaluation.split, config.evaluation
@@ -47,10 +53,14 @@ def run_evaluation(
     dataset.sequences(split)
     device = device or torch.device("cuda" if torch.cuda.is_available() else "cpu")
     models = {name: Restorer.load(run, device) for name, run in runs.items()}
+    disturbed = {name: model for name, model in models.items() if name in (MAIN, BASELINE)}
     first, second = 1 + len(models), 0
     if settings.robustness:
-        check_robustness(models)
-        second = passes(models)
+        check_robustness(disturbed)
+        second = passes(disturbed)
+    if device.type == "cpu":
+        keep_heap()
+    settings = fit_tile(settings, scored_clips(dataset, split, models), models)
     results = evaluate(
         dataset,
         split,
@@ -60,6 +70,7 @@ def run_evaluation(
         device=device,
         progress=_part(progress, 0, first, second),
     )
+    results = replace(results, protocol=with_names(results.protocol, known_as or {}))
     out.mkdir(parents=True, exist_ok=True)
     write_samples(results, out / "samples")
     results.write_csv(out / "results.csv")
@@ -67,7 +78,7 @@ def run_evaluation(
     if settings.robustness:
         found = evaluate_robustness(
             dataset,
-            models,
+            disturbed,
             results,
             settings,
             weights_dir=config.loss.weights_dir,
@@ -85,6 +96,15 @@ def run_evaluation(
         environment=environment(device),
     )
     return results
+
+
+def with_names(protocol: Mapping[str, Any], known_as: Mapping[str, str]) -> dict[str, Any]:
+    """Return a protocol that says what the weights of its models are."""
+    models = {
+        name: {"weights": known_as[name], **facts} if name in known_as else facts
+        for name, facts in protocol["models"].items()
+    }
+    return {**protocol, "models": models}
 
 
 def _part(
@@ -108,7 +128,9 @@ def write_samples(results: Results, folder: Path) -> None:
         place = folder / results.split / panel.sequence
         place.mkdir(parents=True, exist_ok=True)
         for name, image in panel.images.items():
-            Image.fromarray(image).save(place / f"{panel.frame}-{name}.png")
+            file = place / f"{panel.frame}-{name.replace('/', '-')}.png"
+            with whole_file(file) as temporary:
+                Image.fromarray(image).save(temporary, format="PNG")
 
 
 def environment(device: torch.device) -> dict[str, str]:

@@ -6,6 +6,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 BASELINE, MAIN = "baseline", "fused"
+PACKAGED = " (packaged)"
+"""Said after the name of weights that come with the package."""
 UNSHOWN = ("tfi",)
 """Methods whose pictures are left out: the interval image is the average's, only noisier."""
 
@@ -34,6 +36,11 @@ _KNOWN = {
 def method(name: str) -> Method:
     """Return how a method is shown; one that is not known is called as the user called it."""
     return _KNOWN.get(name, Method(name, name, "a model given by name", "other"))
+
+
+def is_known(name: str) -> bool:
+    """Tell whether a name is one of the methods that every evaluation may have."""
+    return name in _KNOWN
 
 
 def main_model(methods: Iterable[str]) -> str | None:

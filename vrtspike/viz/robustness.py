@@ -11,14 +11,29 @@ from html import escape
 
 from vrtspike.inference.disturb import Kind
 from vrtspike.inference.response import Level, Response, Robustness
-from vrtspike.viz.charts import Line, Reference, response_chart
+from vrtspike.viz.charts import HEIGHT, LEFT, WIDTH, Line, Reference, response_chart
 from vrtspike.viz.methods import method
 from vrtspike.viz.page import facts, legend
 from vrtspike.viz.tables import signed
 
+COLUMNS, HEAD = 2, 28
+"""Charts beside each other in the SVG file, and the height of a heading."""
+STYLE = """
+text { font: 12px system-ui, sans-serif; fill: #85837a; } .title { font-size: 14px; fill: #16150f; }
+.grid { stroke: #e4e3dd; } .zero { stroke: #85837a; }
+.curve { fill: none; stroke-width: 2; } .reference { stroke-width: 1.5; stroke-dasharray: 6 4; }
+.dot { stroke: #fff; stroke-width: 2; }
+.series-fused { stroke: #2a78d6; } .series-baseline { stroke: #e0672d; }
+.series-other { stroke: #1b9a6d; } .series-control { stroke: #b4b2a8; }
+.dot.series-fused { fill: #2a78d6; stroke: #fff; }
+.dot.series-baseline { fill: #e0672d; stroke: #fff; }
+.dot.series-other { fill: #1b9a6d; stroke: #fff; }
+"""
+"""Colours of the SVG file: those of the light page."""
+
 
 @dataclass(frozen=True)
-class _Look:
+class Look:
     """A kind of disturbance in words: its name, what is counted, and what it does."""
 
     name: str
@@ -28,7 +43,7 @@ class _Look:
 
 def robustness_section(robustness: Robustness) -> str:
     """Return the section on disturbed spikes."""
-    charts = "".join(_chart(robustness, kind) for kind in robustness.kinds if kind != "silent")
+    charts = "".join(_chart(robustness, kind) for kind in charted(robustness))
     held = method(robustness.reference)
     entries = [(method(name).style, method(name).name) for name in robustness.models]
     dashed = [(f"{method(name).style} dashed", method(name).name) for name in robustness.references]
@@ -50,26 +65,47 @@ def _named(name: str) -> str:
     return f"<b>{escape(name)}</b>"
 
 
-def _look(kind: Kind) -> _Look:
+def look_of(kind: Kind) -> Look:
+    """Return how a kind of disturbance is called."""
     match kind:
         case "threshold":
-            return _Look(
+            return Look(
                 "Threshold", "threshold", "a camera that needs more light for a spike; told so"
             )
         case "time":
-            return _Look("Time offset", "steps", "spikes later than the frame says, or earlier")
+            return Look("Time offset", "steps", "spikes later than the frame says, or earlier")
         case "space":
-            return _Look("Spatial shift", "pixels", "spikes too far down and right, on their grid")
+            return Look("Spatial shift", "pixels", "spikes too far down and right, on their grid")
         case "dropped":
-            return _Look("Dropped spikes", "probability", "each spike lost with a probability")
+            return Look("Dropped spikes", "probability", "each spike lost with a probability")
         case "noise":
-            return _Look("Noise", "probability", "a false spike with a probability, each step")
+            return Look("Noise", "probability", "a false spike with a probability, each step")
         case "silent":
-            return _Look("No spikes", "", "all spikes lost")
+            return Look("No spikes", "", "all spikes lost")
+
+
+def charted(robustness: Robustness) -> list[Kind]:
+    """Return the kinds of which there is a curve."""
+    return [kind for kind in robustness.kinds if kind != "silent"]
 
 
 def _chart(robustness: Robustness, kind: Kind) -> str:
-    look = _look(kind)
+    look = look_of(kind)
+    chart, note = kind_chart(robustness, kind), look.note + _rates(robustness, kind)
+    return f"<div><h3>{look.name} <small>{note}</small></h3>{chart}</div>"
+
+
+def _rates(robustness: Robustness, kind: Kind) -> str:
+    """Say what the levels of a threshold leave of the spikes; nothing of other kinds."""
+    if kind != "threshold":
+        return ""
+    levels = robustness.of(kind)[0].levels
+    each = ", ".join(f"{at.rate:.2g} at {_level(at.level)}" for at in levels)
+    return f". Spikes a pixel and step: {each}"
+
+
+def kind_chart(robustness: Robustness, kind: Kind) -> str:
+    """Return the curves of one kind of disturbance as an `<svg>`."""
     lines = [
         Line(
             method(response.model).name,
@@ -82,8 +118,44 @@ def _chart(robustness: Robustness, kind: Kind) -> str:
         Reference(method(name).name, method(name).style, score.psnr)
         for name, score in robustness.references.items()
     ]
-    chart = response_chart(lines, references, x_name=look.unit, y_name="PSNR")
-    return f"<div><h3>{look.name} <small>{look.note}</small></h3>{chart}</div>"
+    return response_chart(lines, references, x_name=look_of(kind).unit, y_name="PSNR")
+
+
+def robustness_svg(robustness: Robustness) -> str | None:
+    """Return all curves as one SVG file that needs no page around it; None without curves."""
+    kinds = charted(robustness)
+    if not kinds:
+        return None
+    high, top = HEIGHT + HEAD, 2 * HEAD
+    rows = -(-len(kinds) // COLUMNS)
+    size = COLUMNS * (WIDTH + HEAD), top + rows * high + HEAD
+    parts = [_key(robustness)]
+    for number, kind in enumerate(kinds):
+        x, y = number % COLUMNS * (WIDTH + HEAD), top + number // COLUMNS * high
+        look = look_of(kind)
+        title = f"{look.name}: {look.note}"
+        parts.append(f'<text class="title" x="{x + LEFT}" y="{y + 18}">{escape(title)}</text>')
+        place = f'x="{x}" y="{y + HEAD}" width="{WIDTH}" height="{HEIGHT}"'
+        parts.append(kind_chart(robustness, kind).replace("<svg ", f"<svg {place} ", 1))
+    inside = "\n".join(parts)
+    return (
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {size[0]} {size[1]}">\n'
+        f"<style>{STYLE}</style>\n"
+        f'<rect width="{size[0]}" height="{size[1]}" fill="#fff"/>\n{inside}\n</svg>\n'
+    )
+
+
+def _key(robustness: Robustness) -> str:
+    """Return what the curves and the dashed lines of the SVG file are."""
+    entries = [(name, "curve") for name in robustness.models]
+    entries += [(name, "reference") for name in robustness.references]
+    parts, x = [], LEFT
+    for name, kind in entries:
+        look = method(name)
+        line = f'<line class="{kind} series-{look.style}" x1="{x}" x2="{x + 28}" y1="18" y2="18"/>'
+        parts.append(f'{line}<text class="title" x="{x + 36}" y="23">{escape(look.name)}</text>')
+        x += 72 + 8 * len(look.name)
+    return "".join(parts)
 
 
 def _falls(robustness: Robustness) -> str:
@@ -94,13 +166,18 @@ def _falls(robustness: Robustness) -> str:
     for kind in robustness.kinds:
         found = robustness.of(kind)
         for side in robustness.falls_at(found[0]):
-            name = f"{_look(kind).name}, {side}" if side != "more" else _look(kind).name
+            name = side_name(kind, side)
             texts = [fall_text(robustness, response, side) for response in found]
             cells = "".join(f'<td class="words">{text}</td>' for text in texts)
             rows.append(f'<tr><th scope="row">{name}</th>{cells}</tr>')
     return f"""<table class="dense">
 <thead><tr><th scope="col">Disturbance</th>{heads}</tr></thead>
 <tbody>{"".join(rows)}</tbody></table>"""
+
+
+def side_name(kind: Kind, side: str) -> str:
+    """Name a kind of disturbance, and the side to which it grows where there are two."""
+    return look_of(kind).name if side == "more" else f"{look_of(kind).name}, {side}"
 
 
 def fall_text(robustness: Robustness, response: Response, side: str) -> str:
@@ -111,15 +188,15 @@ def fall_text(robustness: Robustness, response: Response, side: str) -> str:
         return f"{'under it' if at is not None else 'not under it'}: {signed(gap)} dB"
     last = response.levels[0 if side == "earlier" else -1].level
     if at is None:
-        return f"never within the range tried, to {_counted(response.kind, last)}"
+        return f"never within the range tried, to {level_text(response.kind, last)}"
     if at == response.undisturbed:
         return "under it undisturbed"
-    return _counted(response.kind, at)
+    return level_text(response.kind, at)
 
 
-def _counted(kind: Kind, level: float) -> str:
+def level_text(kind: Kind, level: float) -> str:
     """Write a level with what is counted."""
-    unit = _look(kind).unit
+    unit = look_of(kind).unit
     named = kind in ("threshold", "dropped", "noise")
     return f"{unit} {_level(level)}" if named else f"{_level(level)} {unit}"
 
@@ -129,7 +206,7 @@ def _levels(robustness: Robustness) -> str:
     lpips = any(at.score.lpips is not None for r in robustness.responses for at in r.levels)
     heads = ["Disturbance", "level", "spikes / pixel / step", "model", "PSNR", "SSIM"]
     rows = [
-        f'<tr><th scope="row">{_look(response.kind).name}</th>{_cells(response, at, lpips)}</tr>'
+        f'<tr><th scope="row">{look_of(response.kind).name}</th>{_cells(response, at, lpips)}</tr>'
         for kind in robustness.kinds
         for response in robustness.of(kind)
         for at in response.levels

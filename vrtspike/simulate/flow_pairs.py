@@ -1,0 +1,181 @@
+"""Pairs of frames with their exact motion, drawn from rendered scenes.
+
+Out: `frames` `(n, 2, 3, h, w)` of 255 and `flow` float32 `(n, 2, h, w)`: where each pixel of the
+first frame is in the second one, relative to itself, x before y, in pixels. For training also
+`scale` `(n)`, how many times the pairs are reduced. No pair is stored: what a draw (epoch, index,
+step) gives depends on it, the split and the settings alone. An epoch draws other scenes than the
+one before, out of the same photographs.
+
+The two instants are a frame interval apart, or less, so that some motion is small. A frame is the
+light of its instant, or, blurred, the mean of `EXPOSED` instants of an exposure around it. One
+scene gives `PAIRS` pairs, as it takes as long to draw as dozens of frames take to render.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from einops import rearrange, reduce
+from jaxtyping import Float, UInt8
+from numpy.typing import NDArray
+
+from vrtspike.data.order import Draw
+from vrtspike.settings import SceneSettings
+from vrtspike.simulate.blur import to_uint8
+from vrtspike.simulate.photographs import load_photograph, photographs_of
+from vrtspike.simulate.scenes import Photograph, Scene
+
+PAIRS = 8
+"""Pairs of one scene; in training each is there twice, forwards and backwards in time."""
+PHASES = ((0.0, 8), (0.45, 4), (0.8, 2), (0.95, 1))
+"""From which share of the training on pairs are reduced how many times: the flow network's coarse
+levels learn first, and each finer one starts from what they found, as in Ranjan and Black (CVPR
+2017). All at once on whole frames learn nothing in as much time."""
+EXPOSED = 8
+"""Instants that a blurred frame is the mean of."""
+SHORTEST, LONGEST = 0.1, 1.5
+"""The interval in frame intervals is drawn between these, and cut at 1, which a third are."""
+LEAST_EXPOSURE = 0.25
+"""Shortest exposure of a blurred frame, as a share of the scenes' own."""
+SIDE = 4
+"""Side of the part of a photograph that a scene uses, in sides of the frame: all that it needs."""
+
+Arrays = dict[str, NDArray[Any]]
+
+
+@dataclass(frozen=True)
+class FlowPairReader:
+    """What decides the pairs of a split besides the draw; `seed` is that of their order, `steps`
+    those of the whole training."""
+
+    scenes: SceneSettings
+    split: str
+    seed: int
+    steps: int
+
+    def training(self, draws: Iterable[Draw]) -> Arrays:
+        """Render the pairs of some scenes, each pair sharp or blurred by a draw."""
+        return _joined([self._drawn(draw) for draw in draws])
+
+    def whole(self, index: int) -> Arrays:
+        """Render the pairs of one scene sharp, and then the same pairs blurred."""
+        rng = self._rng(Draw(0, index))
+        pairs = _Pairs(self.scenes, draw_scene(rng, self.split, self.scenes), rng)
+        instants = [pairs.instants() for _ in range(PAIRS)]
+        exposures = [pairs.exposure() for _ in range(PAIRS)]
+        sharp = [pairs.render(*of, exposure=0.0) for of in instants]
+        blurred = [pairs.render(*of, exposure=e) for of, e in zip(instants, exposures, strict=True)]
+        return _joined(sharp + blurred)
+
+    def _drawn(self, draw: Draw) -> Arrays:
+        rng = self._rng(draw)
+        pairs = _Pairs(self.scenes, draw_scene(rng, self.split, self.scenes), rng)
+        found: list[Arrays] = []
+        for _ in range(PAIRS):
+            instants, exposure, blurred = pairs.instants(), pairs.exposure(), rng.random() < 0.5
+            found += pairs.both_ways(*instants, exposure=exposure if blurred else 0.0)
+        scale = scale_at(draw.step / self.steps)
+        return reduced(_joined(found), scale) | {"scale": np.full(len(found), scale)}
+
+    def _rng(self, draw: Draw) -> np.random.Generator:
+        apart = (zlib.crc32(b"flow pairs"), zlib.crc32(self.split.encode()))
+        return np.random.default_rng([self.scenes.seed, *apart, draw.epoch, draw.index])
+
+
+def scale_at(share: float) -> int:
+    """Return how many times pairs are reduced when a share of the training is done."""
+    return [scale for begin, scale in PHASES if share >= begin][-1]
+
+
+def reduced(arrays: Arrays, scale: int) -> Arrays:
+    """Average pairs and their motion over squares of pixels; motion is in pixels of these."""
+    pattern = "n ... (h a) (w b) -> n ... h w"
+    if scale == 1:
+        return arrays
+    frames, flow = (
+        reduce(arrays[name].astype(np.float32), pattern, "mean", a=scale, b=scale)
+        for name in ("frames", "flow")
+    )
+    return {"frames": frames, "flow": flow / np.float32(scale)}
+
+
+@dataclass(frozen=True)
+class _Pairs:
+    """Draws and renders pairs of one scene."""
+
+    scenes: SceneSettings
+    scene: Scene
+    rng: np.random.Generator
+
+    def instants(self) -> tuple[float, float]:
+        """Draw the instants of two frames, whose longest exposures are inside the scene."""
+        scenes, margin = self.scenes, self.scenes.exposure_steps / 2
+        interval = scenes.steps_per_frame * min(1.0, self.rng.uniform(SHORTEST, LONGEST))
+        last = scenes.frames * scenes.steps_per_frame - interval - margin
+        start = self.rng.uniform(margin, last)
+        return start, start + interval
+
+    def exposure(self) -> float:
+        """Draw the length of an exposure in steps."""
+        return float(self.scenes.exposure_steps * self.rng.uniform(LEAST_EXPOSURE, 1.0))
+
+    def render(self, start: float, stop: float, *, exposure: float) -> Arrays:
+        """Render two frames, exposed around their instants (0: sharp), and their motion."""
+        frames = [expose(self.scene, instant, exposure) for instant in (start, stop)]
+        return {
+            "frames": rearrange(np.stack(frames), "two h w c -> 1 two c h w"),
+            "flow": self._flow(start, stop),
+        }
+
+    def both_ways(self, start: float, stop: float, *, exposure: float) -> tuple[Arrays, Arrays]:
+        """Render a pair, and take it backwards, too."""
+        pair = self.render(start, stop, exposure=exposure)
+        return pair, {"frames": pair["frames"][:, ::-1], "flow": self._flow(stop, start)}
+
+    def _flow(self, start: float, stop: float) -> Float[np.ndarray, "1 2 h w"]:
+        return rearrange(self.scene.flow(start, stop), "h w xy -> 1 xy h w")
+
+
+def expose(scene: Scene, instant: float, exposure: float) -> UInt8[np.ndarray, "h w 3"]:
+    """Render one frame: the light at an instant, or its mean over an exposure around it."""
+    if not exposure:
+        return to_uint8(scene.render([instant])[0])
+    within = (np.arange(EXPOSED) + 0.5) / EXPOSED - 0.5
+    light: Float[np.ndarray, "n h w 3"] = scene.render(instant + exposure * within)
+    return to_uint8(light.mean(axis=0))
+
+
+def draw_scene(rng: np.random.Generator, split: str, scenes: SceneSettings) -> Scene:
+    """Draw a scene from parts of a split's photographs, turned by quarters of a circle.
+
+    Parts, because a scene filters all that it is given.
+    """
+    photographs, side = photographs_of(split), SIDE * max(scenes.height, scenes.width)
+    names = photographs.backgrounds
+    background = names[int(rng.integers(len(names)))]
+    return Scene(
+        rng,
+        _part(rng, background, side),
+        [_part(rng, name, side) for name in names + photographs.textures],
+        height=scenes.height,
+        width=scenes.width,
+        frames=scenes.frames,
+        steps_per_frame=scenes.steps_per_frame,
+        exposure_steps=scenes.exposure_steps,
+        motion=scenes.motion,
+        objects=scenes.objects,
+    )
+
+
+def _part(rng: np.random.Generator, name: str, side: int) -> Photograph:
+    photograph = load_photograph(name)
+    y, x = (int(rng.integers(max(0, n - side) + 1)) for n in photograph.shape[:2])
+    return np.rot90(photograph[y : y + side, x : x + side], int(rng.integers(4)))
+
+
+def _joined(parts: list[Arrays]) -> Arrays:
+    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}

@@ -1,0 +1,103 @@
+"""Training a model that restores sharp frames: prepared shards, `loss`, PSNR of whole frames."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
+from dataclasses import asdict
+from functools import cached_property
+from typing import Any
+
+import torch
+from torch import nn
+
+from vrtspike.data.samples import SampleReader
+from vrtspike.data.shards import Manifest, read_manifest
+from vrtspike.losses import LossTerms
+from vrtspike.model import build_model
+from vrtspike.training.step import Arrays, Loss, Unpacked, VoxelScale, clips
+from vrtspike.training.task import Task
+from vrtspike.training.validation import Picture, validate
+
+
+class RestoreTask(Task):
+    """The model of `model`, on `data.shards`."""
+
+    judged = "psnr"
+    judged_as = "PSNR", "{:.2f} dB"
+    lower_is_better = False
+    shown = "blurred | restored | sharp"
+
+    @cached_property
+    def manifest(self) -> Manifest:
+        """Return what the shards hold."""
+        return read_manifest(self.config.data.shards)
+
+    @cached_property
+    def voxels(self) -> VoxelScale | None:
+        """Return how counts become voxels; None for a model without spikes."""
+        if self.config.model.fusion == "none":
+            return None
+        return VoxelScale(self.manifest.info.camera.threshold, self.config.data.voxels)
+
+    def build(self) -> nn.Module:
+        """Build the model."""
+        return build_model(self.config.model)
+
+    def loss(self, device: torch.device) -> Loss:
+        """Build the sum of weighted terms."""
+        return LossTerms(**self.config.loss.model_dump()).to(device)
+
+    @property
+    def fingerprint(self) -> str:
+        """Return that of the shards."""
+        return self.manifest.fingerprint
+
+    def samples(self, split: str) -> int:
+        """Return how many samples a split has."""
+        return len(self.manifest.splits[split].samples)
+
+    def reader(self, split: str) -> SampleReader:
+        """Return the reader of a split."""
+        data, model = self.config.data, self.config.model
+        return SampleReader(
+            shards=str(data.shards),
+            split=split,
+            fingerprint=self.manifest.fingerprint,
+            crop=data.crop,
+            augment=data.augment,
+            bins=None if model.fusion == "none" else model.spike.bins,
+            seed=self.config.run.seed,
+            threshold_factors=data.threshold_factors,
+            time_shift_steps=data.time_shift_steps,
+            drop_spikes=data.drop_spikes,
+        )
+
+    def name(self, split: str, index: int) -> str:
+        """Name a sample as the shards do."""
+        return self.manifest.splits[split].samples[index].id
+
+    def unpack(self, arrays: Arrays, device: torch.device) -> Unpacked:
+        """Return blurred frames and voxels, and sharp frames."""
+        return clips(self.voxels)(arrays, device)
+
+    def validate(
+        self,
+        model: nn.Module,
+        split: str,
+        *,
+        device: torch.device,
+        autocast: AbstractContextManager[Any],
+        alive: Callable[[], None] | None = None,
+    ) -> tuple[Mapping[str, float], Picture | None]:
+        """Score restored frames."""
+        score, picture = validate(
+            model,
+            self.reader(split),
+            self.samples(split),
+            device=device,
+            autocast=autocast,
+            voxels=self.voxels,
+            alive=alive,
+        )
+        return asdict(score), picture
