@@ -31,11 +31,11 @@ from vrtspike.simulate.scenes import Photograph, Scene
 
 PAIRS = 8
 """Pairs of one scene; in training each is there twice, forwards and backwards in time."""
-PHASES = ((0.0, 8), (0.45, 4), (0.8, 2), (0.95, 1))
+PHASES = ((0.0, 8), (0.35, 4), (0.65, 2), (0.85, 1))
 """From which share of the training on pairs are reduced how many times: the flow network's coarse
 levels learn first, and each finer one starts from what they found, as in Ranjan and Black (CVPR
 2017). All at once on whole frames learn nothing in as much time."""
-SIDES = (48, 64, 80, 96)
+SIDES = (64, 96, 128)
 """Every third step pairs are not reduced: they move so many times slower instead, and are cut to
 squares of these sides in turn. Coarse levels see parts of large frames so, and not only small ones
 that are nearly all border. Without, a network that learned on frames of 128 pixels found motion of
