@@ -11,7 +11,15 @@ from vrtspike.data.order import Draw
 from vrtspike.model.warp import flow_warp
 from vrtspike.settings import SceneSettings
 from vrtspike.simulate import flow_pairs
-from vrtspike.simulate.flow_pairs import PAIRS, PHASES, Arrays, FlowPairReader, reduced, scale_at
+from vrtspike.simulate.flow_pairs import (
+    PAIRS,
+    PHASES,
+    Arrays,
+    FlowPairReader,
+    reduced,
+    scale_at,
+    side_at,
+)
 
 SCENES = SceneSettings(frames=3, height=48, width=64, motion=(4.0, 12.0), objects=(1, 1))
 
@@ -77,6 +85,26 @@ def test_training_goes_from_coarse_to_fine() -> None:
         blocks = fine[name].astype(np.float32).reshape(*fine[name].shape[:-2], 6, 8, 8, 8)
         means = blocks.mean(axis=(-3, -1)) / units
         np.testing.assert_allclose(coarse[name], means, rtol=1e-4, atol=1e-4)
+
+
+def test_every_third_step_sees_parts_of_larger_frames_that_move_as_coarse_pairs_do() -> None:
+    """Of the coarse levels' own pixels they move as many, on a larger and changing grid."""
+    assert [side_at(step) for step in range(9)] == [None, None, 64, None, None, 96, None, None, 128]
+    last = 99  # the finest scale is the whole frame's
+    assert side_at(98) is not None and reader().training([Draw(0, 0, 98)])["flow"].shape[-1] == 64
+    lengths = []
+    for step in (0, 2, last):
+        arrays = [reader().training([Draw(0, index, step)]) for index in range(6)]
+        assert {int(scale) for one in arrays for scale in one["scale"]} == {
+            1 if step == last else 8
+        }
+        flow = np.concatenate([one["flow"] for one in arrays])
+        lengths.append(np.hypot(*flow.swapaxes(0, 1)).mean())
+        if step == 2:
+            assert flow.shape[-2:] == (48, 64)  # a square of 64, as far as there is one
+            assert np.median([np.median(misses(one)) for one in arrays]) < 0.6
+    reduced_by_8, slower, fast = lengths
+    assert slower == pytest.approx(reduced_by_8, rel=0.3) and fast > 6 * slower
 
 
 def test_pairs_to_train_on_are_there_forwards_and_backwards() -> None:
