@@ -205,12 +205,15 @@ def test_a_report_on_a_file_of_weights_is_not_written_into_the_file(
 
 
 def test_all_datasets_are_looked_at_before_the_first_is_scored(
-    refused: Callable[..., str], folder: Path, ships: dict[str, Path], tmp_path: Path
+    refused: Callable[..., str], folder: Path, another: Path, ships: dict[str, Path], tmp_path: Path
 ) -> None:
     blind = shutil.copytree(folder, tmp_path / "blind")
     shutil.rmtree(blind / "held_out" / "a" / "sharp")
     sources = ("--source", folder, "--source", blind)
     assert "sharp" in refused(*sources, "--out", tmp_path / "out")
+    disturb = ("--weights", "none", "--disturb", another.name.replace(" ", "-"))
+    line = refused("--source", folder, "--source", another, *disturb, "--out", tmp_path / "out")
+    assert "evaluation.robustness" in line
     assert not (tmp_path / "out").exists()
 
 

@@ -56,6 +56,14 @@ def test_an_axis_that_fits_is_one_tile() -> None:
         assert whole.weights.tolist() == [1] * 10
 
 
+def test_tiles_of_256_cost_little_at_720p_in_space() -> None:
+    rows, columns = cover(720, 256, 32, multiple=8), cover(1280, 256, 32, multiple=8)
+    pixels = sum(
+        (r.stop - r.start) * (c.stop - c.start) for r, c in itertools.product(rows, columns)
+    )
+    assert pixels <= 1.35 * 720 * 1280
+
+
 def test_tiles_that_share_more_than_they_keep_are_refused() -> None:
     with pytest.raises(ConfigError, match="overlap"):
         cover(100, 16, 12)

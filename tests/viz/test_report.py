@@ -241,7 +241,14 @@ def test_runs_are_evaluated_into_a_folder(config: Config, tmp_path: Path) -> Non
     run = save_run(config, tmp_path / "runs" / "fused")
     out = tmp_path / "out"
     heard: list[tuple[int, int]] = []
-    run_evaluation(config, {"fused": run}, out, progress=lambda *done: heard.append(done))
+    run_evaluation(
+        config,
+        {"fused": Restorer.load(run)},
+        out,
+        runs={"fused": run},
+        device=torch.device("cpu"),
+        progress=lambda *done: heard.append(done),
+    )
     found = json.loads((out / "results.json").read_text())
     # Training starts from the identity, so an untrained model returns its input.
     assert found["held_out"]["fused"] == found["held_out"]["blurred"]
@@ -259,7 +266,7 @@ def test_runs_are_evaluated_into_a_folder(config: Config, tmp_path: Path) -> Non
 def test_an_output_that_is_a_file_is_refused_first(config: Config, tmp_path: Path) -> None:
     (tmp_path / "out").write_text("")
     with pytest.raises(ConfigError, match="folder"):
-        run_evaluation(config, {}, tmp_path / "out")
+        run_evaluation(config, {}, tmp_path / "out", device=torch.device("cpu"))
 
 
 class Input(torch.nn.Module):
@@ -278,16 +285,15 @@ def test_evaluating_counts_disturbed_spikes_as_progress(
     config: Config,
     tmp_path: Path,
     moving_photograph: Callable[..., Path],
-    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(Restorer, "load", lambda run, device: Restorer(Input(), bins=4))
     data = config.data.model_copy(update={"source": moving_photograph(tmp_path / "few", {"a": 2})})
     heard: list[tuple[int, int]] = []
-    run, out = tmp_path / "run", tmp_path / "out"
+    out = tmp_path / "out"
     run_evaluation(
         disturbing(config.model_copy(update={"data": data})),
-        {"fused": run},
+        {"fused": Restorer(Input(), bins=4)},
         out,
+        device=torch.device("cpu"),
         progress=lambda *done: heard.append(done),
     )
     frames = 2
@@ -305,5 +311,5 @@ def test_robustness_without_a_model_of_spikes_is_refused_first(
     config: Config, tmp_path: Path
 ) -> None:
     with pytest.raises(ConfigError, match=r"evaluation\.robustness"):
-        run_evaluation(disturbing(config), {}, tmp_path / "out")
+        run_evaluation(disturbing(config), {}, tmp_path / "out", device=torch.device("cpu"))
     assert not (tmp_path / "out").exists()

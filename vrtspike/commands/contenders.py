@@ -34,7 +34,6 @@ class Contender:
     method: str
     known_as: str
     place: Folder
-    packaged: bool
 
     @property
     def is_run(self) -> bool:
@@ -55,12 +54,12 @@ def contenders(
         if name is not None and name != NONE
     ]
     for name in beside:
-        known_as, place, own = _weights(name)
+        known_as, place = _weights(name)
         taken = [contender.method for contender in found]
         method = _method(known_as, taken)
         if method in taken:
             raise ConfigError("a model is named twice", where="--beside", got=known_as)
-        found.append(Contender(method, known_as, place, own))
+        found.append(Contender(method, known_as, place))
     return tuple(found)
 
 
@@ -86,12 +85,12 @@ def file_name(text: str) -> str:
     return re.sub(r"[^\w.-]+", "-", text).strip("-.") or "data"
 
 
-def _weights(name: str) -> tuple[str, Folder, bool]:
-    """Return what weights are called, where they are, and whether the package has them."""
+def _weights(name: str) -> tuple[str, Folder]:
+    """Return what weights are called, and where they are."""
     file = packaged(name)
     if file is not None:
-        return name + PACKAGED, Folder(str(file)), True
-    return str(Folder.at(name)), resolve_place(name), False
+        return name + PACKAGED, Folder(str(file))
+    return str(Folder.at(name)), resolve_place(name)
 
 
 def _method(known_as: str, taken: Sequence[str]) -> str:

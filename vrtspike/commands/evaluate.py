@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
@@ -161,26 +161,15 @@ def section_of_sweep(place: str) -> str:
     return sweep_section(facts)
 
 
-def check_all(data: dict[str, Config], runs: Mapping[str, Path], places: dict[str, Path]) -> None:
-    """Refuse, before the first dataset is scored, what could not be scored or written later."""
-    from vrtspike.inference.evaluate import scored_clips
-    from vrtspike.inference.run_folder import Restorer
-    from vrtspike.storage import check_target
-
-    models = {name: Restorer.load(run, "cpu") for name, run in runs.items()}
-    for name, settings in data.items():
-        source, split = settings.data, settings.evaluation.split
-        scored_clips(source.source, split, models, layout=source.layout)
-        check_target(places[name] / "results.json")
-
-
 def scored(
     data: dict[str, Config], models: Sequence[Contender], folder: Path
 ) -> Iterator[tuple[str, Results]]:
     """Score the models on each dataset; yield its results, with the hardest picture alone."""
-    from vrtspike.inference.run_folder import fetched
+    import torch
+
+    from vrtspike.inference.run_folder import Restorer, fetched
     from vrtspike.progress import Progress
-    from vrtspike.viz.evaluation import run_evaluation
+    from vrtspike.viz.evaluation import check_evaluation, run_evaluation
     from vrtspike.viz.strip import hardest_panel
 
     with ExitStack() as stack:
@@ -188,11 +177,20 @@ def scored(
         known_as = {model.method: model.known_as for model in models}
         several = len(data) > 1
         places = {name: folder / name if several else folder for name in data}
-        check_all(data, runs, places)
+        device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        loaded = {method: Restorer.load(run, device) for method, run in runs.items()}
+        for name, settings in data.items():  # all of them, before the first is scored
+            check_evaluation(settings, loaded, places[name])
         for name, settings in data.items():
             with Progress(f"evaluate {name}" if several else "evaluate") as progress:
                 results = run_evaluation(
-                    settings, runs, places[name], known_as=known_as, progress=progress.update
+                    settings,
+                    loaded,
+                    places[name],
+                    runs=runs,
+                    known_as=known_as,
+                    device=device,
+                    progress=progress.update,
                 )
             panel = hardest_panel(results.panels)
             yield name, replace(results, panels=[] if panel is None else [panel])

@@ -45,14 +45,15 @@ def _evaluate(
     config: Config, runs: Mapping[str, Folder], out: Folder
 ) -> tuple[list[Panel], dict[str, str]]:
     """Evaluate runs into a folder."""
-    from vrtspike.inference.run_folder import fetched
+    from vrtspike.inference.run_folder import Restorer, fetched
     from vrtspike.viz.evaluation import environment, run_evaluation
 
     device = scoring_device(config.train)
     with ExitStack() as stack:
         here = {name: stack.enter_context(fetched(run)) for name, run in runs.items()}
         written = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="vrtspike-")))
-        results = run_evaluation(config, here, written, device=device)
+        models = {name: Restorer.load(run, device) for name, run in here.items()}
+        results = run_evaluation(config, models, written, runs=here, device=device)
         for path in sorted(written.rglob("*")):
             if path.is_file():
                 out.write(path.relative_to(written).as_posix(), path.read_bytes())

@@ -20,6 +20,7 @@ import torch
 from PIL import Image
 
 import vrtspike
+from vrtspike.data.clips import Clip
 from vrtspike.data.dataset import open_dataset
 from vrtspike.heap import keep_heap
 from vrtspike.inference.evaluate import evaluate, fit_tile, scored_clips
@@ -35,32 +36,27 @@ from vrtspike.whole_file import whole_file
 
 def run_evaluation(
     config: Config,
-    runs: Mapping[str, Path],
+    models: Mapping[str, Restorer],
     out: Path,
     *,
+    runs: Mapping[str, Path] | None = None,
     known_as: Mapping[str, str] | None = None,
-    device: torch.device | None = None,
+    device: torch.device,
     progress: Callable[[int, int], None] | None = None,
 ) -> Results:
-    """Evaluate runs on the split that the configuration names, and write results and report.
+    """Evaluate models on the split that the configuration names, and write results and report.
 
-    `known_as` says in the protocol what a method's weights are. Only the models `fused` and
-    `baseline` get disturbed spikes. Without a `device` that is a GPU where there is one.
+    `runs` are the folders of those that have one: the report shows their training. `known_as` says
+    in the protocol what a method's weights are. Only `fused` and `baseline` get disturbed spikes.
     """
-    check_target(out / "results.json")
+    clips = check_evaluation(config, models, out)
     split, settings = config.evaluation.split, config.evaluation
     dataset = open_dataset(config.data.source, config.data.layout)
-    dataset.sequences(split)
-    device = device or torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    models = {name: Restorer.load(run, device) for name, run in runs.items()}
-    disturbed = {name: model for name, model in models.items() if name in (MAIN, BASELINE)}
-    first, second = 1 + len(models), 0
-    if settings.robustness:
-        check_robustness(disturbed)
-        second = passes(disturbed)
+    disturbed = _disturbed(models)
+    first, second = 1 + len(models), passes(disturbed) if settings.robustness else 0
     if device.type == "cpu":
         keep_heap()
-    settings = fit_tile(settings, scored_clips(dataset, split, models), models)
+    settings = fit_tile(settings, clips, models)
     results = evaluate(
         dataset,
         split,
@@ -92,10 +88,24 @@ def run_evaluation(
         out / "report.html",
         results,
         title=out.resolve().name,
-        runs={name: RunRecord.read(run) for name, run in runs.items()},
+        runs={name: RunRecord.read(run) for name, run in (runs or {}).items()},
         environment=environment(device),
     )
     return results
+
+
+def check_evaluation(config: Config, models: Mapping[str, Restorer], out: Path) -> tuple[Clip, ...]:
+    """Refuse what could not be scored, or written later; return what is to be scored."""
+    check_target(out / "results.json")
+    if config.evaluation.robustness:
+        check_robustness(_disturbed(models))
+    data, split = config.data, config.evaluation.split
+    return scored_clips(data.source, split, models, layout=data.layout)
+
+
+def _disturbed(models: Mapping[str, Restorer]) -> dict[str, Restorer]:
+    """Return the models whose spikes are disturbed, if any are."""
+    return {name: model for name, model in models.items() if name in (MAIN, BASELINE)}
 
 
 def with_names(protocol: Mapping[str, Any], known_as: Mapping[str, str]) -> dict[str, Any]:
