@@ -3,8 +3,8 @@
 Out: `frames` `(n, 2, 3, h, w)` of 255 and `flow` float32 `(n, 2, h, w)`: where each pixel of the
 first frame is in the second one, relative to itself, x before y, in pixels. For training also
 `scale` `(n)`, how many times the pairs are reduced, or slower (`SIDES`). No pair is stored: what a
-draw (epoch, index, step) gives depends on it, the split and the settings alone. An epoch draws other
-scenes than the one before, out of the same photographs.
+draw (epoch, index, step) gives depends on it, the split and the settings alone. An epoch draws
+other scenes than the one before, out of the same photographs.
 
 The two instants are a frame interval apart, or less, so that some motion is small. A frame is the
 light of its instant, or, blurred, the mean of `EXPOSED` instants of an exposure around it. One
