@@ -27,7 +27,7 @@ from vrtspike.bench.worker import Taken, Turn, invented, own_cores
 from vrtspike.cli import app
 from vrtspike.data.order import Draw
 from vrtspike.data.samples import SampleReader
-from vrtspike.errors import ResourceError
+from vrtspike.errors import ConfigError, ResourceError
 from vrtspike.settings import Config, ModelSettings
 from vrtspike.storage import Folder
 
@@ -106,6 +106,11 @@ def test_usual_workers_fit_the_cores(tiny: ModelSettings, monkeypatch: pytest.Mo
 def test_a_missing_gpu_is_refused(tiny: ModelSettings) -> None:
     with pytest.raises(ResourceError, match=r"no GPU on this machine.*--no-measure"):
         complete(configured(tiny, gpu=True), ScalingPlan())
+
+
+def test_a_flow_network_is_refused(tiny: ModelSettings) -> None:
+    with pytest.raises(ConfigError, match=r"train\.task.*got flow, expected restore"):
+        run_scaling(configured(tiny, task="flow"), None, FLEET, lambda *_: None)
 
 
 def test_a_speed_is_given_or_measured_or_assumed() -> None:

@@ -183,7 +183,9 @@ def test_what_cannot_train_a_flow_network_is_refused(make: Make, change: str, me
     assert "\n" not in str(refusal.value)
 
 
-def test_a_run_goes_on_with_its_scenes_alone(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_run_goes_on_with_its_scenes_alone(
+    make: Make, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
     from vrtspike.storage import Folder
     from vrtspike.training.checkpoint import Saved
 
@@ -195,7 +197,10 @@ def test_a_run_goes_on_with_its_scenes_alone(make: Make, monkeypatch: pytest.Mon
     run = Folder.at("/nowhere")
     saved = Saved(run, 5, 1, facts, ())
     monkeypatch.setattr("vrtspike.training.preflight.newest", lambda *_, **__: (saved, []))
-    assert check_resume(config, task_of(config), run) == 5
+    assert check_resume(config, task_of(config), run) == 5 and not caplog.records
+    longer = make("train.steps=30")
+    assert check_resume(longer, task_of(longer), run) == 5
+    assert "was 20 and is 30: the learning rate and the size of the pairs may jump" in caplog.text
     other = make("scenes.seed=1")
     with pytest.raises(ConfigError, match=r"another scenes\.seed"):
         check_resume(other, task_of(other), run)

@@ -189,6 +189,11 @@ def test_impossible_combinations_are_refused_or_skipped() -> None:
     check_space(change(batches, {"sweep.impossible": "skip"}))
 
 
+def test_a_flow_network_is_not_swept() -> None:
+    message = refusal(change(config_of(HEADS), {"train.task": "flow"}))
+    assert "train.task" in message and "got flow, expected restore" in message
+
+
 def test_the_baseline_must_be_possible_too() -> None:
     config = change(config_of({"model.heads": {"grid": [2, 4]}}), {"model.heads": 3})
     message = refusal(config)

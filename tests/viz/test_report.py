@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from html.parser import HTMLParser
@@ -16,6 +17,7 @@ import torch
 from vrtspike.config import load_config
 from vrtspike.errors import ConfigError
 from vrtspike.inference.disturb import Kind
+from vrtspike.inference.memory import Budget
 from vrtspike.inference.response import Level, Response, Robustness
 from vrtspike.inference.results import FrameScore, Panel, Results, Score
 from vrtspike.inference.run_folder import Restorer
@@ -158,6 +160,8 @@ def test_robustness_has_a_chart_for_each_kind_and_says_where_models_fall(tmp_pat
     rows = {row[0]: row[1:] for row in reversed(in_order)}  # of two tables the first one's
     # One for each kind; no spikes at all is a number.
     assert part.count("<svg") == 3
+    rates = "Spikes a pixel and step: 0.12 at 2, 0.12 at 4, 0.12 at 8"
+    assert part.count("Spikes a pixel and step") == 1 and rates in part
     assert part.count('class="reference series-baseline"') == 3
     assert part.count('class="reference series-control"') == 3
     assert "<title>VRT without spikes: 24.50</title>" in part
@@ -305,6 +309,28 @@ def test_evaluating_counts_disturbed_spikes_as_progress(
     assert found["robustness"]["reference"] == "blurred" and dropped["falls_at"] == {"more": None}
     assert len((out / "robustness.csv").read_text().splitlines()) == 1 + 23 + 6
     assert "<h2>Robustness" in (out / "report.html").read_text(encoding="utf-8")
+
+
+def test_models_see_tiles_where_whole_frames_do_not_fit(
+    config: Config,
+    tmp_path: Path,
+    moving_photograph: Callable[..., Path],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    place = moving_photograph(tmp_path / "large", {"a": 2}, size=(136, 160))
+    data = config.data.model_copy(update={"source": place})
+    # The package's `evaluate` is the function.
+    module = sys.modules["vrtspike.inference.evaluate"]
+    monkeypatch.setattr(module, "MEASURED", 64)
+    monkeypatch.setattr(module, "budget_of", lambda *_: Budget(limit=10**9, taken=9 * 10**8))
+    monkeypatch.setattr("vrtspike.inference.memory._bytes_per_pixel", lambda *_: 1e4)
+    results = run_evaluation(
+        config.model_copy(update={"data": data}),
+        {"fused": Restorer(Input(), bins=4, settings=config.model)},
+        tmp_path / "out",
+        device=torch.device("cpu"),
+    )
+    assert 64 <= results.protocol["tile"] < 136
 
 
 def test_robustness_without_a_model_of_spikes_is_refused_first(
