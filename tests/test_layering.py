@@ -13,7 +13,7 @@ REPOSITORY = Path(__file__).resolve().parent.parent
 PACKAGE = REPOSITORY / "vrtspike"
 
 FOUNDATION = {
-    *("errors", "section", "settings", "sweep_settings", "config"),
+    *("errors", "section", "scene_settings", "settings", "sweep_settings", "config"),
     *("heap", "lock", "progress", "run_files", "storage", "uri", "weights", "whole_file"),
 }
 ALLOWED = {
@@ -23,7 +23,8 @@ ALLOWED = {
     "weights": set(),
     "section": {"uri"},
     "sweep_settings": {"section"},
-    "settings": {"section", "sweep_settings"},
+    "scene_settings": {"section"},
+    "settings": {"scene_settings", "section", "sweep_settings"},
     "config": {"errors", "settings"},
     "heap": set(),
     "lock": set(),

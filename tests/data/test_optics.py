@@ -15,7 +15,7 @@ from vrtspike.data.gray import luma
 from vrtspike.data.optics import build_optics
 from vrtspike.data.reconstruct import tfp
 from vrtspike.data.srgb import encode, linearise
-from vrtspike.settings import CameraSettings, SceneSettings, VideoSettings
+from vrtspike.scene_settings import CameraSettings, SceneSettings, VideoSettings
 from vrtspike.simulate.blur import ExposedFrame, expose_frame
 from vrtspike.simulate.camera import build_camera
 from vrtspike.simulate.recording import SceneTask, describe_scenes, record_scene

@@ -29,7 +29,7 @@ from tests.data.layout_trees import (
 from vrtspike.data.dataset import open_dataset
 from vrtspike.data.findings import Finding, Validation
 from vrtspike.data.validate import check_dataset
-from vrtspike.settings import CameraSettings, SceneSettings
+from vrtspike.scene_settings import CameraSettings, SceneSettings
 from vrtspike.simulate.recording import write_scenes
 from vrtspike.storage import Folder
 from vrtspike.viz.validation import write_validation_report

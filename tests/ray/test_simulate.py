@@ -10,7 +10,7 @@ from PIL import Image
 
 from vrtspike.data.dataset import open_dataset
 from vrtspike.errors import DataFormatError
-from vrtspike.settings import CameraSettings, SceneSettings, VideoSettings
+from vrtspike.scene_settings import CameraSettings, SceneSettings, VideoSettings
 from vrtspike.simulate.recording import write_scenes
 
 pytestmark = [pytest.mark.usefixtures("local_ray"), pytest.mark.ray]

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from vrtspike.data.alignment import Timeline
 from vrtspike.data.gray import luma
 from vrtspike.data.reconstruct import tfp
-from vrtspike.settings import CameraSettings, SceneSettings
+from vrtspike.scene_settings import CameraSettings, SceneSettings
 from vrtspike.simulate.blur import ExposedFrame, expose_frames
 from vrtspike.simulate.camera import SpikeCamera
 from vrtspike.simulate.recording import SceneTask, build_scene, record_scene

@@ -14,7 +14,7 @@ from vrtspike.data.alignment import Timeline
 from vrtspike.data.dataset import open_dataset
 from vrtspike.data.validate import validate
 from vrtspike.errors import ConfigError
-from vrtspike.settings import CameraSettings, FilmSettings, SceneSettings
+from vrtspike.scene_settings import CameraSettings, FilmSettings, SceneSettings
 from vrtspike.simulate.distributed import _with_absolute_films
 from vrtspike.simulate.film import Film
 from vrtspike.simulate.recording import describe_scenes, scene_tasks, write_scenes

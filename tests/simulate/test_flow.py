@@ -10,7 +10,7 @@ import pytest
 from numpy.typing import NDArray
 
 from vrtspike.data.video_file import iter_frames
-from vrtspike.settings import SceneSettings
+from vrtspike.scene_settings import SceneSettings
 from vrtspike.simulate import flow
 from vrtspike.simulate.flow import FlowInterpolation, optical_flow
 from vrtspike.simulate.photographs import load_photograph

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from vrtspike.data.order import Draw
 from vrtspike.model.warp import flow_warp
-from vrtspike.settings import SceneSettings
+from vrtspike.scene_settings import SceneSettings
 from vrtspike.simulate import flow_pairs
 from vrtspike.simulate.flow_pairs import (
     PAIRS,

@@ -12,7 +12,7 @@ from vrtspike.data.clips import read_frames, read_spikes
 from vrtspike.data.dataset import open_dataset
 from vrtspike.data.info import SEQUENCE_FILE
 from vrtspike.data.validate import validate
-from vrtspike.settings import CameraSettings, SceneSettings, VarySettings
+from vrtspike.scene_settings import CameraSettings, SceneSettings, VarySettings
 from vrtspike.simulate.recording import (
     SceneTask,
     build_scene,

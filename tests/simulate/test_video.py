@@ -19,7 +19,7 @@ from vrtspike.data.validate import validate
 from vrtspike.data.video_file import iter_frames
 from vrtspike.data.writer import begin, finish
 from vrtspike.errors import ConfigError, DataFormatError
-from vrtspike.settings import CameraSettings, VideoSettings
+from vrtspike.scene_settings import CameraSettings, VideoSettings
 from vrtspike.simulate import flow
 from vrtspike.simulate.photographs import load_photograph
 from vrtspike.simulate.scenes import Scene

@@ -14,7 +14,7 @@ from vrtspike.data.clips import read_frames, read_spikes
 from vrtspike.data.dataset import open_dataset
 from vrtspike.data.validate import validate
 from vrtspike.errors import ConfigError, DataFormatError
-from vrtspike.settings import CameraSettings, SceneSettings
+from vrtspike.scene_settings import CameraSettings, SceneSettings
 from vrtspike.simulate import recording
 from vrtspike.simulate.blur import ExposedFrame
 from vrtspike.simulate.recording import (

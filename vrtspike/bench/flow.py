@@ -33,7 +33,7 @@ from vrtspike.data.video_file import iter_frames
 from vrtspike.errors import DataFormatError
 from vrtspike.model.flow_network import FlowNetwork
 from vrtspike.model.warp import flow_warp
-from vrtspike.settings import SceneSettings
+from vrtspike.scene_settings import SceneSettings
 from vrtspike.simulate.flow_pairs import FlowPairReader
 from vrtspike.training.flow_loss import end_point_error
 

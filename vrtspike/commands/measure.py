@@ -286,7 +286,7 @@ def bench_flow(
         from vrtspike.inference.run_folder import weights_file
         from vrtspike.model.flow_network import read_flow_network
         from vrtspike.progress import Progress
-        from vrtspike.settings import SceneSettings
+        from vrtspike.scene_settings import SceneSettings
         from vrtspike.weights import packaged
 
         network = read_flow_network(packaged(weights) or weights_file(resolve_path(Path(weights))))

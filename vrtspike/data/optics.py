@@ -23,7 +23,7 @@ from jaxtyping import Float
 
 from vrtspike.data.gray import box_reduce, luma
 from vrtspike.data.srgb import encode, linearise
-from vrtspike.settings import CameraSettings
+from vrtspike.scene_settings import CameraSettings
 
 RGGB = ((0, 0, 0), (0, 1, 1), (1, 0, 1), (1, 1, 2))
 """First row, first column and channel of each quarter of the pixels."""

@@ -27,7 +27,7 @@ import numpy as np
 from jaxtyping import Bool, Float
 
 from vrtspike.errors import ConfigError
-from vrtspike.settings import CameraSettings
+from vrtspike.scene_settings import CameraSettings
 
 Awake = Bool[np.ndarray, "*pixels"] | np.bool_
 

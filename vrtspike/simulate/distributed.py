@@ -16,7 +16,7 @@ from ray.exceptions import RayTaskError
 
 from vrtspike.data.writer import begin, finish
 from vrtspike.errors import VrtSpikeError
-from vrtspike.settings import CameraSettings, SceneSettings, VideoSettings
+from vrtspike.scene_settings import CameraSettings, SceneSettings, VideoSettings
 from vrtspike.simulate.recording import describe_scenes, scene_tasks, write_scene
 from vrtspike.simulate.video import (
     VideoTask,

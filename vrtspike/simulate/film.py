@@ -21,7 +21,7 @@ from PIL import Image
 
 from vrtspike.data.alignment import Timeline
 from vrtspike.errors import ConfigError
-from vrtspike.settings import FilmSettings
+from vrtspike.scene_settings import FilmSettings
 from vrtspike.simulate.video import InterpolatedVideo, VideoSource, inspect_video
 
 Frame = UInt8[np.ndarray, "h w 3"]

@@ -24,7 +24,7 @@ from jaxtyping import Float, UInt8
 from numpy.typing import NDArray
 
 from vrtspike.data.order import Draw
-from vrtspike.settings import SceneSettings
+from vrtspike.scene_settings import SceneSettings
 from vrtspike.simulate.blur import to_uint8
 from vrtspike.simulate.photographs import load_photograph, photographs_of
 from vrtspike.simulate.scenes import Photograph, Scene

@@ -19,7 +19,7 @@ import numpy as np
 from vrtspike.data.info import DatasetInfo
 from vrtspike.data.optics import build_optics
 from vrtspike.data.writer import begin, finish, is_written
-from vrtspike.settings import CameraSettings, SceneSettings
+from vrtspike.scene_settings import CameraSettings, SceneSettings
 from vrtspike.simulate.blur import ExposedFrame, Render, expose_frames
 from vrtspike.simulate.camera import build_camera
 from vrtspike.simulate.film import Film

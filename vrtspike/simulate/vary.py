@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from vrtspike.data.alignment import Timeline
-from vrtspike.settings import CameraSettings, SceneSettings
+from vrtspike.scene_settings import CameraSettings, SceneSettings
 
 
 @dataclass(frozen=True)

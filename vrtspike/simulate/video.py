@@ -40,7 +40,7 @@ from vrtspike.data.optics import build_optics
 from vrtspike.data.video_file import Image, declared_rate, iter_frames
 from vrtspike.data.writer import is_written
 from vrtspike.errors import ConfigError, DataFormatError
-from vrtspike.settings import CameraSettings, VideoSettings
+from vrtspike.scene_settings import CameraSettings, VideoSettings
 from vrtspike.simulate.blur import ExposedFrame, expose_frame
 from vrtspike.simulate.camera import build_camera
 from vrtspike.simulate.writer import camera_facts, describe, write_sequence

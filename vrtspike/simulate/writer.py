@@ -12,7 +12,7 @@ from vrtspike.data.dat import write_dat
 from vrtspike.data.info import SEQUENCE_FILE, DatasetInfo, FrameInfo, SpikeInfo, write_changes
 from vrtspike.data.writer import new_sequence
 from vrtspike.errors import ConfigError
-from vrtspike.settings import CameraSettings
+from vrtspike.scene_settings import CameraSettings
 from vrtspike.simulate.blur import ExposedFrame
 
 ALWAYS_SAID = frozenset({"downscale", "noise", "dark_rate"})

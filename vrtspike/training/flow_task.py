@@ -23,7 +23,8 @@ from torch import Tensor, nn
 from vrtspike.errors import ConfigError
 from vrtspike.model.flow_network import FlowNetwork
 from vrtspike.model.spynet import levels_at, silence
-from vrtspike.settings import Config, SceneSettings
+from vrtspike.scene_settings import SceneSettings
+from vrtspike.settings import Config
 from vrtspike.simulate.flow_pairs import PHASES, FlowPairReader, scale_at
 from vrtspike.training.flow_loss import FlowLoss, end_point_error
 from vrtspike.training.step import Arrays, Loss, Unpacked, moved

@@ -1,0 +1,189 @@
+"""Settings of what is simulated: the spike camera, rendered scenes, and videos that are recorded.
+
+Lengths in time are steps of the spike camera unless a name says frames, seconds or Hz; sizes are
+pixels.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal, Self
+
+from pydantic import ConfigDict, Field, model_validator
+
+from vrtspike.section import Fraction, Positive, Section
+
+
+class CameraSettings(Section):
+    """The simulated integrate-and-fire spike camera."""
+
+    model_config = ConfigDict(allow_inf_nan=False)
+
+    threshold: Annotated[float, Field(gt=0)] = 2.0
+    """Charge at which a pixel fires, in steps of full brightness: rate = intensity / threshold."""
+    rate_hz: Annotated[float, Field(gt=0)] = 1920.0
+    """Spike steps a second."""
+    downscale: Literal[1, 2, 4] = 1
+    """The spike grid is this many times coarser than the frame's (box average)."""
+    color: Literal["gray", "bayer"] = "gray"
+    """What a pixel sees. `gray`: the luma of the frame. `bayer`: one channel of it, in an RGGB
+    mosaic; readers take the stream for gray, so its mosaic shows."""
+    light: Literal["gamma", "linear"] = "gamma"
+    """What is integrated. `gamma`: gamma-encoded values, as published datasets do. `linear`: the
+    light that they stand for (sRGB transfer function), as a real photodiode does."""
+    blur: Literal["gamma", "linear"] = "gamma"
+    """What the blurred frame is the mean of. `gamma`: gamma-encoded values (GoPro's `blur`).
+    `linear`: linear light, encoded again (as GoPro's `blur_gamma`, there with gamma 2.2)."""
+    noise: Annotated[float, Field(ge=0)] = 0.0
+    """Standard deviation of the charge noise of one step (intensity 1 = 1); a dark pixel fires at
+    random about (noise / threshold)^2 times a step."""
+    dark_rate: Annotated[float, Field(ge=0)] = 0.0
+    """Charge that darkness adds each step (intensity 1 = 1)."""
+    refractory_steps: Annotated[int, Field(ge=0)] = 0
+    """Steps after a spike in which a pixel neither integrates nor fires; their light is lost."""
+    saturation: Annotated[float, Field(gt=0)] | None = None
+    """Intensity beyond which a photodiode gives no more (full brightness = 1); null: none. Apart
+    from it a pixel fires at most once a step, so light beyond `threshold` is lost."""
+    hot_pixels: Fraction = 0.0
+    """Share of the pixels that fire at every step, drawn once a sequence."""
+    dead_pixels: Fraction = 0.0
+    """Share of the pixels that never fire, drawn once a sequence."""
+
+    @model_validator(mode="after")
+    def _defects_fit(self) -> Self:
+        if self.hot_pixels + self.dead_pixels > 1:
+            raise ValueError(
+                f"hot_pixels {self.hot_pixels} and dead_pixels {self.dead_pixels} are more than all"
+            )
+        return self
+
+
+class VarySettings(Section):
+    """What differs from one sequence of scenes to the next: drawn evenly from [least, greatest].
+
+    Null: the same for all, as `camera` and `scenes` say.
+    """
+
+    model_config = ConfigDict(allow_inf_nan=False)
+
+    threshold: tuple[Annotated[float, Field(gt=0)], Annotated[float, Field(gt=0)]] | None = None
+    """Charge at which a pixel fires."""
+    noise: tuple[Annotated[float, Field(ge=0)], Annotated[float, Field(ge=0)]] | None = None
+    """Standard deviation of the charge noise of one step."""
+    steps_per_frame: tuple[Positive, Positive] | None = None
+    """Spike steps from one frame's start to the next one's: a faster or slower spike camera beside
+    frames of the same rate."""
+    exposure: tuple[Fraction, Fraction] | None = None
+    """Share of a frame's steps over which it integrates, from a step on that is drawn, too. Things
+    move as fast as ever: a shorter exposure blurs less."""
+
+    @model_validator(mode="after")
+    def _ranges_are_ranges(self) -> Self:
+        for name, value in self:
+            if value is not None and value[0] > value[1]:
+                raise ValueError(f"{name} {value} is not a range")
+        if self.exposure is not None and self.exposure[0] == 0:
+            raise ValueError(f"exposure {self.exposure} may be no exposure at all")
+        return self
+
+
+class FilmSettings(Section):
+    """Sequences cut out of sharp videos, beside those that are rendered; for training alone."""
+
+    videos: Annotated[tuple[Path, ...], Field(min_length=1)]
+    """Video files, or folders of frames, taken in turn."""
+    sequences: Positive
+    """Sequences of the training split."""
+    source_frames: tuple[Positive, Positive] = (2, 5)
+    """Least and greatest number of the video's frames from one frame's start to the next one's."""
+    reduce: tuple[Positive, Positive] = (1, 3)
+    """Least and greatest factor by which the video is made smaller, as far as it stays larger than
+    the frames, which are cut out of it somewhere."""
+
+    @model_validator(mode="after")
+    def _ranges_are_ranges(self) -> Self:
+        for name in ("source_frames", "reduce"):
+            if getattr(self, name)[0] > getattr(self, name)[1]:
+                raise ValueError(f"{name} {getattr(self, name)} is not a range")
+        return self
+
+
+class SceneSettings(Section):
+    """Rendered scenes: photographs moved by known smooth motion with parallax."""
+
+    model_config = ConfigDict(allow_inf_nan=False)
+
+    sequences: dict[str, Annotated[int, Field(ge=0)]] = Field(
+        {"train": 24, "val": 2, "held_out": 6}
+    )
+    """Number of sequences of each split; `train` and the others never share a photograph."""
+    frames: Positive = 8
+    """Frames of a sequence."""
+    height: Positive = 128
+    """Height of a frame."""
+    width: Positive = 128
+    """Width of a frame."""
+    steps_per_frame: Positive = 64
+    """Spike steps from one frame's start to the next one's."""
+    exposure_steps: Positive = 56
+    """Steps over which a frame integrates; the rest is dead time."""
+    motion: tuple[float, float] = (5.0, 20.0)
+    """Least and greatest length of the blur, in pixels a exposure (camera and objects)."""
+    objects: tuple[int, int] = (1, 3)
+    """Least and greatest number of foreground objects."""
+    seed: int = 0
+    """Seed of photographs, motion and camera noise."""
+    vary: VarySettings | None = None
+    """What differs between sequences; null: nothing but what is seen."""
+    films: FilmSettings | None = None
+    """Training sequences out of videos, beside the rendered ones; null: none."""
+
+    @model_validator(mode="after")
+    def _ranges_are_ranges(self) -> Self:
+        if not 0 <= self.motion[0] <= self.motion[1] or self.motion[1] == 0:
+            raise ValueError(f"motion {self.motion} is not a range of lengths above 0")
+        if not 0 <= self.objects[0] <= self.objects[1]:
+            raise ValueError(f"objects {self.objects} is not a range of counts")
+        return self
+
+    @model_validator(mode="after")
+    def _exposure_fits(self) -> Self:
+        if self.exposure_steps > self.steps_per_frame:
+            raise ValueError(
+                f"exposure_steps {self.exposure_steps} is longer than steps_per_frame "
+                f"{self.steps_per_frame}"
+            )
+        return self
+
+
+class VideoSettings(Section):
+    """Recording a sharp video with both cameras: time is stretched to the spike camera's rate."""
+
+    model_config = ConfigDict(allow_inf_nan=False)
+
+    source_frames: Positive = 5
+    """Frames of the video that pass from one blurred frame's start to the next one's."""
+    frames: Positive = 8
+    """Frames of a sequence; sequences follow one another and share no frame of the video."""
+    interpolation: Literal["linear", "flow"] = "linear"
+    """Light between two frames of the video. `linear`: their mixture. `flow`: both moved along the
+    optical flow between them, then mixed; slower, and far closer where things move."""
+    steps_per_frame: Positive = 64
+    """Spike steps from one frame's start to the next one's."""
+    exposure_steps: Positive = 56
+    """Steps over which a frame integrates; the rest is dead time."""
+    splits: Annotated[dict[str, Annotated[float, Field(gt=0)]], Field(min_length=1)] = Field(
+        {"train": 0.7, "val": 0.1, "held_out": 0.2}
+    )
+    """Share of the sequences of each split, in the order of the video; each gets at least one."""
+    seed: int = 0
+    """Seed of the spike camera's charge and noise."""
+
+    @model_validator(mode="after")
+    def _exposure_fits(self) -> Self:
+        if self.exposure_steps > self.steps_per_frame:
+            raise ValueError(
+                f"exposure_steps {self.exposure_steps} is longer than steps_per_frame "
+                f"{self.steps_per_frame}"
+            )
+        return self
