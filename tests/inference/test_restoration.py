@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from tests.inference.clip_files import (
     SETTINGS,
     Job,
     Placed,
+    Scattered,
     as_model_sees,
     backwards,
     everything,
@@ -22,7 +24,8 @@ from tests.inference.clip_files import (
     write_clip,
 )
 from vrtspike.errors import DataFormatError
-from vrtspike.inference.segment import RestoreSettings, Segment
+from vrtspike.inference.restoration import SegmentResult, restore_clips
+from vrtspike.inference.segment import RestoreSettings, Segment, SegmentWorker
 from vrtspike.inference.spool import Spool
 
 Order = Callable[[Sequence[Segment]], Sequence[Segment]]
@@ -209,6 +212,32 @@ def test_a_clip_that_fails_stops_no_other(tmp_path: Path, fault: str) -> None:
     assert not (tmp_path / "out" / "b").exists()
     # The windows after the one that failed are left alone.
     assert len(job.model.seen) < 3 * len(SETTINGS.windows(25)) - 3
+
+
+def last_first(segments: Sequence[Segment]) -> Sequence[Segment]:
+    return [segments[-1], *segments[:-1]]
+
+
+class HeardAfterwards(Scattered):
+    """Workers that are heard after all have ended, a clip's end first."""
+
+    def run(
+        self, segments: Sequence[Segment], progress: Callable[[int], None]
+    ) -> Iterator[SegmentResult]:
+        results = super().run(segments, progress)
+        yield from sorted(results, key=lambda result: -result.segment.first)
+
+
+def test_a_segment_that_was_left_alone_is_never_taken_for_done(tmp_path: Path) -> None:
+    clip = write_clip(tmp_path, 13)
+    (clip.place / "004.png").write_bytes(b"spoilt")
+    job = Job(clip.place, clip.stream, tmp_path / "out")
+    worker = SegmentWorker(job.restorer, SETTINGS, torch.device("cpu"))
+    # Heard: segments that were left alone, among them a neighbour of the last, which was done.
+    runner = HeardAfterwards(worker, 2, last_first)
+    (failed,) = restore_clips(job.plan(), runner, lambda *done: None)
+    assert failed.state == "failed"
+    assert str(failed.error).startswith("not an image") and "004.png" in str(failed.error)
 
 
 def test_a_clip_that_was_repaired_is_the_only_one_that_is_done_again(tmp_path: Path) -> None:

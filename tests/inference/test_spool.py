@@ -99,11 +99,12 @@ def test_the_same_identity_goes_on_and_another_starts_anew(spool: Spool) -> None
     spool.write_frame(0, gray(0.5))
     spool.write_share(3, 0, gray(0.5))
     spool.mark_done(0, 1, FACTS)
-    spool.fail()
-    assert spool.failed
+    assert spool.failure is None
+    spool.fail(DataFormatError("spoilt", where=Path("a.png")))
+    assert isinstance(spool.failure, DataFormatError) and str(spool.failure) == "spoilt [a.png]"
     before = everything(spool.folder)
     with spool.begun({"weights": "w"}, TAKEN):
-        assert not spool.failed
+        assert spool.failure is None
     assert set(before) - set(everything(spool.folder)) == {"failed"}
     with spool.begun({"weights": "v"}, TAKEN):
         assert set(everything(spool.folder)) == {"identity.json", "lock"}

@@ -103,6 +103,6 @@ class _Actor:
             spool.note_attempt(segment.first, MOST_ATTEMPTS)
             result = restore_segment(self._worker, segment, count)
         except VrtSpikeError as error:
-            spool.fail()
+            spool.fail(error)
             result = SegmentResult(segment, error)
         return {**batch, "frames": [frames], "error": [pickle.dumps(result.error)]}

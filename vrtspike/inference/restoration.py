@@ -60,7 +60,7 @@ class ClipResult:
 
 @dataclass(frozen=True)
 class SegmentResult:
-    """What became of a segment: frames, or the line that says why not."""
+    """What became of a segment: frames, or the error for which its clip has failed."""
 
     segment: Segment
     error: VrtSpikeError | None = None
@@ -101,15 +101,15 @@ class InProcess:
 def restore_segment(
     worker: SegmentWorker, segment: Segment, progress: Callable[[int], None] | None = None
 ) -> SegmentResult:
-    """Restore a segment; what is wrong with its clip is a result, and ends its other segments."""
-    if segment.spool.failed:
-        return SegmentResult(segment)
-    try:
-        worker.restore(segment, progress)
-    except Exception as error:
-        segment.spool.fail()
-        return SegmentResult(segment, _ours(error, segment.name))
-    return SegmentResult(segment)
+    """Restore a segment; what is wrong with its clip is a result, also of its other segments."""
+    failure = segment.spool.failure
+    if failure is None:
+        try:
+            worker.restore(segment, progress)
+        except Exception as error:
+            failure = _ours(error, segment.name)
+            segment.spool.fail(failure)
+    return SegmentResult(segment, failure)
 
 
 def _ours(error: Exception, name: str) -> VrtSpikeError:
@@ -272,7 +272,7 @@ def _follow(planned: Restoration, result: SegmentResult) -> bool:
             clip.spool.add_up(planned.settings.windows(clip.footage.frames), clip.done)
         except Exception as error:
             clip.error = _ours(error, name)
-            clip.spool.fail()
+            clip.spool.fail(clip.error)
             planned.fail(name, clip.delivery, clip.error)
     return clip.error is None and not clip.open
 

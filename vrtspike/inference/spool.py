@@ -9,7 +9,7 @@ segment leaves its weighted sum, and whoever follows the clip adds them up.
     done-<first>-<stop>.json     a segment whose frames and shares are all there: its facts
     identity.json                what is being restored with what; another identity starts anew
     tried-<first>                a byte for each worker that began a segment
-    failed                       no more is done for this clip: another segment of it failed
+    failed                       no more is done for this clip: the error of a segment of it
     lock                         held by the process that follows the clip
     delivering                   frames are being moved into a folder that was there before: the
                                  names of ours in it
@@ -22,6 +22,7 @@ them are there.
 from __future__ import annotations
 
 import json
+import pickle
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -40,7 +41,7 @@ from jaxtyping import Float, UInt8
 from PIL import Image
 from torch import Tensor
 
-from vrtspike.errors import DataFormatError, ResourceError, one_line
+from vrtspike.errors import DataFormatError, ResourceError, VrtSpikeError, one_line
 from vrtspike.inference.tiling import Tile
 from vrtspike.lock import locked
 from vrtspike.metrics import to_uint8
@@ -158,15 +159,19 @@ class Spool:
         runs = [list(group) for is_done, group in groups if not is_done]
         return [range(run[0], run[-1] + 1) for run in runs]
 
-    def fail(self) -> None:
-        """Have other segments of this clip end at once."""
-        with suppress(OSError):  # a full disk, say: the others will see it themselves
-            (self.folder / FAILED).touch()
+    def fail(self, error: VrtSpikeError) -> None:
+        """Have other segments of this clip end at once, with the same error."""
+        with suppress(VrtSpikeError):  # a full disk, say: the others will see it themselves
+            write_atomically(self.folder / FAILED, pickle.dumps(error))
 
     @property
-    def failed(self) -> bool:
-        """Tell whether a segment failed."""
-        return (self.folder / FAILED).exists()
+    def failure(self) -> VrtSpikeError | None:
+        """Return the error of a segment that failed."""
+        try:
+            error: VrtSpikeError = pickle.loads((self.folder / FAILED).read_bytes())
+        except FileNotFoundError:
+            return None
+        return error
 
     def segments(self) -> list[range]:
         """Return the windows of the segments that are done, in order."""
