@@ -122,6 +122,7 @@ def test_a_malformed_override_is_refused(tmp_path: Path, override: str) -> None:
         ("train: 3\n", ["train", "got 3"]),
         ("train: {batch: 3, workers: 2}\n", ["train.batch 3", "train.workers 2"]),
         ("scenes: {exposure_steps: 99}\n", ["exposure_steps 99", "steps_per_frame 64", "scenes"]),
+        ("video: {exposure_steps: 99}\n", ["exposure_steps 99", "steps_per_frame 64", "video"]),
     ],
 )
 def test_a_wrong_value_says_where_got_expected(tmp_path: Path, text: str, parts: list[str]) -> None:

@@ -108,6 +108,14 @@ class FilmSettings(Section):
         return self
 
 
+def _check_exposure(exposure_steps: int, steps_per_frame: int) -> None:
+    """Refuse an exposure that is longer than its frame."""
+    if exposure_steps > steps_per_frame:
+        raise ValueError(
+            f"exposure_steps {exposure_steps} is longer than steps_per_frame {steps_per_frame}"
+        )
+
+
 class SceneSettings(Section):
     """Rendered scenes: photographs moved by known smooth motion with parallax."""
 
@@ -148,11 +156,7 @@ class SceneSettings(Section):
 
     @model_validator(mode="after")
     def _exposure_fits(self) -> Self:
-        if self.exposure_steps > self.steps_per_frame:
-            raise ValueError(
-                f"exposure_steps {self.exposure_steps} is longer than steps_per_frame "
-                f"{self.steps_per_frame}"
-            )
+        _check_exposure(self.exposure_steps, self.steps_per_frame)
         return self
 
 
@@ -181,9 +185,5 @@ class VideoSettings(Section):
 
     @model_validator(mode="after")
     def _exposure_fits(self) -> Self:
-        if self.exposure_steps > self.steps_per_frame:
-            raise ValueError(
-                f"exposure_steps {self.exposure_steps} is longer than steps_per_frame "
-                f"{self.steps_per_frame}"
-            )
+        _check_exposure(self.exposure_steps, self.steps_per_frame)
         return self
