@@ -8,6 +8,7 @@ Charbonnier, 1e-6, vanishes in half precision).
     ssim          1 - SSIM
     vgg           L1 of VGG16 relu3_3 features
     lpips         LPIPS (AlexNet)
+    guess         charbonnier of the first guess, of models that give one beside their frames
 """
 
 from __future__ import annotations
@@ -61,6 +62,7 @@ class LossTerms(nn.Module):
         ssim: float = 0.0,
         vgg: float = 0.0,
         lpips: float = 0.0,
+        guess: float = 0.0,
         weights_dir: Path | None = None,
     ) -> None:
         super().__init__()
@@ -71,9 +73,10 @@ class LossTerms(nn.Module):
             "ssim": ssim,
             "vgg": vgg,
             "lpips": lpips,
+            "guess": guess,
         }
         self.weights = {name: weight for name, weight in named.items() if weight}
-        if not self.weights:
+        if not self.weights.keys() - {"guess"}:
             raise ConfigError(
                 "no loss term has a weight",
                 where="loss",
@@ -85,21 +88,31 @@ class LossTerms(nn.Module):
         self.lpips = LPIPS(weights_dir) if lpips else None
 
     def forward(
-        self, restored: Float[Tensor, "b t 3 h w"], sharp: Float[Tensor, "b t 3 h w"]
+        self,
+        restored: Float[Tensor, "b t 3 h w"]
+        | tuple[Float[Tensor, "b t 3 h w"], Float[Tensor, "b t 3 h w"]],
+        sharp: Float[Tensor, "b t 3 h w"],
     ) -> tuple[Float[Tensor, ""], dict[str, Float[Tensor, ""]]]:
-        """Return the weighted sum and every term before its weight."""
+        """Return the weighted sum and every term before its weight.
+
+        With a weight for the guess, restored frames and their first guess are a pair.
+        """
+        restored, guess = restored if isinstance(restored, tuple) else (restored, restored)
         with torch.autocast(restored.device.type, enabled=False):
-            found, wanted = (
-                rearrange(x.float(), "b t c h w -> (b t) c h w") for x in (restored, sharp)
+            found, first, wanted = (
+                rearrange(x.float(), "b t c h w -> (b t) c h w") for x in (restored, guess, sharp)
             )
-            terms = {name: self._term(name, found, wanted) for name in self.weights}
+            terms = {
+                name: self._term(name, first if name == "guess" else found, wanted)
+                for name in self.weights
+            }
         total = torch.stack([weight * terms[name] for name, weight in self.weights.items()]).sum()
         return total, terms
 
     def _term(self, name: str, restored: Tensor, sharp: Tensor) -> Tensor:
         """Compute one term over frames `(n, 3, h, w)`."""
         match name:
-            case "charbonnier":
+            case "charbonnier" | "guess":
                 return charbonnier(restored, sharp, self.charbonnier_eps)
             case "l1":
                 return l1(restored, sharp)

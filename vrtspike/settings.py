@@ -100,6 +100,15 @@ class SpikeBranchSettings(Section):
 
     bins: Positive = 32
     """Voxel bins a frame (k)."""
+    bins_around: Literal["exposure", "target"] = "exposure"
+    """What the bins divide: the exposure, or as many steps centred on the target instant."""
+    windows: tuple[Annotated[float, Field(gt=0, le=4)], ...] = ()
+    """Images beside the bins: spike averages (TFP) over windows centred on the target instant.
+    Their lengths as shares of a frame's steps; above 1 they reach into neighbouring frames."""
+    exposure: bool = False
+    """One more image: the spike average over the exposure."""
+    interval: bool = False
+    """One more image: the spike interval (TFI) at the target instant."""
     heads: Positive = 4
     """Heads of attention over spikes (fusions `temporal` and `window`)."""
     mlp_ratio: Annotated[float, Field(gt=0)] = 2.0
@@ -126,15 +135,38 @@ class SpikeBranchSettings(Section):
     """Most tokens (batch x instants x pixels) of a chunk, which shrinks until they fit; a pixel, or
     one window, is always taken. Null: no limit."""
 
+    @property
+    def channels(self) -> int:
+        """Return the channels that the model sees of a frame's spikes: bins and images."""
+        return self.bins + len(self.windows) + self.exposure + self.interval
+
+
+class GuessSettings(Section):
+    """The first guess: a convolutional network at full resolution, which VRT refines."""
+
+    channels: Positive = 48
+    """Width."""
+    blocks: Positive = 8
+    """Residual blocks of two convolutions."""
+
 
 class ModelSettings(Section):
     """VRT and its spike branch; the defaults are the published deblurring model with spikes."""
 
     fusion: Literal["temporal", "window", "concat", "early", "none"] = "temporal"
-    """How spikes enter. `temporal`: the feature after each of stages 1-4 attends to those of its
-    pixel at all instants; `window`: to those of all pixels in a window, too; `concat`: concatenated
-    with the feature before stages 1-4 attend; `early`: as a fourth channel of the input; `none`:
-    plain VRT."""
+    """How spikes enter VRT. `temporal`: the feature after each of stages 1-4 attends to those of
+    its pixel at all instants; `window`: to those of all pixels in a window, too; `concat`:
+    concatenated with the feature before stages 1-4 attend; `early`: as a fourth channel of the
+    input; `none`: no spikes, plain VRT. A first guess sees the spikes, too, but with `none`."""
+    guess: GuessSettings | None = None
+    """A first guess in the place of the blurred frames, as VRT's input and residual base; null:
+    none, as published."""
+    trunk: bool = True
+    """Whether VRT follows; false: the first guess alone restores."""
+    patch: Literal[1, 2, 4] = 1
+    """Side of the squares of pixels that are one token of VRT."""
+    flow_from: Literal["frames", "guess"] = "frames"
+    """What optical flow is estimated on: the blurred frames, or the first guess."""
     channels: Positive = 96
     """Width of stages 1 to 7."""
     refine_channels: Positive = 120
@@ -171,6 +203,14 @@ class ModelSettings(Section):
     spike: SpikeBranchSettings = SpikeBranchSettings()
     """The spike branch (not built with fusion none)."""
 
+    @model_validator(mode="after")
+    def _a_guess_where_one_is_wanted(self) -> Self:
+        if self.guess is None and not self.trunk:
+            raise ValueError("trunk false leaves nothing: set guess, or trunk true")
+        if self.guess is None and self.flow_from == "guess":
+            raise ValueError("flow_from guess wants a guess: set guess, or flow_from frames")
+        return self
+
 
 class LossSettings(Section):
     """Weights of the loss terms; a term of weight 0 is not computed."""
@@ -189,6 +229,8 @@ class LossSettings(Section):
     """L1 between VGG16 relu3_3 features."""
     lpips: Annotated[float, Field(ge=0)] = 0.0
     """LPIPS (AlexNet)."""
+    guess: Annotated[float, Field(ge=0)] = 0.5
+    """Charbonnier of the first guess that VRT refines (`model.guess`), where there is one."""
     weights_dir: Path | None = None
     """Folder with vgg16_features.pt and alexnet_features.pt; null: torchvision's own download."""
 

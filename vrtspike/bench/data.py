@@ -32,6 +32,7 @@ from vrtspike.bench.model import Machine, find_machine
 from vrtspike.bench.voxelization import Way, measure_voxelization
 from vrtspike.data.dataset import open_dataset
 from vrtspike.data.order import Draw, Share, micro_batch
+from vrtspike.data.representation import SpikeRepresentation
 from vrtspike.data.samples import SampleReader
 from vrtspike.data.stream import SpikeStream
 from vrtspike.errors import ResourceError
@@ -208,6 +209,6 @@ def _write_shards(
         fingerprint=manifest.fingerprint,
         crop=sizes.crop,
         augment=True,
-        bins=sizes.bins,
+        spikes=SpikeRepresentation(sizes.bins),
         seed=seed,
     )

@@ -2,7 +2,7 @@
 
     read       the sample's bytes: a row group of a shard; the files of the images
     decode     PNG files to frames, which shards have behind them
-    voxelize   unpack the spikes of the crop (a `.dat` is mapped: read them, too) and count them
+    voxelize   unpack the spikes of the crop (a `.dat` is mapped: read them, too) and bin them
     augment    crop the frames, turn all, and put the samples together
     transfer   to tensors and floats, as the training step does
 
@@ -25,6 +25,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from vrtspike.bench.generated import SPLIT, THRESHOLD, sequence_name
+from vrtspike.data.alignment import Timeline
+from vrtspike.data.augment import Augmentation
 from vrtspike.data.clips import FRAME_KINDS, Clip, FrameKind
 from vrtspike.data.dataset import open_dataset
 from vrtspike.data.order import Draw
@@ -35,7 +37,7 @@ from vrtspike.data.samples import (
     stack_samples,
 )
 from vrtspike.data.shards import read_manifest, read_sample
-from vrtspike.training.step import VoxelScale, to_device
+from vrtspike.training.step import to_device
 
 Source = Literal["shards", "folder"]
 SOURCES: tuple[Source, ...] = ("shards", "folder")
@@ -77,9 +79,9 @@ class ShardSource:
                 sharp = augmented_frames(sample.sharp, drawn)
             with clock.of("voxelize"):
                 window = drawn.on_grid(self._info.spike_scale or 1)
-                bits = sample.spike_bits(slice(*timeline.exposure), *window)
-                voxels = augmented_voxels(bits, _bins(self._reader), timeline, drawn)
-            samples.append({"blurred": blurred, "sharp": sharp, **voxels})
+                voxels = _voxels(self._reader, sample.spike_bits(*window), timeline, drawn)
+            arrays: Arrays = {"blurred": blurred, "sharp": sharp, "voxels": voxels}
+            samples.append(arrays)
         with clock.of("augment"):
             return stack_samples(samples)
 
@@ -108,8 +110,8 @@ class FolderSource:
             with clock.of("voxelize"):
                 bits = _cropped_spikes(clip, *drawn.on_grid(clip.info.spike_scale or 1))
                 timeline = clip.info.timeline
-                voxels = augmented_voxels(bits, _bins(self._reader), timeline, drawn)
-            samples.append({**arrays, **voxels})
+                voxels = _voxels(self._reader, bits, timeline, drawn)
+            samples.append({**arrays, "voxels": voxels})
         with clock.of("augment"):
             return stack_samples(samples)
 
@@ -155,7 +157,6 @@ def _time_in_turns(
     draws: Sequence[Sequence[Draw]],
 ) -> tuple[dict[Source, StageClock], dict[Source, float]]:
     """Check that all sources make the same, then time them; return seconds by stage and in all."""
-    scale = VoxelScale(THRESHOLD, "rate")
     for micro_batch in draws:
         expected = reader.training(micro_batch)
         for maker in makers.values():
@@ -167,7 +168,7 @@ def _time_in_turns(
             start = time.process_time()
             arrays = maker.make(micro_batch, clocks[source])
             with clocks[source].of("transfer"):
-                to_device(arrays, torch.device("cpu"), scale)
+                to_device(arrays, torch.device("cpu"))
             totals[source] += time.process_time() - start
     return clocks, totals
 
@@ -191,9 +192,11 @@ def _check_equal(found: Arrays, expected: Arrays) -> None:
         assert found[name].dtype == array.dtype and np.array_equal(found[name], array), name
 
 
-def _bins(reader: SampleReader) -> int:
-    assert reader.bins is not None
-    return reader.bins
+def _voxels(
+    reader: SampleReader, bits: NDArray[np.bool_], timeline: Timeline, drawn: Augmentation
+) -> NDArray[np.float16]:
+    assert reader.spikes is not None
+    return augmented_voxels(reader.spikes, bits, timeline, THRESHOLD, drawn)
 
 
 def _decode(content: bytes) -> NDArray[np.uint8]:
@@ -202,12 +205,11 @@ def _decode(content: bytes) -> NDArray[np.uint8]:
 
 
 def _cropped_spikes(clip: Clip, rows: slice, columns: slice) -> NDArray[np.bool_]:
-    """Read the spikes of a crop and its exposure (t, s, m, m) without unpacking the rest."""
-    start, stop = clip.info.timeline.exposure
+    """Read the spikes of a crop (t, s, m, m) without unpacking the rest."""
     size = rows.stop - rows.start, columns.stop - columns.start
     frames = []
     for frame in clip.frames:
         (piece,) = frame.spikes
         stream = clip.stream(piece.file).crop(rows.start, columns.start, *size)
-        frames.append(stream[piece.start + start : piece.start + stop])
+        frames.append(stream[piece.start : piece.stop])
     return np.stack(frames)

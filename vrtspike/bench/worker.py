@@ -34,8 +34,9 @@ from vrtspike.settings import Config
 from vrtspike.storage import Folder
 from vrtspike.training.learner import Learner
 from vrtspike.training.optim import set_learning_rate
+from vrtspike.training.restore_task import RestoreTask
 from vrtspike.training.saver import Saver
-from vrtspike.training.step import TrainingStep, VoxelScale, clips
+from vrtspike.training.step import TrainingStep
 from vrtspike.training.task import task_of
 
 
@@ -155,9 +156,7 @@ class Worker:
         """Take a turn."""
         ranks, workers = self._place.ranks, self._place.workers
         share = Share(turn.batch * ranks // workers, self._config.train.micro_batch, ranks)
-        fused = self._config.model.fusion != "none"
-        voxels = VoxelScale(1.0, self._config.data.voxels) if fused else None
-        step = self._learner.step_over(share, clips(voxels))
+        step = self._learner.step_over(share, RestoreTask(self._config).unpack)
         self._one(step, share)
         if turn.save:
             self._make_saver()
@@ -238,7 +237,7 @@ class Worker:
 
 def invented(config: Config, samples: int, *, seed: int) -> dict[str, NDArray[Any]]:
     """Return a micro-batch of noise in the shapes of `vrtspike.data.samples`."""
-    data, bins = config.data, config.model.spike.bins
+    data = config.data
     rng, size = np.random.default_rng(seed), (data.crop, data.crop)
     frames = {
         name: rng.integers(0, 256, (samples, data.frames, 3, *size), np.uint8)
@@ -246,8 +245,8 @@ def invented(config: Config, samples: int, *, seed: int) -> dict[str, NDArray[An
     }
     if config.model.fusion == "none":
         return frames
-    counts = rng.integers(0, 4, (samples, data.frames, bins, *size), np.uint8)
-    return frames | {"counts": counts, "steps": np.full((samples, bins), 4, np.float32)}
+    shape = (samples, data.frames, config.model.spike.channels, *size)
+    return frames | {"voxels": rng.random(shape, np.float32).astype(np.float16)}
 
 
 def _bind(cores: list[int] | None) -> None:

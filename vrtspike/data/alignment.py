@@ -51,13 +51,12 @@ class Timeline:
         """Return the number of steps over which a frame integrates."""
         return self.exposure[1] - self.exposure[0]
 
-    @property
-    def reversible(self) -> bool:
-        """Tell whether the exposure reversed in time has its target at the same place.
-
-        An exposure of an odd number of steps has its middle half a step from any border.
-        """
-        return abs(2 * self.target_step - sum(self.exposure)) <= 1
+    def reversed(self) -> Timeline:
+        """Return the timeline of the same frame when its steps are read backwards."""
+        start, stop = (self.steps_per_frame - edge for edge in reversed(self.exposure))
+        return Timeline(
+            self.steps_per_frame, (start, stop), self.steps_per_frame - self.target_step
+        )
 
 
 @dataclass(frozen=True)

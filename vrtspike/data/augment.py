@@ -1,13 +1,12 @@
 """One draw of crop and flips for a sample, applied alike to its frames and its spikes.
 
-In: frames `(t, h, w, 3)` and spikes `(t, s, hs, ws)`, both as stored. Out: the same kinds, cropped
-to a square of `size` frame pixels. The spike grid may be an integer factor `grid` coarser than the
+In: frames `(t, h, w, 3)` as stored. Out: frames cropped to a square of `size` pixels, and where the
+crop lies on the grid of the spikes. The spike grid may be an integer factor `grid` coarser than the
 frame's; crops then start on it, so that both show the same rectangle. Order: crop, reversal in
 time, vertical flip, horizontal flip, transposition.
 
-A reversal in time turns round the order of the frames and of the steps inside each exposure. It
-needs the target in the middle of the exposure (`Timeline.reversible`), or the sharp frame would
-show another instant. The dead time's steps belong to no frame and stay where they are.
+A reversal in time turns round the order of the frames and of the spike steps inside each; where
+exposure and target lie then, `Timeline.reversed` says.
 """
 
 from __future__ import annotations
@@ -35,18 +34,6 @@ class Augmentation:
     def frames(self, frames: Shaped[np.ndarray, "t h w c"]) -> Shaped[np.ndarray, "t n n c"]:
         """Apply the draw to frames."""
         return np.ascontiguousarray(self.turned(self.window(frames), row_axis=1))
-
-    def spikes(
-        self, spikes: Shaped[np.ndarray, "t s hs ws"], *, exposure: tuple[int, int], grid: int = 1
-    ) -> Shaped[np.ndarray, "t s m m"]:
-        """Apply the draw to spikes, whose grid is `grid` times coarser than the frame's."""
-        rows, columns = self.on_grid(grid)
-        part = spikes[:, :, rows, columns]
-        if self.reverse_time:
-            order = np.arange(spikes.shape[1])
-            order[slice(*exposure)] = order[slice(*exposure)][::-1].copy()
-            part = part[::-1, order]
-        return np.ascontiguousarray(self.turned(part, row_axis=2))
 
     def window(self, frames: Shaped[np.ndarray, "t h w c"]) -> Shaped[np.ndarray, "t n n c"]:
         """Crop frames and put them in order, but turn none; a view."""
@@ -81,9 +68,8 @@ def draw_augmentation(
     enabled: bool,
     *,
     grid: int = 1,
-    reversible: bool = True,
 ) -> Augmentation:
-    """Draw a crop of a frame and, if `enabled`, flips; time is reversed only if `reversible`.
+    """Draw a crop of a frame and, if `enabled`, flips in space and time.
 
     Every call takes the same number of draws from `rng`, whatever its arguments.
     """
@@ -104,4 +90,4 @@ def draw_augmentation(
         for u, extent in zip(where, (height, width), strict=True)
     )
     flip_h, flip_v, transpose, reverse = (bool(coin and enabled) for coin in coins)
-    return Augmentation(top, left, crop, flip_h, flip_v, transpose, reverse and reversible)
+    return Augmentation(top, left, crop, flip_h, flip_v, transpose, reverse)

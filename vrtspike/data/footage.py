@@ -24,7 +24,7 @@ from typing import Any, Self
 
 import numpy as np
 import yaml
-from jaxtyping import Shaped, UInt8
+from jaxtyping import Float, UInt8
 from PIL import Image
 
 from vrtspike.data.clips import (
@@ -33,11 +33,11 @@ from vrtspike.data.clips import (
     FrameFiles,
     read_frames,
     read_image,
-    read_spikes,
 )
 from vrtspike.data.dataset import listed
 from vrtspike.data.frame_spikes import find_spikes
 from vrtspike.data.info import INFO_FILE, SEQUENCE_FILE, DatasetInfo, parse_info
+from vrtspike.data.representation import SpikeRepresentation, represent_frames
 from vrtspike.data.spans import Spans, in_order
 from vrtspike.data.stream import PACKED_SUFFIXES
 from vrtspike.data.video_file import (
@@ -47,7 +47,6 @@ from vrtspike.data.video_file import (
     inspect_video_file,
 )
 from vrtspike.data.video_reader import VideoReader
-from vrtspike.data.voxelize import voxelize, voxelize_stream
 from vrtspike.errors import DataFormatError
 from vrtspike.storage import Folder
 
@@ -169,7 +168,7 @@ def open_footage(source: Source, camera: Mapping[str, Any] | None = None) -> Foo
 
 
 class FootageReader:
-    """Read windows of a clip: frames, and counts of spikes in bins. A context manager."""
+    """Read windows of a clip: frames, and what a model sees of the spikes. A context manager."""
 
     def __init__(self, footage: Footage) -> None:
         self.footage = footage
@@ -190,27 +189,11 @@ class FootageReader:
             return read_frames(self.footage.clip, "blurred", start, stop)
         return self._video.read(start, stop)
 
-    def counts(self, start: int, stop: int, bins: int) -> Shaped[np.ndarray, "t k hs ws"]:
-        """Count the spikes of each frame's exposure in bins."""
-        return count_spikes(self.footage.clip, start, stop, bins)
-
-
-def count_spikes(clip: Clip, start: int, stop: int, bins: int) -> Shaped[np.ndarray, "t k hs ws"]:
-    """Count the spikes of each frame's exposure in bins.
-
-    Of a frame that is one piece of a stream only a bin's spikes are in memory at a time.
-    """
-    first, last = clip.info.timeline.exposure
-    counted = []
-    for index in range(start, stop):
-        pieces = clip.frames[index].spikes
-        if len(pieces) == 1 and clip.info.camera.registration is None:
-            begin, stream = pieces[0].start, clip.stream(pieces[0].file)
-            counted.append(voxelize_stream(stream, bins, start=begin + first, stop=begin + last))
-        else:
-            spikes = read_spikes(clip, index, index + 1)[0]
-            counted.append(voxelize(spikes, bins, start=first, stop=last))
-    return np.stack(counted)
+    def voxels(
+        self, start: int, stop: int, represent: SpikeRepresentation
+    ) -> Float[np.ndarray, "t c hs ws"]:
+        """Return what a model sees of the spikes of the frames [start, stop)."""
+        return represent_frames(self.footage.clip, start, stop, represent)
 
 
 def holds_one_clip(frames: Path) -> bool:

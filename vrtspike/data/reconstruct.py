@@ -56,11 +56,13 @@ def tfi(
     """
     if not 0 <= step <= len(spikes):
         raise ConfigError("the step leaves the stream", got=step, expected=f"0 to {len(spikes)}")
-    elapsed, remaining = spikes[:step][::-1] != 0, spikes[step:] != 0
-    interval = np.zeros(spikes.shape[1:], np.int64)
-    if step > 0:
-        interval += np.where(elapsed.any(axis=0), elapsed.argmax(axis=0), step)
-    if step < len(spikes):
-        interval += np.where(remaining.any(axis=0), remaining.argmax(axis=0) + 1, len(remaining))
-    fired = (spikes != 0).any(axis=0)
-    return np.where(fired, np.float32(threshold) / np.maximum(interval, 1), 0.0).astype(np.float32)
+    fired = spikes.astype(np.bool_, copy=False)
+    elapsed = np.full(spikes.shape[1:], step, np.int32)
+    remaining = np.full(spikes.shape[1:], len(spikes) - step, np.int32)
+    # From far to near, so that the nearest spike is the last one written.
+    for number in range(step):
+        np.copyto(elapsed, step - 1 - number, where=fired[number])
+    for number in range(len(spikes) - 1, step - 1, -1):
+        np.copyto(remaining, number + 1 - step, where=fired[number])
+    intensity = np.float32(threshold) / np.maximum(elapsed + remaining, 1).astype(np.float32)
+    return np.where(fired.any(axis=0), intensity, np.float32(0.0))

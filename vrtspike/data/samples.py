@@ -1,11 +1,9 @@
 """From prepared shards to what the model is trained and validated on.
 
-Out: uint8 frames (b, t, 3, h, w), spike counts (b, t, k, hs, ws) of the exposure and the steps of
-their bins (b, k), which differ between sequences of different exposure; over n where a sample's
-threshold is n times that of the first sequence, so that rates compare. Counts become floats where
-the model is (`normalize_voxels`), a quarter of the bytes on the way there. One draw of (seed,
-epoch, sample) crops and flips frames and spikes alike; only the bytes of the crop are unpacked,
-and only the crop is voxelized. Without bins (a model without spikes) no spike is read.
+Out: uint8 frames `blurred` and `sharp` (b, t, 3, h, w), and float16 `voxels` (b, t, c, hs, ws):
+what the model sees of the spikes (`vrtspike.data.representation`). One draw of (seed, epoch,
+sample) crops and flips frames and spikes alike; only the bytes of the crop are unpacked. For a
+model without spikes none is read.
 """
 
 from __future__ import annotations
@@ -24,8 +22,8 @@ from vrtspike.data.augment import Augmentation, draw_augmentation
 from vrtspike.data.distort import draw_distortion, raise_threshold
 from vrtspike.data.info import DatasetInfo
 from vrtspike.data.order import Draw, sample_rng, spike_rng
-from vrtspike.data.shards import Split, read_manifest, read_sample, split_of
-from vrtspike.data.voxelize import bin_steps, voxelize
+from vrtspike.data.representation import SpikeRepresentation
+from vrtspike.data.shards import Sample, Split, read_manifest, read_sample, split_of
 
 Frames = NDArray[np.uint8]
 
@@ -39,31 +37,33 @@ class SampleReader:
     fingerprint: str
     crop: int | None
     augment: bool
-    bins: int | None
+    spikes: SpikeRepresentation | None
+    """What the model sees of the spikes; None: nothing."""
     seed: int
     threshold_factors: tuple[int, ...] = (1,)
     time_shift_steps: int = 0
     drop_spikes: float = 0.0
 
     def training(self, draws: Iterable[Draw]) -> dict[str, NDArray[Any]]:
-        """Read, crop, flip and voxelize the samples of one micro-batch."""
+        """Read, crop and flip the samples of one micro-batch."""
         return stack_samples([self._augmented(draw) for draw in draws])
 
     def whole(self, index: int) -> dict[str, NDArray[Any]]:
         """Read one sample as it is, as a batch of one."""
-        split, _ = self._split()
-        sample = read_sample(self.shards, split, index, spikes=self.bins is not None)
-        shape = split.shape
+        split, info = self._split()
+        sample = read_sample(self.shards, split, index, spikes=self.spikes is not None)
         arrays: dict[str, NDArray[Any]] = {
             "blurred": _planes(sample.blurred),
             "sharp": _planes(sample.sharp),
         }
-        if self.bins is not None:
-            rows, columns = slice(0, shape.hs), slice(0, shape.ws)
-            timeline = split.timeline(index)
-            bits = sample.spike_bits(slice(*timeline.exposure), rows, columns)
-            voxels = _voxels(bits, self.bins, timeline)
-            arrays |= self._compared(voxels, index)
+        if self.spikes is not None:
+            rows, columns = slice(0, split.shape.hs), slice(0, split.shape.ws)
+            arrays["voxels"] = self.spikes(
+                sample.spike_bits(rows, columns),
+                split.timeline(index),
+                split.threshold(index),
+                continuous=info.continuous,
+            )
         return stack_samples([arrays])
 
     def augmentation(self, draw: Draw) -> Augmentation:
@@ -77,38 +77,42 @@ class SampleReader:
             self.crop,
             self.augment,
             grid=info.spike_scale or 1,
-            reversible=info.spike is None or split.timeline(draw.index).reversible,
         )
 
     def _augmented(self, draw: Draw) -> dict[str, NDArray[Any]]:
-        split, info = self._split()
-        sample = read_sample(self.shards, split, draw.index, spikes=self.bins is not None)
+        split, _ = self._split()
+        sample = read_sample(self.shards, split, draw.index, spikes=self.spikes is not None)
         augmentation = self.augmentation(draw)
         arrays: dict[str, NDArray[Any]] = {
             "blurred": augmented_frames(sample.blurred, augmentation),
             "sharp": augmented_frames(sample.sharp, augmentation),
         }
-        if self.bins is not None:
-            timeline, rng = split.timeline(draw.index), spike_rng(self.seed, draw)
-            drawn = draw_distortion(
-                rng, timeline, self.threshold_factors, self.time_shift_steps, self.drop_spikes
-            )
-            rows, columns = augmentation.on_grid(info.spike_scale or 1)
-            bits = sample.spike_bits(drawn.window(timeline), rows, columns)
-            bits = raise_threshold(bits, drawn.threshold_factor, rng)
-            if drawn.dropped:
-                bits = np.zeros_like(bits)
-            voxels = augmented_voxels(bits, self.bins, timeline, augmentation)
-            arrays |= self._compared(voxels, draw.index, drawn.threshold_factor)
+        if self.spikes is not None:
+            arrays["voxels"] = self._augmented_voxels(self.spikes, sample, draw, augmentation)
         return arrays
 
-    def _compared(
-        self, voxels: dict[str, NDArray[Any]], index: int, factor: int = 1
-    ) -> dict[str, NDArray[Any]]:
-        """Divide the steps by the sample's threshold over that of the first sequence."""
+    def _augmented_voxels(
+        self, represent: SpikeRepresentation, sample: Sample, draw: Draw, drawn: Augmentation
+    ) -> NDArray[np.float16]:
+        """Return what the model sees of the spikes of a sample's crop, changed as was drawn."""
         split, info = self._split()
-        ratio = factor * split.threshold(index) / info.camera.threshold
-        return voxels | {"steps": voxels["steps"] / ratio}
+        timeline, rng = split.timeline(draw.index), spike_rng(self.seed, draw)
+        change = draw_distortion(
+            rng, timeline, self.threshold_factors, self.time_shift_steps, self.drop_spikes
+        )
+        bits = sample.spike_bits(*drawn.on_grid(info.spike_scale or 1))
+        bits = raise_threshold(bits, change.threshold_factor, rng)
+        if change.dropped:
+            bits = np.zeros_like(bits)
+        return augmented_voxels(
+            represent,
+            bits,
+            timeline,
+            split.threshold(draw.index) * change.threshold_factor,
+            drawn,
+            shift=change.shift,
+            continuous=info.continuous,
+        )
 
     def _split(self) -> tuple[Split, DatasetInfo]:
         return _known_split(self.shards, self.split, self.fingerprint)
@@ -131,24 +135,24 @@ def augmented_frames(frames: Frames, draw: Augmentation) -> Frames:
 
 
 def augmented_voxels(
-    bits: NDArray[np.bool_], bins: int, timeline: Timeline, draw: Augmentation
-) -> dict[str, NDArray[Any]]:
-    """Voxelize the exposure's spikes of a crop (t, s, m, m), turned as the draw says.
+    represent: SpikeRepresentation,
+    bits: NDArray[np.bool_],
+    timeline: Timeline,
+    threshold: float,
+    draw: Augmentation,
+    *,
+    shift: int = 0,
+    continuous: bool = True,
+) -> NDArray[np.float16]:
+    """Represent the spikes of a crop (t, s, m, m), turned as the draw says: (t, c, m, m).
 
-    A reversal in time must come before the bins, which differ in their steps; to turn the counts
-    instead of the spikes costs less.
+    To turn what is made of the spikes costs less than to turn them, but for a reversal in time.
     """
-    arrays = _voxels(bits[::-1, ::-1] if draw.reverse_time else bits, bins, timeline)
-    return arrays | {"counts": draw.turned(arrays["counts"], row_axis=2)}
-
-
-def _voxels(bits: NDArray[np.bool_], bins: int, timeline: Timeline) -> dict[str, NDArray[Any]]:
-    """Voxelize the frames of a sample in one go: (t, s, h, w) -> counts (t, k, h, w)."""
-    counts = voxelize(rearrange(bits, "t s h w -> s (t h) w"), bins)
-    return {
-        "counts": rearrange(counts, "k (t h) w -> t k h w", t=len(bits)),
-        "steps": bin_steps(timeline.exposure_steps, bins).astype(np.float32),
-    }
+    if draw.reverse_time:
+        bits, timeline, shift = bits[::-1, ::-1], timeline.reversed(), -shift
+    voxels = represent(bits, timeline, threshold, shift=shift, continuous=continuous)
+    turned: NDArray[np.float16] = draw.turned(voxels, row_axis=2)
+    return turned
 
 
 def _planes(frames: Frames) -> Frames:

@@ -147,10 +147,10 @@ class Sample:
     spikes: Bytes
     spike_width: int
 
-    def spike_bits(self, steps: slice, rows: slice, columns: slice) -> NDArray[np.bool_]:
-        """Unpack the spikes of a window: (t, steps, rows, columns)."""
+    def spike_bits(self, rows: slice, columns: slice) -> NDArray[np.bool_]:
+        """Unpack the spikes of a part of the picture: (t, s, rows, columns)."""
         first = columns.start // 8
-        packed = self.spikes[:, steps, rows, first : -(-columns.stop // 8)]
+        packed = self.spikes[:, :, rows, first : -(-columns.stop // 8)]
         # Flat: along an axis it takes one call a row.
         flat = np.unpackbits(np.ascontiguousarray(packed).reshape(-1), bitorder="little")
         bits = flat.reshape(*packed.shape[:-1], 8 * packed.shape[-1]).view(np.bool_)

@@ -31,7 +31,7 @@ Mode = Literal["rate", "log1p"]
 
 def bin_steps(steps: int, bins: int) -> Int[np.ndarray, " k"]:
     """Return how many of `steps` steps each of `bins` bins holds."""
-    return np.diff(_edges(steps, bins))
+    return np.diff(bin_edges(steps, bins))
 
 
 def voxelize(
@@ -47,7 +47,7 @@ def voxelize(
     counts = _empty_counts(edges, *spikes.shape[1:])
     values = spikes.view(np.uint8)
     for k, (a, b) in enumerate(pairwise(edges.tolist())):
-        _add_up(values[a:b], counts[k])
+        add_up(values[a:b], counts[k])
     return counts
 
 
@@ -64,7 +64,7 @@ def voxelize_stream(
     total = np.empty_like(counts[0])
     for k, (a, b) in enumerate(pairwise(edges.tolist())):
         for first, piece in stored.pieces(a, b):
-            _add_up(piece.view(np.uint8), total, onto=first > a)
+            add_up(piece.view(np.uint8), total, onto=first > a)
         # Turning round each sum costs less than turning round every step.
         counts[k] = total[::-1] if bottom_up else total
     return counts
@@ -124,7 +124,7 @@ def _window(length: int, bins: int, start: int, stop: int | None) -> NDArray[np.
             got=f"[{start}, {stop})",
             expected=f"0 <= start < stop <= {length}",
         )
-    return _edges(stop - start, bins) + start
+    return bin_edges(stop - start, bins) + start
 
 
 def _empty_counts(edges: NDArray[np.int64], height: int, width: int) -> NDArray[Any]:
@@ -132,7 +132,7 @@ def _empty_counts(edges: NDArray[np.int64], height: int, width: int) -> NDArray[
     return np.empty((len(edges) - 1, height, width), dtype)
 
 
-def _add_up(steps: NDArray[np.uint8], total: NDArray[Any], *, onto: bool = False) -> None:
+def add_up(steps: NDArray[np.uint8], total: NDArray[Any], *, onto: bool = False) -> None:
     """Write the sum of some steps into `total`, or add it onto what is there."""
     if onto:
         np.add(total, steps[0], out=total)
@@ -153,8 +153,11 @@ def _as_stored(stream: SpikeStream) -> tuple[SpikeStream, bool]:
     return replace(stream, source=replace(source, flip=False), box=box._replace(top=top)), True
 
 
-def _edges(steps: int, bins: int) -> NDArray[np.int64]:
-    """Return the first step of each bin, and the end: the least s with s * k >= j * steps."""
+def bin_edges(steps: int, bins: int) -> NDArray[np.int64]:
+    """Return the first step of each bin, and the end: the least s with s * k >= j * steps.
+
+    Half-open bins of `steps` steps, `(k + 1,)` int64.
+    """
     if not 1 <= bins <= steps:
         raise ConfigError(
             "bins must hold one step each at least",

@@ -15,15 +15,13 @@ import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
-import numpy as np
 import torch
 from einops import rearrange
-from numpy.typing import NDArray
 from torch import Tensor
 
 from vrtspike.data.clips import Clip, read_frames, read_spikes
 from vrtspike.data.dataset import Dataset, open_dataset
-from vrtspike.data.voxelize import voxelize
+from vrtspike.data.representation import Look, own_spikes, represent_frames
 from vrtspike.errors import CheckpointError, ConfigError, DataFormatError, ResourceError
 from vrtspike.inference.controls import controls
 from vrtspike.inference.memory import MEASURED, Budget, Footprint, budget_of, choose_tile
@@ -40,9 +38,6 @@ log = logging.getLogger(__name__)
 
 MAX_PANELS = 12
 """Sequences of which a frame is kept to look at, evenly chosen."""
-
-Look = Callable[[Clip, int], tuple[NDArray[np.bool_], float]]
-"""Return the spikes `(s, hs, ws)` of a frame, and the threshold of the camera that gave them."""
 
 
 def evaluate(
@@ -106,12 +101,12 @@ def scored_clips(
                     expected=f"a {kind} image of every frame",
                     fix="score another split, or look at what `vrtspike restore` makes of this one",
                 )
-        wanting = [name for name, restorer in models.items() if restorer.bins is not None]
+        wanting = [name for name, restorer in models.items() if restorer.spikes is not None]
         if clip.info.spike is None and wanting:
             raise ConfigError(
                 "a model that takes spikes cannot be scored on data without them",
                 where=clip.where,
-                got=f"{wanting[0]}: a model of {models[wanting[0]].bins} spike bins",
+                got=f"{wanting[0]}: a model with spikes",
                 expected="frames with spikes, or a model without them",
                 fix="give that model as --baseline if it is plain VRT, take none with "
                 "--weights none, or correct data.source",
@@ -137,7 +132,12 @@ def fit_tile(
     for restorer in models.values():
         device, model = device_of(restorer.model), restorer.settings
         sizes = {
-            Footprint.of(clip.info, min(len(clip.frames), settings.tile_frames), restorer.bins)
+            Footprint.of(
+                clip.info,
+                min(len(clip.frames), settings.tile_frames),
+                restorer.spikes,
+                restorer.unit,
+            )
             for clip in clips
         }
         for size in sizes:
@@ -278,23 +278,12 @@ def restored_frames(
         ) from error
 
 
-def own_spikes(clip: Clip, index: int) -> tuple[NDArray[np.bool_], float]:
-    """Read the spikes of a frame, with their camera's threshold."""
-    return read_spikes(clip, index, index + 1)[0], clip.info.camera.threshold
-
-
 def model_inputs(
     clip: Clip, start: int, stop: int, restorer: Restorer, look: Look = own_spikes
 ) -> tuple[Tensor, Tensor | None]:
     """Read frames [start, stop) of a clip as a model takes them: blurred and voxels."""
     frames = torch.from_numpy(read_frames(clip, "blurred", start, stop))
     blurred = rearrange(frames, "t h w c -> t c h w").float() / 255
-    if restorer.bins is None:
+    if restorer.spikes is None:
         return blurred, None
-    first, last = clip.info.timeline.exposure
-    voxels = []
-    for index in range(start, stop):
-        spikes, threshold = look(clip, index)
-        counts = torch.from_numpy(voxelize(spikes, restorer.bins, start=first, stop=last))
-        voxels.append(restorer.scale(last - first, threshold)(counts))
-    return blurred, torch.stack(voxels)
+    return blurred, torch.from_numpy(represent_frames(clip, start, stop, restorer.spikes, look))

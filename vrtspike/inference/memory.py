@@ -20,9 +20,10 @@ from functools import lru_cache
 import torch
 
 from vrtspike.data.info import DatasetInfo
+from vrtspike.data.representation import SpikeRepresentation
 from vrtspike.errors import ConfigError, ResourceError
 from vrtspike.heap import free_bytes, resident_bytes
-from vrtspike.inference.restore import SIZE_UNIT
+from vrtspike.inference.restore import UNIT
 from vrtspike.inference.tiling import spans
 from vrtspike.model.costs import Clip, measure_costs
 from vrtspike.settings import ModelSettings, Precision
@@ -48,24 +49,30 @@ class Footprint:
     frames: int
     """Of a window."""
     spike_grid: tuple[int, int] | None = None
-    bins: int = 0
+    spike_channels: int = 0
     spike_steps: int = 0
-    """Steps of a frame, which are in memory while they are counted."""
+    """Steps that are in memory while a frame's spikes are represented."""
+    unit_of_model: int = UNIT
 
     @classmethod
-    def of(cls, info: DatasetInfo, frames: int, bins: int | None) -> Footprint:
-        """Return that of windows of so many frames, for a model of so many bins (None: none)."""
+    def of(
+        cls, info: DatasetInfo, frames: int, spikes: SpikeRepresentation | None, unit: int = UNIT
+    ) -> Footprint:
+        """Return that of windows of so many frames, for a model that sees `spikes` (None: none)
+        and whose tiles have sides that are multiples of `unit`."""
         height, width = info.frame.height, info.frame.width
-        if bins is None:
-            return cls(height, width, frames)
-        return cls(height, width, frames, info.camera.grid, bins, info.timeline.steps_per_frame)
+        if spikes is None:
+            return cls(height, width, frames, unit_of_model=unit)
+        reach = spikes.reach(info.timeline) if info.continuous else 0
+        steps = (2 * reach + 1) * info.timeline.steps_per_frame
+        return cls(height, width, frames, info.camera.grid, spikes.channels, steps, unit)
 
     @property
     def unit(self) -> int:
         """Return what the sides of a tile are multiples of."""
         if self.spike_grid is None:
-            return SIZE_UNIT
-        return math.lcm(SIZE_UNIT, max(self.height // self.spike_grid[0], 1))
+            return self.unit_of_model
+        return math.lcm(self.unit_of_model, max(self.height // self.spike_grid[0], 1))
 
     @property
     def tiled(self) -> bool:
@@ -87,7 +94,7 @@ class Footprint:
         total = 4 * pixels + 2 * 4 * pixels
         if self.spike_grid is not None:
             grid = math.prod(self.spike_grid)
-            total += 2 * self.frames * self.bins * grid + 2 * self.spike_steps * grid
+            total += 2 * 2 * self.frames * self.spike_channels * grid + 2 * self.spike_steps * grid
         return total
 
 
@@ -175,7 +182,8 @@ def _tiles_of(size: Footprint, tile: int, overlap: int) -> tuple[int, float]:
         # As restoring has it: a frame that the tile covers whole is not padded to the unit.
         parts = spans(length, tile or None, overlap, multiple=size.unit)
         axes.append([stop - start for start, stop in parts])
-    largest = math.prod(-(-max(axis) // SIZE_UNIT) * SIZE_UNIT for axis in axes)
+    unit = size.unit_of_model
+    largest = math.prod(-(-max(axis) // unit) * unit for axis in axes)
     return largest, math.prod(map(sum, axes)) / (size.height * size.width)
 
 
@@ -189,8 +197,8 @@ def _bytes_per_pixel(
     costs = measure_costs(
         settings, clip, device=torch.device(device), precision=precision, backward=False
     )
-    bins = 0 if settings.fusion == "none" else settings.spike.bins
-    inputs = 4 * frames * (3 + bins)
+    channels = 0 if settings.fusion == "none" else settings.spike.channels
+    inputs = 4 * frames * (3 + channels)
     per_pixel = costs.activations / (clip.height * clip.width) + inputs
     return per_pixel * RESERVED_OVER_ALIVE[device]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from typing import Any
 
 import vrtspike
@@ -42,8 +43,7 @@ def protocol_of(
         "models": {
             name: {
                 "parameters": sum(p.numel() for p in restorer.model.parameters()),
-                "spike_bins": restorer.bins,
-                "voxels": restorer.voxels if restorer.bins else None,
+                "spikes": None if restorer.spikes is None else asdict(restorer.spikes),
             }
             for name, restorer in models.items()
         },

@@ -321,7 +321,7 @@ def _identity(
     text = json.dumps([stamps, pieces, clip.info.model_dump(mode="json", exclude={"source"})])
     chosen = {k: v for k, v in asdict(settings).items() if k != "memory"}
     built = None if restorer.settings is None else restorer.settings.model_dump(mode="json")
-    model = json.dumps([restorer.bins, restorer.voxels, built])
+    model = json.dumps([None if restorer.spikes is None else asdict(restorer.spikes), built])
     return {
         "weights": weights,
         "model": hashlib.sha256(model.encode()).hexdigest(),

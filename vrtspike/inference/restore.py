@@ -28,11 +28,8 @@ from vrtspike.settings import Precision
 
 Read = Callable[[int, int], tuple[Tensor, Tensor | None]]
 """Return blurred frames and voxels of frames [start, stop)."""
-Scale = Callable[[Tensor], Tensor]
-"""Turn the voxels of a tile, as they were read, into those that the model takes."""
-
-SIZE_UNIT = 8
-"""Sides of tiles are multiples of the model's coarsest scale, so that no tile is padded."""
+UNIT = 8
+"""Sides of the tiles of a model that does not say its `unit` are multiples of this."""
 
 
 def restore(
@@ -104,17 +101,16 @@ def restore_windows(
     tile: int | None,
     overlap: int,
     precision: Precision,
-    scale: Scale | None = None,
 ) -> Iterator[Float[Tensor, "n 3 h w"]]:
     """Yield the frames from the first window's start to the last one's end, in order.
 
     Frames that are shared with windows which are not among these come as weighted sums, to which
-    the others' are to be added. `scale` is applied to the voxels of a tile on the model's device.
+    the others' are to be added.
     """
     pending = None
     for index, window in enumerate(windows):
         blurred, voxels = read(window.start, window.stop)
-        restored = _restore_window(model, blurred, voxels, tile, overlap, precision, scale)
+        restored = _restore_window(model, blurred, voxels, tile, overlap, precision)
         restored *= window.weights[:, None, None, None]
         if pending is not None:
             restored[: len(pending)] += pending
@@ -130,14 +126,13 @@ def _restore_window(
     tile: int | None,
     overlap: int,
     precision: Precision,
-    scale: Scale | None,
 ) -> Tensor:
     """Restore a clip of few frames, tile by tile."""
     height, width = blurred.shape[-2:]
     if tile is None or tile >= max(height, width):
-        return _run(model, blurred, voxels, precision, scale)
+        return _run(model, blurred, voxels, precision)
     factor = 1 if voxels is None else coarseness((height, width), voxels.shape[-2:])
-    unit = math.lcm(SIZE_UNIT, factor)
+    unit = math.lcm(unit_of(model), factor)
     restored = torch.zeros(blurred.shape)
     for rows in cover(height, tile, overlap, multiple=unit):
         for columns in cover(width, tile, overlap, multiple=unit):
@@ -147,7 +142,7 @@ def _restore_window(
                 part = voxels[
                     ..., top // factor : bottom // factor, left // factor : right // factor
                 ]
-            found = _run(model, blurred[..., top:bottom, left:right], part, precision, scale)
+            found = _run(model, blurred[..., top:bottom, left:right], part, precision)
             found *= rows.weights[:, None] * columns.weights
             restored[..., top:bottom, left:right] += found
     return restored
@@ -171,7 +166,6 @@ def _run(
     blurred: Tensor,
     voxels: Tensor | None,
     precision: Precision,
-    scale: Scale | None,
 ) -> Tensor:
     """Run the model on frames `(t, 3, h, w)` and check what comes back."""
     device = device_of(model)
@@ -186,7 +180,7 @@ def _run(
         with torch.no_grad(), autocast(device, precision):
             restored: Tensor = model(
                 _intensity(blurred.to(device))[None],
-                None if voxels is None else _scaled(voxels.to(device), scale)[None],
+                None if voxels is None else voxels.to(device).contiguous().float()[None],
             )
             restored = restored[0].float()
             finite = bool(restored.isfinite().all())
@@ -206,6 +200,11 @@ def device_of(model: nn.Module) -> torch.device:
     return next((p.device for p in model.parameters()), torch.device("cpu"))
 
 
+def unit_of(model: nn.Module) -> int:
+    """Return what the sides of tiles are multiples of, so that the model pads none."""
+    return getattr(model, "unit", UNIT)
+
+
 def _intensity(frames: Tensor) -> Tensor:
     """Return frames as floats; those of uint8 are brought to [0, 1].
 
@@ -214,9 +213,3 @@ def _intensity(frames: Tensor) -> Tensor:
     """
     floats = frames.contiguous().float()
     return floats / 255 if frames.dtype == torch.uint8 else floats
-
-
-def _scaled(voxels: Tensor, scale: Scale | None) -> Tensor:
-    """Return voxels as the model takes them."""
-    whole = voxels.contiguous()
-    return whole.float() if scale is None else scale(whole)

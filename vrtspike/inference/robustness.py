@@ -94,7 +94,7 @@ def evaluate_robustness(
 
 def check_robustness(models: Mapping[str, Restorer]) -> dict[str, Restorer]:
     """Return the models that take spikes; none is an error."""
-    disturbed = {name: restorer for name, restorer in models.items() if restorer.bins is not None}
+    disturbed = {name: restorer for name, restorer in models.items() if restorer.spikes is not None}
     if not disturbed:
         raise ConfigError(
             "disturbed spikes disturb no model without spikes",
@@ -108,7 +108,7 @@ def check_robustness(models: Mapping[str, Restorer]) -> dict[str, Restorer]:
 
 def passes(models: Mapping[str, Restorer]) -> int:
     """Return how often the frames are gone through."""
-    return sum(restorer.bins is not None for restorer in models.values()) * len(DISTURBANCES)
+    return sum(restorer.spikes is not None for restorer in models.values()) * len(DISTURBANCES)
 
 
 @dataclass
@@ -178,7 +178,7 @@ def _threshold(clips: tuple[Clip, ...]) -> float | None:
 
 def _references(models: Mapping[str, Restorer]) -> list[str]:
     """Return the methods that see no spikes, the one that models are held against first."""
-    return [*(name for name, restorer in models.items() if restorer.bins is None), "blurred"]
+    return [*(name for name, restorer in models.items() if restorer.spikes is None), "blurred"]
 
 
 def _protocol(threshold: float | None) -> dict[str, str]:

@@ -10,11 +10,11 @@ configuration of its model. Out: the model, in evaluation mode, with that config
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
@@ -23,14 +23,17 @@ from einops import rearrange
 from jaxtyping import Bool, UInt8
 from pydantic import ValidationError
 from safetensors import SafetensorError, safe_open
-from torch import Tensor, nn
+from torch import nn
 
 from vrtspike.config import load_config
-from vrtspike.data.voxelize import bin_steps, normalize_voxels, voxelize
+from vrtspike.data.alignment import Timeline
+from vrtspike.data.representation import SpikeRepresentation
 from vrtspike.errors import CheckpointError, DataFormatError, one_line
-from vrtspike.inference.restore import restore
+from vrtspike.inference.restore import restore, unit_of
 from vrtspike.metrics import to_uint8
 from vrtspike.model import build_model
+from vrtspike.model.guess import GuessAlone
+from vrtspike.model.guided_vrt import GuidedVRT
 from vrtspike.model.weights import load_weights
 from vrtspike.run_files import CONFIG, EXPORT, METRICS
 from vrtspike.settings import Config, ModelSettings
@@ -40,11 +43,10 @@ from vrtspike.weights import or_by_name, packaged
 
 @dataclass(frozen=True, eq=False)
 class Restorer:
-    """A model, and how it wants its spikes: voxel bins (None: no spikes) and normalisation."""
+    """A model, and what it sees of the spikes (None: it takes none)."""
 
     model: nn.Module
-    bins: int | None = None
-    voxels: Literal["rate", "log1p"] = "rate"
+    spikes: SpikeRepresentation | None = None
     settings: ModelSettings | None = None
     """What the model was built from; None: not known."""
 
@@ -64,8 +66,21 @@ class Restorer:
         """
         own = packaged(weights)
         model, found = load_run(own or Path(weights), config)
-        bins = None if found.model.fusion == "none" else found.model.spike.bins
-        return cls(model.to(device), bins, found.data.voxels, found.model)
+        spikes = SpikeRepresentation.of(found.model, found.data.voxels)
+        return cls(model.to(device), spikes, found.model)
+
+    @property
+    def unit(self) -> int:
+        """Return what the sides of tiles are multiples of."""
+        return unit_of(self.model)
+
+    @property
+    def first_guess(self) -> Restorer | None:
+        """Return the model's first guess as a model; None where it refines none."""
+        if not isinstance(self.model, GuidedVRT):
+            return None
+        settings = self.settings and self.settings.model_copy(update={"trunk": False})
+        return Restorer(GuessAlone(self.model.guess).eval(), self.spikes, settings)
 
     def __call__(
         self,
@@ -74,34 +89,33 @@ class Restorer:
         *,
         threshold: float | None = None,
         exposure: tuple[int, int] | None = None,
+        instant: int | None = None,
         **tiling: Any,
     ) -> UInt8[np.ndarray, "t h w 3"]:
         """Restore frames in memory.
 
         `spikes` are the steps of each frame, of a camera with this `threshold`; `exposure` is the
-        half-open interval of them over which the frame integrated (None: all). `tiling` are the
-        keywords of `vrtspike.inference.restore`.
+        half-open interval of them over which the frame integrated (None: all), `instant` the step
+        at whose beginning the restored frame is wanted (None: the middle of the exposure). The
+        frames' steps follow one another without a gap. `tiling` are the keywords of
+        `vrtspike.inference.restore`.
         """
         voxels = None
-        if self.bins is not None:
+        if self.spikes is not None:
             if spikes is None or threshold is None or len(spikes) != len(blurred):
                 raise DataFormatError(
                     "this model restores frames with their spikes",
                     got="no spikes" if spikes is None else f"{len(spikes)} frames of spikes",
                     expected=f"spikes of {len(blurred)} frames, and the camera's threshold",
                 )
-            first, last = exposure or (0, spikes.shape[1])
-            counts = [voxelize(frame, self.bins, start=first, stop=last) for frame in spikes]
-            voxels = self.scale(last - first, threshold)(torch.from_numpy(np.stack(counts)))
+            steps = spikes.shape[1]
+            first, last = exposure or (0, steps)
+            middle = (first + last) // 2
+            timeline = Timeline(steps, (first, last), middle if instant is None else instant)
+            voxels = torch.from_numpy(self.spikes(spikes, timeline, threshold))
         frames = rearrange(torch.from_numpy(blurred), "t h w c -> t c h w")
         restored = to_uint8(restore(self.model, frames, voxels, **tiling))
         return np.ascontiguousarray(rearrange(restored, "t c h w -> t h w c").numpy())
-
-    def scale(self, steps: int, threshold: float) -> Callable[[Tensor], Tensor]:
-        """Return what makes of counts of `steps` steps in bins the voxels that the model takes."""
-        assert self.bins is not None
-        of_bins, mode = bin_steps(steps, self.bins), self.voxels
-        return lambda counts: normalize_voxels(counts, of_bins, threshold, mode)
 
 
 @contextmanager

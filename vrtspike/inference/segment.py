@@ -19,10 +19,12 @@ from einops import rearrange
 from torch import Tensor
 
 from vrtspike.data.footage import Footage, FootageReader
+from vrtspike.data.representation import SpikeRepresentation
+from vrtspike.data.voxelize import bin_edges
 from vrtspike.errors import ConfigError, ResourceError, one_line
 from vrtspike.heap import keep_heap, peak_bytes
 from vrtspike.inference.memory import Footprint, budget_of, choose_tile
-from vrtspike.inference.restore import Scale, coarseness, cover_frames, restore_windows
+from vrtspike.inference.restore import coarseness, cover_frames, restore_windows
 from vrtspike.inference.run_folder import Restorer
 from vrtspike.inference.spool import Spool
 from vrtspike.inference.tiling import Tile, spans
@@ -165,7 +167,7 @@ class SegmentWorker:
             ThreadPoolExecutor(1, "read") as reading,
             ThreadPoolExecutor(2, "write") as writing,
         ):
-            read = _ReadAhead(reader, self.restorer.bins, part, reading)
+            read = _ReadAhead(reader, self.restorer.spikes, part, reading)
             written: list[Future[None]] = []
             for frames in restore_windows(
                 self.restorer.model,
@@ -174,7 +176,6 @@ class SegmentWorker:
                 tile=tile,
                 overlap=self.settings.overlap,
                 precision=self.settings.precision,
-                scale=scale_of(segment.footage, self.restorer),
             ):
                 for future in written:
                     future.result()
@@ -205,11 +206,11 @@ class _ReadAhead:
     def __init__(
         self,
         reader: FootageReader,
-        bins: int | None,
+        spikes: SpikeRepresentation | None,
         windows: list[Tile],
         pool: ThreadPoolExecutor,
     ) -> None:
-        self._reader, self._bins, self._pool = reader, bins, pool
+        self._reader, self._spikes, self._pool = reader, spikes, pool
         self._coming: Iterator[Tile] = iter(windows)
         self._next = self._submit()
 
@@ -226,27 +227,29 @@ class _ReadAhead:
     def _read(self, window: Tile) -> tuple[Tensor, Tensor | None]:
         frames = self._reader.frames(window.start, window.stop)
         blurred = rearrange(torch.from_numpy(frames), "t h w c -> t c h w")
-        if self._bins is None:
+        if self._spikes is None:
             return blurred, None
-        return blurred, torch.from_numpy(self._reader.counts(window.start, window.stop, self._bins))
+        voxels = self._reader.voxels(window.start, window.stop, self._spikes)
+        return blurred, torch.from_numpy(voxels)
 
 
 def check_model(footage: Footage, restorer: Restorer) -> None:
     """Refuse a clip that lacks what the model wants, or has what it has no use for."""
     has = footage.clip.info.spike is not None
-    if restorer.bins is not None and not has:
+    if restorer.spikes is not None and not has:
         raise ConfigError(
             "the model restores frames with their spikes, and there are none",
             where=footage.name,
             fix=f"give --spikes, or --weights {WITHOUT_SPIKES}",
         )
-    if restorer.bins is None and has:
+    if restorer.spikes is None and has:
         raise ConfigError(
             "the model takes no spikes",
             where=footage.name,
             fix="leave --spikes away, or give weights of a model with spikes",
         )
-    scale_of(footage, restorer)  # refuses an exposure of fewer steps than bins
+    if restorer.spikes is not None:
+        bin_edges(footage.clip.info.timeline.exposure_steps, restorer.spikes.bins)  # may refuse
 
 
 def check_tiles(footage: Footage, restorer: Restorer, settings: RestoreSettings) -> None:
@@ -260,19 +263,11 @@ def check_tiles(footage: Footage, restorer: Restorer, settings: RestoreSettings)
         spans(length, tile, settings.overlap, multiple=footprint.unit)
 
 
-def scale_of(footage: Footage, restorer: Restorer) -> Scale | None:
-    """Return what makes voxels of a clip's counts."""
-    info = footage.clip.info
-    if restorer.bins is None:
-        return None
-    return restorer.scale(info.timeline.exposure_steps, info.camera.threshold)
-
-
 def footprint_of(footage: Footage, restorer: Restorer, settings: RestoreSettings) -> Footprint:
     """Return the sizes that decide about a clip's memory."""
     windows = settings.windows(footage.frames)
     frames = max(window.stop - window.start for window in windows)
-    return Footprint.of(footage.clip.info, frames, restorer.bins)
+    return Footprint.of(footage.clip.info, frames, restorer.spikes, restorer.unit)
 
 
 def _shared(windows: list[Tile], segment: Segment) -> set[int]:

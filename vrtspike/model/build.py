@@ -8,6 +8,8 @@ from vrtspike.errors import ConfigError
 from vrtspike.model.chunks import Chunks
 from vrtspike.model.early_fusion import EarlyFusionVRT
 from vrtspike.model.fusion import ConcatFusion, CrossAttentionFusion, SpikeWindowAttention
+from vrtspike.model.guess import FirstGuess, GuessAlone
+from vrtspike.model.guided_vrt import GuidedVRT
 from vrtspike.model.spike_encoder import SCALES, SpikeEncoder3D
 from vrtspike.model.spike_vrt import SpikeVRT
 from vrtspike.model.temporal import SpikeTemporalAttention, TemporalAttention
@@ -17,6 +19,25 @@ from vrtspike.settings import ModelSettings
 
 def build_model(settings: ModelSettings) -> nn.Module:
     """Build the model that the settings describe: forward(blurred, voxels=None) -> restored."""
+    if settings.guess is None:
+        return _transformer(settings)
+    guess = FirstGuess(
+        0 if settings.fusion == "none" else settings.spike.channels,
+        channels=settings.guess.channels,
+        blocks=settings.guess.blocks,
+    )
+    if not settings.trunk:
+        return GuessAlone(guess)
+    return GuidedVRT(
+        guess,
+        _transformer(settings),
+        channels=settings.channels,
+        flow_from=settings.flow_from,
+    )
+
+
+def _transformer(settings: ModelSettings) -> VRT | SpikeVRT | EarlyFusionVRT:
+    """Build VRT with its spike branch."""
     _check_widths(settings)
     spike = settings.spike
     match settings.fusion:
@@ -24,7 +45,9 @@ def build_model(settings: ModelSettings) -> nn.Module:
             return _vrt(settings)
         case "early":
             vrt = _vrt(settings, in_chans=4)
-            return EarlyFusionVRT(vrt, bins=spike.bins, zero_init=spike.zero_init_fusion)
+            return EarlyFusionVRT(
+                vrt, spike_channels=spike.channels, zero_init=spike.zero_init_fusion
+            )
         case "concat":
             vrt, encoder = _vrt(settings), _encoder(settings)
             concat = [
@@ -62,6 +85,7 @@ def _check_widths(settings: ModelSettings) -> None:
 def _vrt(settings: ModelSettings, *, in_chans: int = 3) -> VRT:
     return VRT(
         in_chans=in_chans,
+        patch=settings.patch,
         channels=settings.channels,
         refine_channels=settings.refine_channels,
         blocks=settings.blocks,
@@ -74,7 +98,7 @@ def _vrt(settings: ModelSettings, *, in_chans: int = 3) -> VRT:
         drop_path=settings.drop_path,
         deformable_groups=settings.deformable_groups,
         flow_channels=settings.flow_channels,
-        zero_init_output=settings.zero_init_output,
+        zero_init_output=settings.zero_init_output or settings.guess is not None,
         zero_init_flow=settings.zero_init_flow,
         checkpoint_attention=settings.checkpoint_attention,
         checkpoint_mlp=settings.checkpoint_mlp,
@@ -84,7 +108,7 @@ def _vrt(settings: ModelSettings, *, in_chans: int = 3) -> VRT:
 def _encoder(settings: ModelSettings) -> SpikeEncoder3D:
     spike = settings.spike
     return SpikeEncoder3D(
-        spike.bins,
+        spike.channels * settings.patch**2,
         settings.channels,
         blocks=spike.blocks,
         kernel=spike.kernel,

@@ -14,7 +14,7 @@ multiply-add. Memory is in bytes, as allocated: workspaces inside a library's ca
 from __future__ import annotations
 
 import weakref
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
@@ -26,18 +26,20 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
 from vrtspike.model.build import build_model
+from vrtspike.model.early_fusion import EarlyFusionVRT
+from vrtspike.model.grid import padding_to_unit
+from vrtspike.model.guess import FirstGuess
 from vrtspike.model.precision import autocast
-from vrtspike.model.vrt import VRT, padding_to_unit
+from vrtspike.model.spike_vrt import SpikeVRT
+from vrtspike.model.vrt import SCALES, VRT
 from vrtspike.settings import ModelSettings, Precision
 
 TILE = 32
-"""Side of the small clip, in pixels: the flow network pads smaller ones to it."""
+"""Side of the small clip, in tokens: the flow network pads smaller ones to it."""
 MAP_BLOCKS = "MALLOC_MMAP_THRESHOLD_"
 """On a CPU a process takes more than what is alive: blocks are freed in another order than they are
 taken, and glibc's heap keeps the holes. With this environment variable at 1048576 large blocks
 leave none, at the price of new pages for each; THP_MEM_ALLOC_ENABLE=1 makes them fewer."""
-TRUNK = "vrt."
-"""Where plain VRT lies in a fused model; everything else there is the spike branch."""
 
 
 @dataclass(frozen=True)
@@ -107,7 +109,8 @@ def measure_costs(
     model = build_model(settings).to(device).train(backward)
     for parameter in model.parameters():
         parameter.grad = torch.zeros_like(parameter)
-    small = Clip(1, clip.frames, min(TILE, clip.height), min(TILE, clip.width))
+    tile, unit = TILE * settings.patch, max(SCALES) * settings.patch
+    small = Clip(1, clip.frames, min(tile, clip.height), min(tile, clip.width))
     blurred, voxels = random_clip(settings, small, device)
     ledger = _Ledger(model)
     with ledger, _watched_parts(model, ledger) as watched, torch.set_grad_enabled(backward):
@@ -116,7 +119,7 @@ def measure_costs(
         if backward:
             (restored.float() - blurred).square().mean().backward()
     high, wide = (
-        _padded(whole) / _padded(part)
+        _padded(whole, unit) / _padded(part, unit)
         for whole, part in ((clip.height, small.height), (clip.width, small.width))
     )
     parts = tuple(_grown(part, clip.batch, high, wide) for part in watched)
@@ -133,7 +136,7 @@ def random_clip(
     blurred = torch.rand(*shape, 3, *size, device=device)
     if settings.fusion == "none":
         return blurred, None
-    return blurred, torch.rand(*shape, settings.spike.bins, *size, device=device)
+    return blurred, torch.rand(*shape, settings.spike.channels, *size, device=device)
 
 
 @dataclass
@@ -231,7 +234,9 @@ def _watched_parts(model: nn.Module, ledger: _Ledger) -> Iterator[list[Part]]:
     def enter(*_: object) -> None:
         running.append(_Count(ledger.flops, ledger.activations.live))
 
-    def leave(name: str, module: nn.Module, _: object, out: Tensor | list[Tensor]) -> None:
+    def leave(
+        name: str, spike: bool, module: nn.Module, _: object, out: Tensor | Sequence[Tensor]
+    ) -> None:
         count, caller = running.pop(), running[-1]
         flops, live = ledger.flops - count.flops, ledger.activations.live - count.live
         caller.inner_flops += flops
@@ -239,8 +244,8 @@ def _watched_parts(model: nn.Module, ledger: _Ledger) -> Iterator[list[Part]]:
         parts.append(
             Part(
                 name,
-                hasattr(model, "vrt") and not name.startswith(TRUNK),
-                tuple((out if isinstance(out, Tensor) else out[0]).shape),
+                spike,
+                _shape(module, out if isinstance(out, Tensor) else out[0]),
                 sum(p.numel() for p in module.parameters()),
                 flops - count.inner_flops,
                 live - count.inner_live,
@@ -248,9 +253,9 @@ def _watched_parts(model: nn.Module, ledger: _Ledger) -> Iterator[list[Part]]:
         )
 
     hooks = []
-    for name, module in _parts(model):
+    for name, module, spike in _parts(model):
         hooks.append(module.register_forward_pre_hook(enter))
-        hooks.append(module.register_forward_hook(partial(leave, name)))
+        hooks.append(module.register_forward_hook(partial(leave, name, spike)))
     try:
         yield parts
     finally:
@@ -258,13 +263,25 @@ def _watched_parts(model: nn.Module, ledger: _Ledger) -> Iterator[list[Part]]:
             hook.remove()
 
 
-def _parts(module: nn.Module, prefix: str = "") -> Iterator[tuple[str, nn.Module]]:
-    """Yield the parts of a model: its children, and those of lists and of the VRT inside it."""
+def _parts(
+    module: nn.Module, prefix: str = "", spike: bool = False
+) -> Iterator[tuple[str, nn.Module, bool]]:
+    """Yield the parts of a model, and whether each belongs to the spike branch: its children, and
+    those of lists and of the VRTs inside it."""
+    fused = isinstance(module, (SpikeVRT, EarlyFusionVRT))
     for name, child in module.named_children():
-        if isinstance(child, (nn.ModuleList, VRT)):
-            yield from _parts(child, f"{prefix}{name}.")
+        branch = spike or (fused and not isinstance(child, VRT))
+        if isinstance(child, (nn.ModuleList, VRT, SpikeVRT, EarlyFusionVRT)):
+            yield from _parts(child, f"{prefix}{name}.", branch)
         else:
-            yield prefix + name, child
+            yield prefix + name, child, branch
+
+
+def _shape(module: nn.Module, out: Tensor) -> tuple[int, ...]:
+    """Return the shape of what a part hands on, with rows and columns as the third and fourth."""
+    if isinstance(module, FirstGuess):
+        out = out.movedim(2, -1)
+    return tuple(out.shape)
 
 
 def _grown(part: Part, batch: int, high: float, wide: float) -> Part:
@@ -281,6 +298,6 @@ def _grown(part: Part, batch: int, high: float, wide: float) -> Part:
     )
 
 
-def _padded(size: int) -> int:
+def _padded(size: int, unit: int) -> int:
     """Return the size that the model works at."""
-    return size + padding_to_unit(size, size)[0]
+    return size + padding_to_unit(size, size, unit)[0]

@@ -12,7 +12,7 @@ from einops import rearrange
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from vrtspike.model.spike_encoder import check_voxels, on_grid
+from vrtspike.model.grid import check_voxels, on_grid
 from vrtspike.model.temporal import resample_time
 from vrtspike.model.vrt import VRT
 
@@ -20,16 +20,20 @@ from vrtspike.model.vrt import VRT
 class EarlyFusionVRT(nn.Module):
     """A VRT of four input channels (`vrt`), and the reduction of spikes to the fourth."""
 
-    def __init__(self, vrt: VRT, *, bins: int, zero_init: bool = False) -> None:
+    def __init__(self, vrt: VRT, *, spike_channels: int, zero_init: bool = False) -> None:
         super().__init__()
-        self.vrt, self.bins = vrt, bins
-        self.reduce = nn.Conv2d(bins, 1, 1)
-        nn.init.constant_(self.reduce.weight, 1 / bins)
+        self.vrt, self.spike_channels = vrt, spike_channels
+        self.unit, self.patch = vrt.unit, vrt.patch
+        self.reduce = nn.Conv2d(spike_channels, 1, 1)
+        nn.init.constant_(self.reduce.weight, 1 / spike_channels)
         if self.reduce.bias is not None:
             nn.init.zeros_(self.reduce.bias)
         if zero_init:
             with torch.no_grad():
-                vrt.conv_first.weight[:, 3 :: vrt.in_chans] = 0
+                views = rearrange(
+                    vrt.conv_first.weight, "o (v c p) t h w -> v c o p t h w", c=4, p=vrt.patch**2
+                )
+                views[:, 3] = 0
 
     def blocks(self) -> list[nn.Module]:
         """Return the parts that are compiled and sharded one by one."""
@@ -39,10 +43,14 @@ class EarlyFusionVRT(nn.Module):
         self,
         blurred: Float[Tensor, "b t 3 h w"],
         voxels: Float[Tensor, "b s k hs ws"] | None = None,
+        *,
+        start: Tensor | None = None,
+        flow_frames: Tensor | None = None,
     ) -> Float[Tensor, "b t 3 h w"]:
-        """Restore sharp frames from blurred ones and spikes."""
-        voxels = check_voxels(voxels, blurred, self.bins)
+        """Restore sharp frames from blurred ones and spikes; the others are as in VRT's."""
+        voxels = check_voxels(voxels, blurred, self.spike_channels)
         channel = self.reduce(rearrange(voxels, "b s k h w -> (b s) k h w"))
         channel = rearrange(channel, "(b s) 1 h w -> b s 1 h w", s=voxels.shape[1])
         channel = resample_time(on_grid(channel, *blurred.shape[-2:]), blurred.shape[1])
-        return self.vrt.restore(torch.cat((blurred, channel.to(blurred.dtype)), dim=2))
+        given = torch.cat((blurred, channel.to(blurred.dtype)), dim=2)
+        return self.vrt.restore(given, start=start, flow_frames=flow_frames)

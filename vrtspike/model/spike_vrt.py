@@ -15,9 +15,10 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from vrtspike.model.fusion import ConcatFusion, CrossAttentionFusion
-from vrtspike.model.spike_encoder import SpikeEncoder3D, check_voxels, on_grid
+from vrtspike.model.grid import check_voxels, on_grid, pad_to_unit, to_patches
+from vrtspike.model.spike_encoder import SpikeEncoder3D
 from vrtspike.model.temporal import SpikeTemporalAttention
-from vrtspike.model.vrt import VRT, pad_to_unit
+from vrtspike.model.vrt import VRT
 
 
 class SpikeVRT(nn.Module):
@@ -32,7 +33,8 @@ class SpikeVRT(nn.Module):
     ) -> None:
         super().__init__()
         self.vrt, self.encoder = vrt, encoder
-        self.bins = encoder.conv_first.in_channels
+        self.unit, self.patch = vrt.unit, vrt.patch
+        self.spike_channels = encoder.conv_first.in_channels // vrt.patch**2
         self.temporal = nn.ModuleList(temporal)
         self.fusion = nn.ModuleList(fusion)
         self.before_stages = isinstance(fusion[0], ConcatFusion)
@@ -49,10 +51,14 @@ class SpikeVRT(nn.Module):
         self,
         blurred: Float[Tensor, "b t 3 h w"],
         voxels: Float[Tensor, "b s k hs ws"] | None = None,
+        *,
+        start: Tensor | None = None,
+        flow_frames: Tensor | None = None,
     ) -> Float[Tensor, "b t 3 h w"]:
-        """Restore sharp frames from blurred ones and spikes."""
-        voxels = check_voxels(voxels, blurred, self.bins)
-        features = self.encoder(pad_to_unit(on_grid(voxels, *blurred.shape[-2:])))
+        """Restore sharp frames from blurred ones and spikes; the others are as in VRT's."""
+        voxels = check_voxels(voxels, blurred, self.spike_channels)
+        voxels = pad_to_unit(on_grid(voxels, *blurred.shape[-2:]), self.unit)
+        features = self.encoder(to_patches(voxels, self.patch))
         if self.temporal:
             features = [attend(x) for attend, x in zip(self.temporal, features, strict=True)]
 
@@ -61,5 +67,5 @@ class SpikeVRT(nn.Module):
             return fused
 
         if self.before_stages:
-            return self.vrt.restore(blurred, enter=fuse)
-        return self.vrt.restore(blurred, leave=fuse)
+            return self.vrt.restore(blurred, start=start, flow_frames=flow_frames, enter=fuse)
+        return self.vrt.restore(blurred, start=start, flow_frames=flow_frames, leave=fuse)

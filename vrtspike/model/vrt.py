@@ -8,6 +8,10 @@ Out: restored RGB frames.
     stages 1-4: scales 1, 1/2, 1/4, 1/8; stages 5-7: back up with skips; stage 8 at full scale
     restored = frames + conv_last(x0 + conv_after_body(norm(stage8)))
 
+With a `patch` of 2 or 4 (not in the paper) all stages work on squares of so many pixels as tokens:
+frames become tokens after their neighbours were warped bilinearly at full resolution, flow is
+estimated at the tokens' resolution, and `conv_last` gives the pixels of each token.
+
 Parameter names and shapes are the published ones. Inside, features are channels-last
 `(b, t, h, w, c)`. Sizes that windows and scales cannot divide are padded by replication and
 cropped again; the published implementation fails there.
@@ -30,32 +34,18 @@ from vrtspike.errors import DataFormatError
 from vrtspike.model.attention import BlockGroup
 from vrtspike.model.conv import VideoConv
 from vrtspike.model.deform import DeformableAlignment
+from vrtspike.model.grid import from_patches, pad_to_unit, to_patches
 from vrtspike.model.mlp import GatedMLP
 from vrtspike.model.spynet import SpyNet
-from vrtspike.model.warp import flow_warp, full_precision, nearest4_warp
+from vrtspike.model.warp import flow_warp, full_precision, nearest4_warp, warp_patches
 from vrtspike.model.windows import Window
 
 SCALES = (1, 2, 4, 8, 4, 2, 1)
 ENCODER_STAGES = 4
 MAX_RESIDUE = 10.0
-UNIT = max(SCALES)
+RGB = 3
 Fuse = Callable[[int, Tensor], Tensor]
 DERIVED_BUFFERS = ("relative_position_index", "position_bias")
-
-
-def padding_to_unit(height: int, width: int) -> tuple[int, int]:
-    """Return how many rows and columns are missing to what the coarsest scale divides."""
-    return -height % UNIT, -width % UNIT
-
-
-def pad_to_unit(video: Float[Tensor, "b t c h w"]) -> Float[Tensor, "b t c h2 w2"]:
-    """Replicate the border up to sizes that the coarsest scale divides."""
-    bottom, right = padding_to_unit(*video.shape[-2:])
-    if not (bottom or right):
-        return video
-    flat = rearrange(video, "b t c h w -> b (t c) h w")
-    flat = F.pad(flat, (0, right, 0, bottom), mode="replicate")
-    return rearrange(flat, "b (t c) h w -> b t c h w", c=video.shape[2])
 
 
 class Stage(nn.Module):
@@ -179,6 +169,7 @@ class VRT(nn.Module):
         self,
         *,
         in_chans: int = 3,
+        patch: int = 1,
         channels: int = 96,
         refine_channels: int = 120,
         blocks: int = 8,
@@ -201,8 +192,11 @@ class VRT(nn.Module):
         self.channels = channels
         depth = len(SCALES) * blocks + sum(refine_groups) * refine_blocks
         rates = np.linspace(0, drop_path, depth).tolist()
-        self.in_chans = in_chans
-        self.conv_first = VideoConv(9 * in_chans, channels, (1, 3, 3))
+        self.in_chans, self.patch = in_chans, patch
+        self.unit = patch * max(SCALES)
+        """Sides of frames are padded to multiples of this."""
+        views = 9 if patch == 1 else 3
+        self.conv_first = VideoConv(views * in_chans * patch**2, channels, (1, 3, 3))
         self.spynet = SpyNet(flow_channels, zero_init=zero_init_flow)
         for i, scale in enumerate(SCALES):
             stage = Stage(
@@ -229,7 +223,7 @@ class VRT(nn.Module):
         self.stage8 = nn.Sequential(*refine)
         self.norm = nn.LayerNorm(refine_channels)
         self.conv_after_body = nn.Linear(refine_channels, channels)
-        self.conv_last = VideoConv(channels, 3, (1, 3, 3))
+        self.conv_last = VideoConv(channels, RGB * patch**2, (1, 3, 3))
         if zero_init_output:
             nn.init.zeros_(self.conv_last.weight)
             if self.conv_last.bias is not None:
@@ -245,27 +239,44 @@ class VRT(nn.Module):
         return [getattr(self, f"stage{i + 1}") for i in range(len(SCALES))]
 
     def forward(
-        self, blurred: Float[Tensor, "b t c h w"], voxels: None = None
+        self,
+        blurred: Float[Tensor, "b t c h w"],
+        voxels: Tensor | None = None,
+        *,
+        start: Float[Tensor, "b t hp wp k"] | None = None,
+        flow_frames: Float[Tensor, "b t 3 h w"] | None = None,
     ) -> Float[Tensor, "b t 3 h w"]:
-        """Restore sharp frames."""
-        return self.restore(blurred)
+        """Restore sharp frames; plain VRT has no use for spikes. The others are as in `restore`."""
+        del voxels
+        return self.restore(blurred, start=start, flow_frames=flow_frames)
 
     def restore(
-        self, blurred: Tensor, *, enter: Fuse | None = None, leave: Fuse | None = None
+        self,
+        blurred: Tensor,
+        *,
+        start: Tensor | None = None,
+        flow_frames: Tensor | None = None,
+        enter: Fuse | None = None,
+        leave: Fuse | None = None,
     ) -> Tensor:
         """Restore sharp frames from `(b, t, in_chans, h, w)`, of which the first three are RGB.
 
-        `enter(i, x)` may change the feature `(b, t, h, w, c)` of encoder stage i = 0 to 3 before it
-        attends, and `leave(i, x)` what the stage hands on: to the next one and into the skips.
+        `start` is added to the first feature `(b, t, h/patch, w/patch, c)`; optical flow is
+        estimated on `flow_frames`, or on the frames themselves. `enter(i, x)` may change the
+        feature `(b, t, h, w, c)` of encoder stage i = 0 to 3 before it attends, and `leave(i, x)`
+        what the stage hands on: to the next one and into the skips.
         """
         self._check(blurred)
         height, width = blurred.shape[-2:]
-        frames = pad_to_unit(blurred)
-        flows = self._flows(frames[:, :, :3])
+        frames = pad_to_unit(blurred, self.unit)
+        seen = frames[:, :, :RGB] if flow_frames is None else pad_to_unit(flow_frames, self.unit)
+        flows = self._flows(seen)
         x = self._first(frames, flows)
+        if start is not None:
+            x = x + start
         x = x + self.conv_after_body(self._features(x, flows, enter, leave))
-        residual: Tensor = rearrange(self.conv_last(x), "b t h w c -> b t c h w")
-        restored = frames[:, :, :3] + residual.to(frames.dtype)
+        residual = from_patches(self.conv_last(x), self.patch)
+        restored: Tensor = frames[:, :, :RGB] + residual.to(frames.dtype)
         if restored.shape[-2:] == (height, width):
             return restored
         return restored[..., :height, :width].contiguous()
@@ -289,7 +300,8 @@ class VRT(nn.Module):
             )
 
     def _flows(self, frames: Tensor) -> list[tuple[Tensor, Tensor]]:
-        """Return (backward, forward) flows `(b, t-1, 2, h, w)` for each of four scales.
+        """Return (backward, forward) flows `(b, t-1, 2, h, w)` for each of four scales, of which
+        the finest is that of the tokens.
 
         backward[t] points from frame t to t+1 and so warps t+1 to t; forward[t] the other way.
         """
@@ -297,7 +309,12 @@ class VRT(nn.Module):
             images = full_precision(frames)
             before = rearrange(images[:, :-1], "b t c h w -> (b t) c h w")
             after = rearrange(images[:, 1:], "b t c h w -> (b t) c h w")
-            scales = self.spynet(torch.cat((before, after)), torch.cat((after, before)))
+            pairs = [torch.cat((before, after)), torch.cat((after, before))]
+            if self.patch > 1:
+                pairs = [F.avg_pool2d(images, self.patch) for images in pairs]
+            scales = self.spynet(*pairs, scale=self.patch)
+            while len(scales) < ENCODER_STAGES:  # the network ends at an eighth of full resolution
+                scales.append(F.avg_pool2d(scales[-1], 2) / 2)
         split = []
         for flow in scales:
             flow = rearrange(flow, "(two b t) c h w -> two b t c h w", two=2, b=frames.shape[0])
@@ -306,14 +323,17 @@ class VRT(nn.Module):
 
     def _first(self, frames: Tensor, flows: list[tuple[Tensor, Tensor]]) -> Tensor:
         """Embed each frame together with its two warped neighbours."""
-        neighbours = torch.cat((frames[:, 1:], frames[:, :-1]))
-        warped = nearest4_warp(
-            rearrange(neighbours, "b t c h w -> (b t) c h w"),
-            rearrange(torch.cat(flows[0]), "b t c h w -> (b t) c h w"),
+        neighbours = rearrange(
+            torch.cat((frames[:, 1:], frames[:, :-1])), "b t c h w -> (b t) c h w"
         )
+        flow = rearrange(torch.cat(flows[0]), "b t c h w -> (b t) c h w")
+        if self.patch == 1:
+            warped = nearest4_warp(neighbours, flow)
+        else:
+            warped = warp_patches(neighbours, flow, self.patch)
         warped = rearrange(warped, "(b t) c h w -> b t c h w", t=frames.shape[1] - 1)
         x = torch.cat((frames, *_beside_frames(warped)), dim=2)
-        out: Tensor = self.conv_first(rearrange(x, "b t c h w -> b t h w c"))
+        out: Tensor = self.conv_first(to_patches(x, self.patch))
         return out
 
     def _features(

@@ -45,6 +45,15 @@ def flow_warp(
 
 
 @torch.no_grad()
+def warp_patches(
+    image: Float[Tensor, "n c h w"], flow: Float[Tensor, "n 2 hp wp"], patch: int
+) -> Float[Tensor, "n c h w"]:
+    """Warp an image bilinearly by the flow of its patches, in patches. No gradient passes."""
+    fine = F.interpolate(flow, scale_factor=patch, mode="bilinear", align_corners=False) * patch
+    return flow_warp(image, fine)
+
+
+@torch.no_grad()
 def nearest4_warp(
     image: Float[Tensor, "n c h w"], flow: Float[Tensor, "n 2 h w"]
 ) -> Float[Tensor, "n 4*c h w"]:

@@ -11,11 +11,12 @@ from typing import Any
 import torch
 from torch import nn
 
+from vrtspike.data.representation import SpikeRepresentation
 from vrtspike.data.samples import SampleReader
 from vrtspike.data.shards import Manifest, read_manifest
 from vrtspike.losses import LossTerms
 from vrtspike.model import build_model
-from vrtspike.training.step import Arrays, Loss, Unpacked, VoxelScale, clips
+from vrtspike.training.step import Arrays, Loss, Unpacked, to_device
 from vrtspike.training.task import Task
 from vrtspike.training.validation import Picture, validate
 
@@ -34,11 +35,14 @@ class RestoreTask(Task):
         return read_manifest(self.config.data.shards)
 
     @cached_property
-    def voxels(self) -> VoxelScale | None:
-        """Return how counts become voxels; None for a model without spikes."""
-        if self.config.model.fusion == "none":
-            return None
-        return VoxelScale(self.manifest.info.camera.threshold, self.config.data.voxels)
+    def spikes(self) -> SpikeRepresentation | None:
+        """Return what the model sees of the spikes; None for a model without them."""
+        return SpikeRepresentation.of(self.config.model, self.config.data.voxels)
+
+    @property
+    def guessed(self) -> bool:
+        """Tell whether the model gives its first guess beside what it restores."""
+        return self.config.model.guess is not None and self.config.model.trunk
 
     def build(self) -> nn.Module:
         """Build the model."""
@@ -46,7 +50,10 @@ class RestoreTask(Task):
 
     def loss(self, device: torch.device) -> Loss:
         """Build the sum of weighted terms."""
-        return LossTerms(**self.config.loss.model_dump()).to(device)
+        weights = self.config.loss.model_dump()
+        if not self.guessed:
+            weights["guess"] = 0.0
+        return LossTerms(**weights).to(device)
 
     @property
     def fingerprint(self) -> str:
@@ -59,14 +66,14 @@ class RestoreTask(Task):
 
     def reader(self, split: str) -> SampleReader:
         """Return the reader of a split."""
-        data, model = self.config.data, self.config.model
+        data = self.config.data
         return SampleReader(
             shards=str(data.shards),
             split=split,
             fingerprint=self.manifest.fingerprint,
             crop=data.crop,
             augment=data.augment,
-            bins=None if model.fusion == "none" else model.spike.bins,
+            spikes=self.spikes,
             seed=self.config.run.seed,
             threshold_factors=data.threshold_factors,
             time_shift_steps=data.time_shift_steps,
@@ -79,7 +86,8 @@ class RestoreTask(Task):
 
     def unpack(self, arrays: Arrays, device: torch.device) -> Unpacked:
         """Return blurred frames and voxels, and sharp frames."""
-        return clips(self.voxels)(arrays, device)
+        blurred, sharp, voxels = to_device(arrays, device)
+        return (blurred, voxels, *([True] if self.guessed else [])), sharp
 
     def validate(
         self,
@@ -97,7 +105,7 @@ class RestoreTask(Task):
             self.samples(split),
             device=device,
             autocast=autocast,
-            voxels=self.voxels,
+            guessed=self.guessed,
             alive=alive,
         )
-        return asdict(score), picture
+        return {k: v for k, v in asdict(score).items() if v is not None}, picture

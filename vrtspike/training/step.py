@@ -15,7 +15,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol
+from typing import Any, Protocol
 
 import torch
 import torch.distributed as dist
@@ -24,7 +24,6 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from vrtspike.data.order import Share
-from vrtspike.data.voxelize import normalize_voxels
 from vrtspike.model.precision import autocast
 from vrtspike.settings import Precision
 from vrtspike.training.local import LocalParameters
@@ -48,14 +47,6 @@ class Loss(Protocol):
 
 
 @dataclass(frozen=True)
-class VoxelScale:
-    """How counts become voxels: the threshold, and the kind of normalisation."""
-
-    threshold: float
-    mode: Literal["rate", "log1p"]
-
-
-@dataclass(frozen=True)
 class StepResult:
     """What a step came to, equal on all ranks."""
 
@@ -71,16 +62,15 @@ class StepResult:
     """What any rank was told before the step."""
 
 
-def to_device(
-    arrays: Arrays, device: torch.device, scale: VoxelScale | None
-) -> tuple[Tensor, Tensor, Tensor | None]:
-    """Turn stored bytes into what the model takes: blurred, sharp in [0, 1], and voxels."""
+def to_device(arrays: Arrays, device: torch.device) -> tuple[Tensor, Tensor, Tensor | None]:
+    """Turn a batch of samples into what the model takes.
+
+    Returns blurred and sharp frames `(b, t, 3, h, w)` in [0, 1], and voxels `(b, t, c, hs, ws)` or
+    None, all float32.
+    """
     tensors = moved(arrays, device)
     blurred, sharp = (tensors[name].float().div_(255) for name in ("blurred", "sharp"))
-    if scale is None:
-        return blurred, sharp, None
-    voxels = normalize_voxels(tensors["counts"], tensors["steps"], scale.threshold, scale.mode)
-    return blurred, sharp, voxels
+    return blurred, sharp, tensors["voxels"].float() if "voxels" in tensors else None
 
 
 def moved(arrays: Arrays, device: torch.device) -> dict[str, Tensor]:
@@ -91,16 +81,6 @@ def moved(arrays: Arrays, device: torch.device) -> dict[str, Tensor]:
         )
         for name, array in arrays.items()
     }
-
-
-def clips(scale: VoxelScale | None) -> Unpack:
-    """Return what unpacks clips: blurred frames and voxels, and sharp frames."""
-
-    def unpack(arrays: Arrays, device: torch.device) -> Unpacked:
-        blurred, sharp, voxels = to_device(arrays, device, scale)
-        return (blurred, voxels), sharp
-
-    return unpack
 
 
 class TrainingStep:

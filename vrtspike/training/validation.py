@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from vrtspike.data.reader import Reader
 from vrtspike.metrics import psnr, ssim, to_uint8
-from vrtspike.training.step import VoxelScale, to_device
+from vrtspike.training.step import to_device
 
 Picture = NDArray[np.uint8]
 
@@ -34,6 +34,8 @@ class Score:
     psnr: float
     ssim: float
     blurred_psnr: float
+    guess_psnr: float | None = None
+    """That of the first guess, of a model that refines one."""
 
 
 @torch.no_grad()
@@ -44,31 +46,41 @@ def validate(
     *,
     device: torch.device,
     autocast: AbstractContextManager[Any],
-    voxels: VoxelScale | None,
+    guessed: bool = False,
     alive: Callable[[], None] | None = None,
 ) -> tuple[Score, Picture | None]:
     """Restore all samples of a split and score them; the model is left in training mode.
 
-    The picture (h, 3 w, 3) is there on rank 0 alone. `alive` is called after each clip.
+    The picture (h, 3 w, 3) is there on rank 0 alone. `guessed`: the model gives its first guess,
+    too. `alive` is called after each clip.
     """
     picture: Picture | None = None
 
     def score(index: int) -> list[float]:
         nonlocal picture
-        blurred, sharp, spikes = to_device(reader.whole(index), device, voxels)
+        blurred, sharp, voxels = to_device(reader.whole(index), device)
         with autocast:
-            restored = model(blurred, spikes)
+            restored, guess = (
+                model(blurred, voxels, True) if guessed else (model(blurred, voxels),) * 2
+            )
         given, found, wanted = (to_uint8(frames) for frames in (blurred, restored, sharp))
         if index == 0:
             picture = _picture(given, found, wanted)
-        scores = (psnr(found, wanted), ssim(found, wanted), psnr(given, wanted))
+        scores = (
+            psnr(found, wanted),
+            ssim(found, wanted),
+            psnr(given, wanted),
+            psnr(to_uint8(guess), wanted),
+        )
         return [*(float(score.sum()) for score in scores), scores[0].numel()]
 
-    sums = sums_over(model, samples, 4, score, device=device, alive=alive)
-    total_psnr, total_ssim, total_blurred, frames = sums
+    *sums, frames = sums_over(model, samples, 5, score, device=device, alive=alive)
+    means = [total / frames for total in sums]
+    if not guessed:
+        means.pop()
     # The first sample is also the one that ranks beyond the last sample may repeat.
     shown = picture if dist.get_rank() == 0 else None
-    return Score(total_psnr / frames, total_ssim / frames, total_blurred / frames), shown
+    return Score(*means), shown
 
 
 def sums_over(
