@@ -2,10 +2,11 @@
 checkpoints, SpyNet files.
 
 A published checkpoint is a state dict, bare or under the key `params`. Its index and position
-buffers are not read: the model computes them. For a fused model the names of a plain VRT go under
-`vrt.`, and the spike branch keeps its initial values. Input channels and the attention window may
-differ from the model's as far as `vrtspike.model.adaptation` can fit them. Everything else is
-refused. No file is ever unpickled as code.
+buffers are not read: the model computes them. A file may hold a part of the model instead of the
+whole: the first guess, the transformer behind it, the plain VRT in that, its flow network. Its
+names go where the model has the part, and the rest keeps its initial values. Input channels and the
+attention window may differ from the model's as far as `vrtspike.model.adaptation` can fit them.
+Everything else is refused. No file is ever unpickled as code.
 """
 
 from __future__ import annotations
@@ -23,11 +24,13 @@ from torch import Tensor, nn
 from vrtspike.errors import CheckpointError
 from vrtspike.model.adaptation import for_window, with_more_inputs
 from vrtspike.model.attention import WindowAttention
-from vrtspike.model.vrt import DERIVED_BUFFERS
+from vrtspike.model.vrt import DERIVED_BUFFERS, VRT
 from vrtspike.weights import packaged
 
 State = dict[str, Tensor]
 FLOW_CONSTANTS = ("spynet.mean", "spynet.std")
+PARTS = ("guess.", "trunk.")
+"""Where a guided model has its first guess and its transformer."""
 
 
 @dataclass(frozen=True)
@@ -75,11 +78,13 @@ def _fitted(model: nn.Module, weights: Path | str) -> tuple[State, LoadReport]:
     path = packaged(weights) or Path(weights)
     content = read_state(path)
     own = model.state_dict()
-    prefix = "vrt." if any(k.startswith("vrt.") for k in own) else ""
+    places = _places(own)
     unexpected = tuple(k for k in content if k.endswith(DERIVED_BUFFERS))
-    given = _renamed({k: v for k, v in content.items() if k not in unexpected}, prefix)
-    _refuse_other_names(given, own, prefix, path)
-    adapted = _adapt(given, model, own, prefix)
+    content = {k: v for k, v in content.items() if k not in unexpected}
+    place = max(places, key=lambda place: sum(f"{place}{k}" in own for k in content))
+    given = {f"{place}{k}": v for k, v in content.items()}
+    _refuse_other_names(given, own, places, path)
+    adapted = _adapt(given, model, own)
     _refuse_other_shapes(given, own, path)
     report = LoadReport(
         taken=tuple(k for k in given if k not in adapted),
@@ -122,17 +127,15 @@ def read_state(path: Path) -> State:
     return state
 
 
-def _renamed(state: State, prefix: str) -> State:
-    """Put the names of a flow network or of a plain VRT where the model has them."""
-    if all(k.startswith("basic_module.") or k in ("mean", "std") for k in state):
-        state = {f"spynet.{k}": v for k, v in state.items()}
-    if not any(k.startswith("vrt.") for k in state):
-        state = {f"{prefix}{k}": v for k, v in state.items()}
-    return state
+def _places(own: State) -> tuple[str, ...]:
+    """Return what the names of a whole model and of each of its parts begin with in the model."""
+    flow = next((k[: k.index("basic_module.")] for k in own if "basic_module." in k), "")
+    found = [part for part in PARTS if any(k.startswith(part) for k in own)]
+    return tuple(dict.fromkeys(["", *found, flow.removesuffix("spynet."), flow]))
 
 
-def _refuse_other_names(given: State, own: State, prefix: str, path: Path) -> None:
-    """Refuse names that the model lacks, and anything but a whole model, VRT or flow network."""
+def _refuse_other_names(given: State, own: State, places: tuple[str, ...], path: Path) -> None:
+    """Refuse names that the model lacks, and anything but the whole model or one of its parts."""
     unknown = [k for k in given if k not in own]
     if unknown:
         raise CheckpointError(
@@ -144,14 +147,14 @@ def _refuse_other_names(given: State, own: State, prefix: str, path: Path) -> No
         )
     # A flow network's own file lacks its constants.
     named = {k for k in own if not k.endswith(FLOW_CONSTANTS)}
-    parts = [{k for k in named if k.startswith(p)} for p in ("", prefix, f"{prefix}spynet.")]
+    parts = [{k for k in named if k.startswith(place)} for place in places]
     if given.keys() & named not in parts:
         missing = [f"{k} {tuple(v.shape)}" for k, v in own.items() if k not in given]
         raise CheckpointError(
             "the file holds only a part of the model's weights",
             where=path,
             got=f"{len(given)} of {len(own)} tensors; {_some(missing)} missing",
-            expected="a whole model, a plain VRT for a fused one, or a flow network",
+            expected="a whole model, its first guess, a VRT or a flow network",
         )
 
 
@@ -171,8 +174,13 @@ def _refuse_other_shapes(given: State, own: State, path: Path) -> None:
         )
 
 
-def _adapt(given: State, model: nn.Module, own: State, prefix: str) -> dict[str, str]:
+def _adapt(given: State, model: nn.Module, own: State) -> dict[str, str]:
     """Fit what comes from other input channels or another window; return what was done to each."""
+    inputs = {
+        f"{name}.conv_first.weight".lstrip(".")
+        for name, module in model.named_modules()
+        if isinstance(module, VRT)
+    }
     windows = {
         f"{name}.relative_position_bias_table": module.window
         for name, module in model.named_modules()
@@ -184,7 +192,7 @@ def _adapt(given: State, model: nn.Module, own: State, prefix: str) -> dict[str,
     done = {}
     for key in [k for k, v in given.items() if v.shape != own[k].shape]:
         fitted = None
-        if key == f"{prefix}conv_first.weight":
+        if key in inputs:
             fitted = with_more_inputs(given[key], own[key].shape[1])
         elif key in tables and rows_in_space:
             fitted = for_window(tables[key], rows_in_space, windows[key])
