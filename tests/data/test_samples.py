@@ -194,7 +194,7 @@ def test_a_reversal_in_time_keeps_the_images_and_turns_everything_else(
         lit = expected[:, 10] > 0
         np.testing.assert_array_equal(found[:, 10] > 0, lit)
         lengths = [2 / images[:, 10][lit].astype(float) for images in (found, expected)]
-        np.testing.assert_allclose(*lengths, atol=1.05)
-        assert (abs(lengths[0] - lengths[1]) < 0.05).mean() > 0.9
+        np.testing.assert_allclose(*lengths, atol=1.1)
+        assert (abs(lengths[0] - lengths[1]) < 0.1).mean() > 0.9
         seen.add(drawn.reverse_time)
     assert seen == {False, True}
