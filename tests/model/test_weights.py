@@ -15,7 +15,7 @@ from vrtspike.errors import CheckpointError
 from vrtspike.model import build_model, load_weights
 from vrtspike.model.vrt import VRT
 from vrtspike.model.weights import check_weights
-from vrtspike.settings import ModelSettings
+from vrtspike.settings import GuessSettings, ModelSettings
 
 TABLE = "residual_group{}.blocks.0.attn.relative_position_bias_table"
 
@@ -28,6 +28,13 @@ def plain(tiny: ModelSettings) -> VRT:
 
 def build(settings: ModelSettings, **changes: object) -> torch.nn.Module:
     return build_model(settings.model_copy(update=changes))
+
+
+def four_channels(settings: ModelSettings) -> VRT:
+    """Return a VRT whose input has a channel behind RGB."""
+    vrt = build(settings, fusion="early").vrt
+    assert isinstance(vrt, VRT) and vrt.in_chans == 4
+    return vrt
 
 
 def published(model: torch.nn.Module) -> dict[str, torch.Tensor]:
@@ -100,13 +107,68 @@ def test_a_flow_network_alone(fused: bool, tiny: ModelSettings, plain: VRT, tmp_
         assert torch.equal(value, flow.get(name.removeprefix(prefix), before[name]))
 
 
+GUIDED = {"guess": GuessSettings(channels=8, blocks=1)}
+
+
+@pytest.mark.parametrize("fusion", ["temporal", "early", "none"])
+def test_parts_of_a_guided_model_go_where_it_has_them(
+    fusion: str, tiny: ModelSettings, plain: VRT, tmp_path: Path
+) -> None:
+    """A guess that was trained alone, the transformer behind it, a plain VRT, its flow network."""
+    guided = {"fusion": fusion, **GUIDED}
+    torch.manual_seed(5)
+    guess, trunk = build(tiny, **guided, trunk=False), build(tiny, fusion=fusion)
+    vrt = "trunk." if fusion == "none" else "trunk.vrt."
+    flow = {k: v for k, v in plain.state_dict().items() if k.startswith("spynet.")}
+    bare = {k.removeprefix("spynet."): v for k, v in flow.items()}
+    for content, place in (
+        (guess.state_dict(), ""),
+        (trunk.state_dict(), "trunk."),
+        (plain.state_dict(), vrt),
+        (flow, vrt),
+        (bare, f"{vrt}spynet."),
+    ):
+        torch.manual_seed(6)
+        model = build(tiny, **guided)
+        before = {k: v.clone() for k, v in model.state_dict().items()}
+        save_file(content, tmp_path / "part.safetensors")
+        report = load_weights(model, tmp_path / "part.safetensors")
+        assert {*report.taken, *report.adapted} == {f"{place}{k}" for k in content}
+        assert set(report.adapted) <= {f"{vrt}conv_first.weight"}, "a fourth input channel"
+        for name, value in model.state_dict().items():
+            if name not in report.adapted:
+                given = content.get(name.removeprefix(place)) if name.startswith(place) else None
+                assert torch.equal(value, before[name] if given is None else given), name
+        assert set(report.missing) == before.keys() - {*report.taken, *report.adapted}
+
+
+def test_a_guided_model_is_taken_whole_and_no_half_of_it(
+    tiny: ModelSettings, tmp_path: Path
+) -> None:
+    source, target = build(tiny, **GUIDED, patch=2), build(tiny, **GUIDED, patch=2)
+    state, path = source.state_dict(), tmp_path / "model.safetensors"
+    save_file(state, path)
+    report = load_weights(target, path)
+    assert set(report.taken) == state.keys() and not report.missing
+    other = build(tiny, **GUIDED | {"guess": GuessSettings(channels=4, blocks=1)}, patch=2)
+    assert "conv1.weight (8, 8, 3, 3) for (4, 4, 3, 3)" in refusal(other, path)
+    assert "trunk." in refusal(build(tiny, **GUIDED, trunk=False), path)
+    assert "the model does not have" in refusal(build(tiny), path)
+    for half in (
+        {k: v for k, v in state.items() if not k.startswith("entry.")},
+        {k: v for k, v in state.items() if k.startswith("entry.")},
+        {k: v for k, v in state.items() if k.startswith("guess.conv")},
+    ):
+        save_file(half, path)
+        assert "only a part" in refusal(target, path)
+
+
 def test_a_fourth_input_channel_changes_nothing_at_first(
     tiny: ModelSettings, plain: VRT, clip: tuple[torch.Tensor, torch.Tensor], tmp_path: Path
 ) -> None:
     torch.save(published(plain), tmp_path / "rgb.pth")
     torch.manual_seed(2)
-    size = tiny.model_dump(exclude={"fusion", "spike"})
-    wider = VRT(in_chans=4, **size).eval()
+    wider = four_channels(tiny).eval()
     report = load_weights(wider, tmp_path / "rgb.pth")
     assert report.adapted == {
         "conv_first.weight": "input channels 3 -> 4, the new ones zero",
@@ -221,7 +283,7 @@ def test_what_does_not_fit_is_refused_with_names_and_shapes_and_changes_nothing(
     state, fused, path = plain.state_dict(), build(tiny), tmp_path / "weights.pth"
     spike = next(k for k in fused.state_dict() if not k.startswith("vrt."))
     wider = build(tiny, fusion="none", channels=16).state_dict()
-    four = VRT(in_chans=4, **tiny.model_dump(exclude={"fusion", "spike"})).state_dict()
+    four = four_channels(tiny).state_dict()
     flow = {k: v for k, v in state.items() if k.startswith("spynet.basic_module")}
     half = {k: v for k, v in fused.state_dict().items() if k.startswith("vrt.") or k == spike}
     for model, content, message in (
