@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from vrtspike.model import build_model, costs
 from vrtspike.model.costs import Clip, Costs, Precision, measure_costs
-from vrtspike.settings import ModelSettings
+from vrtspike.settings import GuessSettings, ModelSettings
 
 CLIP = Clip(2, 2, 32, 64)
 
@@ -63,6 +63,65 @@ def test_parts_are_the_whole_model(tiny: ModelSettings, fusion: str) -> None:
     assert any(part.spike for part in found.parts) == (fusion != "none")
     assert not any(part.spike for part in found.parts if "stage" in part.name)
     assert 0 < sum(part.kept for part in found.parts) <= found.activations
+
+
+@pytest.mark.parametrize("patch", [1, 2, 4])
+@pytest.mark.parametrize("fusion", ["temporal", "none"])
+def test_a_guess_and_patches_are_counted(tiny: ModelSettings, fusion: str, patch: int) -> None:
+    guess = GuessSettings(channels=8, blocks=1)
+    settings = tiny.model_copy(update={"fusion": fusion, "guess": guess, "patch": patch})
+    clip = Clip(1, 2, 64, 64)
+    found = measure(settings, clip, backward=False)
+    parts = {part.name: part for part in found.parts}
+    assert len(parts) == len(found.parts)
+    assert found.parameters == sum(p.numel() for p in build_model(settings).parameters())
+    vrt = "trunk." if fusion == "none" else "trunk.vrt."
+    assert {"guess", "entry", f"{vrt}stage1", f"{vrt}spynet", f"{vrt}conv_last"} <= parts.keys()
+    assert all(part.flops > 0 for part in found.parts if part.parameters)
+    assert parts["guess"].shape[2:4] == (64, 64) or parts["guess"].shape[-2:] == (64, 64)
+    tokens = 64 // patch
+    assert parts[f"{vrt}stage1"].shape == (1, 2, tokens, tokens, 8)
+    # Two frames, half their sides, multiply-add: four convolutions of the guess.
+    inputs = 4 * (3 + (0 if fusion == "none" else settings.spike.channels))
+    widths = inputs * 8 + 2 * 8 * 8 + 8 * 12
+    assert parts["guess"].flops == 2 * 9 * widths * 2 * 32 * 32
+    shares = [found.spike_share(name) for name in ("parameters", "flops")]
+    assert all(0 < share < 0.9 for share in shares) if fusion != "none" else shares == [0, 0]
+    assert not any(part.spike for part in found.parts if part.name in ("guess", "entry"))
+
+
+def test_a_guess_alone_is_counted_at_its_own_size(tiny: ModelSettings) -> None:
+    guess = GuessSettings(channels=8, blocks=1)
+    settings = tiny.model_copy(update={"guess": guess, "trunk": False})
+    found = measure(settings, Clip(1, 3, 66, 33), backward=False)
+    widths = 4 * (3 + settings.spike.channels) * 8 + 2 * 8 * 8 + 8 * 12
+    assert found.flops == 3 * 9 * widths * 2 * 33 * 17
+    assert [part.name for part in found.parts] == ["guess"] and found.spike_share("flops") == 0
+
+
+def test_larger_patches_cost_less(tiny: ModelSettings) -> None:
+    clip, found = Clip(1, 2, 64, 64), []
+    for patch in (1, 2, 4):
+        settings = tiny.model_copy(update={"fusion": "none", "patch": patch})
+        found.append(measure(settings, clip, backward=False))
+    assert found[0].flops > 2 * found[1].flops > 4 * found[2].flops
+    assert found[0].activations > found[1].activations > found[2].activations
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("small_buffers")
+def test_costs_of_a_guided_model_grow_as_it_does(
+    tiny: ModelSettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    guess = GuessSettings(channels=8, blocks=1)
+    settings = tiny.model_copy(update={"guess": guess, "patch": 2})
+    clip = Clip(2, 2, 64, 128)
+    grown = measure(settings, clip)
+    monkeypatch.setattr(costs, "TILE", 1000)
+    whole = measure(settings, clip)
+    assert [part.shape for part in grown.parts] == [part.shape for part in whole.parts]
+    assert grown.flops == pytest.approx(whole.flops, rel=0.02)
+    assert grown.activations == pytest.approx(whole.activations, rel=0.1)
 
 
 @pytest.mark.slow

@@ -18,7 +18,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import torch
 from torch import Tensor, nn
@@ -31,7 +31,7 @@ from vrtspike.model.grid import padding_to_unit
 from vrtspike.model.guess import FirstGuess
 from vrtspike.model.precision import autocast
 from vrtspike.model.spike_vrt import SpikeVRT
-from vrtspike.model.vrt import SCALES, VRT
+from vrtspike.model.vrt import VRT
 from vrtspike.settings import ModelSettings, Precision
 
 TILE = 32
@@ -109,7 +109,7 @@ def measure_costs(
     model = build_model(settings).to(device).train(backward)
     for parameter in model.parameters():
         parameter.grad = torch.zeros_like(parameter)
-    tile, unit = TILE * settings.patch, max(SCALES) * settings.patch
+    tile, unit = TILE * settings.patch, cast("int", model.unit)
     small = Clip(1, clip.frames, min(tile, clip.height), min(tile, clip.width))
     blurred, voxels = random_clip(settings, small, device)
     ledger = _Ledger(model)
