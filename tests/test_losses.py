@@ -107,8 +107,33 @@ def test_vgg_is_the_network_that_torchvision_means(shared: Path) -> None:
     assert torch.allclose(found, expected, rtol=1e-4)
 
 
+def test_a_guess_beside_the_frames_has_a_term_of_its_own(pair: tuple[Tensor, Tensor]) -> None:
+    restored, sharp = pair
+    guess = (sharp + 0.3).requires_grad_()
+    total, terms = LossTerms(charbonnier=2.0, l1=1.0, guess=0.5)((restored, guess), sharp)
+    assert terms.keys() == {"charbonnier", "l1", "guess"}
+    assert terms["guess"].item() == pytest.approx(charbonnier(guess, sharp).item(), rel=1e-6)
+    alone, _ = LossTerms(charbonnier=2.0, l1=1.0)(restored, sharp)
+    assert total.item() == pytest.approx(alone.item() + 0.5 * terms["guess"].item(), rel=1e-6)
+    total.backward()
+    for frames, weight in ((restored, None), (guess, 0.5)):
+        assert frames.grad is not None and frames.grad.abs().max() > 0
+        if weight is not None:
+            (expected,) = torch.autograd.grad(charbonnier(guess, sharp), guess)
+            torch.testing.assert_close(frames.grad, weight * expected)
+
+
+def test_a_guess_without_a_weight_is_not_compared(pair: tuple[Tensor, Tensor]) -> None:
+    restored, sharp = pair
+    total, terms = LossTerms(charbonnier=1.0)((restored, restored + 1), sharp)
+    assert terms.keys() == {"charbonnier"}
+    assert total.item() == pytest.approx(charbonnier(restored, sharp).item(), rel=1e-6)
+
+
 def test_missing_weights_and_an_empty_sum_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ResourceError, match=r"vgg16_features\.pt.*loss\.vgg"):
         LossTerms(vgg=0.1, weights_dir=tmp_path)
     with pytest.raises(ConfigError, match="loss"):
         LossTerms(charbonnier=0.0)
+    with pytest.raises(ConfigError, match="loss"):
+        LossTerms(charbonnier=0.0, guess=1.0)

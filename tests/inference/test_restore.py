@@ -8,9 +8,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vrtspike.errors import CheckpointError, ConfigError, DataFormatError
-from vrtspike.inference.restore import restore, restore_stream
+from vrtspike.inference.restore import restore, restore_stream, unit_of
 from vrtspike.model import build_model
-from vrtspike.settings import ModelSettings, SpikeBranchSettings
+from vrtspike.settings import GuessSettings, ModelSettings, SpikeBranchSettings
 
 
 class LocalModel(nn.Module):
@@ -128,6 +128,47 @@ def test_the_real_model_takes_any_length_and_size(
     # Random weights look far; parts put in the wrong place would differ by more than the change.
     assert (whole - tiled).abs().mean() < 0.4 * change
     assert (whole - clipped).abs().mean() < 0.4 * change
+
+
+@pytest.fixture(scope="module", params=[2, 4])
+def patched(request: pytest.FixtureRequest, tiny: ModelSettings) -> nn.Module:
+    """Return a model that works on patches, behind a guess, all of whose parts do something."""
+    torch.manual_seed(0)
+    guess = GuessSettings(channels=8, blocks=1)
+    model = build_model(tiny.model_copy(update={"patch": request.param, "guess": guess})).eval()
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if "conv_last" in name:
+                parameter.copy_(0.05 * torch.randn_like(parameter))
+    return model
+
+
+def test_patches_are_restored_tile_by_tile(patched: nn.Module) -> None:
+    unit = patched.unit
+    coarse = torch.rand(2, 7, 12, 14, generator=torch.Generator().manual_seed(1))
+    fine = nn.functional.interpolate(coarse, (5 * unit - 6, 3 * unit), mode="bicubic").clamp(0, 1)
+    blurred, voxels, sizes = fine[:, :3], fine[:, 3:], set()
+    whole = restore(patched, blurred, voxels)
+    hook = patched.register_forward_pre_hook(lambda _, given: sizes.add(given[0].shape[-2:]))
+    tiled = restore(patched, blurred, voxels, tile=3 * unit, overlap=unit)
+    hook.remove()
+    assert {height for height, _ in sizes} <= {3 * unit, 3 * unit - 6}, "tiles"
+    change = (whole - blurred).abs().mean()
+    assert change > 0.01
+    assert (whole - tiled).abs().mean() < 0.05 * change
+
+
+def test_tiles_of_a_model_begin_and_end_at_its_unit() -> None:
+    blurred, model = video(2, 224, 250), LocalModel(0)
+    whole = restore(model, blurred)
+    model.unit = 32
+    model.sizes.clear()
+    tiled = restore(model, blurred, tile=96, overlap=32)
+    torch.testing.assert_close(tiled, whole)
+    # Only the last of a row may end at the border of the frame instead.
+    assert {height % 32 for height, _ in model.sizes} == {0}
+    assert {width % 32 for _, width in model.sizes} <= {0, 250 % 32}
+    assert unit_of(model) == 32 and unit_of(nn.Identity()) == 8
 
 
 def test_half_precision_changes_little(small_model: nn.Module) -> None:

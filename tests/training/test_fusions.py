@@ -14,6 +14,9 @@ from vrtspike.model import build_model
 from vrtspike.training.parallel import full_weights
 
 FUSIONS = ("temporal", "window", "concat", "early")
+GUESS = "model.guess={channels: 8, blocks: 1}"
+GUIDED = [GUESS, "model.patch=2", "model.flow_from=guess"]
+ALONE = [GUESS, "model.trunk=false"]
 
 
 def trained(model: nn.Module, clip: tuple[Tensor, Tensor]) -> nn.Module:
@@ -27,9 +30,20 @@ def trained(model: nn.Module, clip: tuple[Tensor, Tensor]) -> nn.Module:
     return model
 
 
-@pytest.mark.parametrize("fusion", FUSIONS)
-def test_sharded_equals_plain(fusion: str, repository: Path, make_sharded: MakeSharded) -> None:
+@pytest.mark.parametrize(
+    ("fusion", "more"),
+    [
+        *((fusion, []) for fusion in FUSIONS),
+        ("temporal", GUIDED),
+        ("none", GUIDED),
+        ("temporal", ALONE),
+    ],
+)
+def test_sharded_equals_plain(
+    fusion: str, more: list[str], repository: Path, make_sharded: MakeSharded
+) -> None:
     overrides = [
+        *more,
         f"model.fusion={fusion}",
         "model.channels=8",
         "model.refine_channels=8",

@@ -7,9 +7,9 @@ import pytest
 import torch
 from numpy.typing import NDArray
 from skimage.metrics import peak_signal_noise_ratio
-from torch import nn
+from torch import Tensor, nn
 
-from tests.training.two_blocks import CPU, VOXELS, Arrays, TwoBlocks, batch
+from tests.training.two_blocks import CPU, Arrays, TwoBlocks, batch
 from vrtspike.training.step import to_device
 from vrtspike.training.validation import Score, validate
 
@@ -21,6 +21,16 @@ class Clips:
         return batch(1, index, side=16)
 
 
+class Guessing(TwoBlocks):
+    """Give the blurred frames, darker, as a first guess."""
+
+    def forward(  # type: ignore[override]
+        self, blurred: Tensor, voxels: Tensor | None = None, with_guess: bool = False
+    ) -> Tensor | tuple[Tensor, Tensor]:
+        restored = super().forward(blurred, voxels)
+        return (restored, blurred - 20 / 255) if with_guess else restored
+
+
 def validated(
     model: nn.Module, samples: int, turns: list[int]
 ) -> tuple[Score, NDArray[np.uint8] | None]:
@@ -30,7 +40,7 @@ def validated(
         samples,
         device=CPU,
         autocast=torch.autocast("cpu", enabled=False),
-        voxels=VOXELS,
+        guessed=isinstance(model, Guessing),
         alive=lambda: turns.append(1),
     )
 
@@ -43,7 +53,7 @@ def test_scores_are_means_over_all_frames(alone: None, plain: TwoBlocks) -> None
     found, before, shown = [], [], []
     for index in range(3):
         arrays = Clips().whole(index)
-        blurred, _, voxels = to_device(arrays, CPU, VOXELS)
+        blurred, _, voxels = to_device(arrays, CPU)
         with torch.no_grad():
             restored = plain(blurred, voxels)[0].numpy()
         bytes_of = (np.clip(restored, 0, 1) * 255).round().astype(np.uint8)
@@ -57,3 +67,18 @@ def test_scores_are_means_over_all_frames(alone: None, plain: TwoBlocks) -> None
     assert picture is not None and picture.dtype == np.uint8
     # The second of two frames is the middle one.
     assert np.array_equal(picture, shown[1].transpose(1, 2, 0))
+    assert score.guess_psnr is None
+
+
+def test_a_first_guess_is_scored_beside_what_is_made_of_it(alone: None) -> None:
+    torch.manual_seed(0)
+    model = Guessing()
+    score, _ = validated(model, 2, [])
+    guesses = []
+    for index in range(2):
+        arrays = Clips().whole(index)
+        darker = (arrays["blurred"][0].astype(int) - 20).clip(0).astype(np.uint8)
+        pairs = zip(arrays["sharp"][0], darker, strict=True)
+        guesses += [peak_signal_noise_ratio(sharp, guess) for sharp, guess in pairs]
+    assert score.guess_psnr == pytest.approx(np.mean(guesses))
+    assert score.psnr != pytest.approx(score.guess_psnr)
