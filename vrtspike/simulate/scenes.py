@@ -43,6 +43,16 @@ LEAST_TEXELS, MOST_TEXELS = 1.25, 2.5
 """Texels of a photograph in a frame pixel, where the photograph is large enough."""
 
 
+class Photographs(Protocol):
+    """Photographs to choose from; they may be read only where they are chosen."""
+
+    def __len__(self) -> int:
+        """Return how many there are."""
+
+    def __getitem__(self, index: int, /) -> Photograph:
+        """Return one of them."""
+
+
 class Pose(Protocol):
     """Where a layer is: maps from frame pixels to the layer's own pixels."""
 
@@ -132,7 +142,7 @@ class Scene:
         self,
         rng: np.random.Generator,
         background: Photograph,
-        textures: Sequence[Photograph],
+        textures: Photographs,
         *,
         height: int,
         width: int,
