@@ -43,7 +43,7 @@ def done(**figures: Any) -> dict[str, Any]:
 def test_trials_are_handed_out_as_there_is_room_and_their_rows_kept(desk: Desk) -> None:
     assert name(desk.suggest("a")) == "baseline-seed0"
     assert desk.suggest("b") is None
-    desk.on_trial_result("a", {"step": 4})
+    desk.on_trial_result("a", {"step": 4, "of_steps": 10})
     assert (desk.shown.done, desk.shown.total) == (4, 3 * 10)
     desk.on_trial_complete("a", done())
     for trial_id in ("b", "c"):

@@ -52,7 +52,8 @@ def test_every_trial_is_in_the_table_with_its_figures(tmp_path: Path) -> None:
     assert {found.trial.name for found in summary.rows} <= set(rows)
     assert rows["trial-000"] == [
         "model.spike.heads=2 train.lr=0.002",
-        *("27.00", "+2.00", "28.00", "0.9000", "+1.90 ± 0.17", "0.7", "1.5", "done"),
+        *("27.00", "+2.00", "28.00", "0.9000", "+1.90 ± 0.17"),
+        *("10", "1", "1.5", "0.7", "1.5", "done"),
     ]
     assert rows["trial-001"][-1] == "stopped at 4"
     assert rows["trial-002"][-1].startswith("failed: CUDA out of memory, on <b>rank 0</b>")
@@ -150,7 +151,9 @@ def test_a_sweep_over_cost_shows_costs_and_no_gains(count: int, tmp_path: Path) 
     assert "Learning curves" not in text
     if count == 4:
         rows = {cells[0]: cells[1:] for cells in Page(text).rows}
-        assert rows["trial-001"][1:] == ["0.8", "1.5", "1.0e-04", "equal", "done"]
+        assert rows["trial-001"][1:] == [
+            *("10", "1", "1.5", "0.8", "1.5", "1.0e-04", "equal", "done")
+        ]
         assert rows["trial-002"][-2] == "differs"
         found = marks(section(text, "Costs"))
         assert "trial-001, model.spike.chunk_size=8, step time: -20.00" in found

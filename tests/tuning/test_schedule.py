@@ -31,7 +31,8 @@ def config(**sweep: Any) -> Config:
 
 
 def result(step: int, value: float | None, **others: Any) -> dict[str, Any]:
-    figures = {"step": step, "val_psnr": value, "val_ssim": value, "loss": 0.5}
+    figures = {"step": step, "share": step / 10, "loss": 0.5}
+    figures |= {"val_psnr": value, "val_ssim": value}
     return figures | {"validated": True} | others
 
 
@@ -129,7 +130,7 @@ def test_a_continued_sweep_decides_as_one_that_was_not_stopped(
         for number in range(known):
             seen = zip(STEPS, made[number], decisions[number], strict=False)
             records = [
-                {"kind": "val", "step": step, "psnr": value, "ssim": value}
+                {"kind": "val", "share": step / 10, "psnr": value, "ssim": value}
                 for step, value, _ in seen
             ]
             whole_one = STOP not in decisions[number]
@@ -141,8 +142,9 @@ def test_a_continued_sweep_decides_as_one_that_was_not_stopped(
 @pytest.mark.parametrize("sweep", [ASHA, MEDIAN])
 def test_a_validation_without_a_number_decides_nothing(sweep: dict[str, Any]) -> None:
     scheduler = scheduler_of(config(**sweep))
-    unknown = {"kind": "val", "step": 2, "psnr": None, "ssim": None}
-    scheduler.learn("past", [unknown], whole=True)
+    unknown = {"kind": "val", "share": 0.2, "psnr": None, "ssim": None}
+    unmeasured = {"kind": "val", "share": None, "psnr": 99.0, "ssim": 1.0}
+    scheduler.learn("past", [unknown, unmeasured], whole=True)
     trial: Any = PastTrial("trial-000")
     scheduler.searched.add("trial-000")
     scheduler.on_trial_add(CONTROLLER, trial)
