@@ -13,6 +13,7 @@ import pytest
 
 from tests.tuning.sweeps import SPACE, config_of, cost_sweep, row, spikes_sweep
 from tests.viz.test_report import Page
+from vrtspike.config import change
 from vrtspike.inference.results import Panel, Score
 from vrtspike.storage import Folder
 from vrtspike.tuning.report import write_report
@@ -163,6 +164,18 @@ def test_a_sweep_over_cost_shows_costs_and_no_gains(count: int, tmp_path: Path) 
         (corners,) = re.findall(r'class="front" points="([^"]*)"', text)
         circles = re.findall(r'cx="([^"]*)" cy="([^"]*)" r="5.5"><title>trial-001 ', text)
         assert corners == ",".join(circles[0])
+
+
+def test_a_sweep_at_equal_time_says_so_and_draws_curves_over_minutes(tmp_path: Path) -> None:
+    summary = spikes_sweep()
+    by_steps = write(tmp_path, summary)
+    assert "9 trials of 10 steps" in by_steps and "step 10: 25.00" in by_steps
+    config = change(summary.config, {"train.minutes": 3, "train.clock": "cpu"})
+    text = write(tmp_path, replace(summary, config=config))
+    assert "9 trials of 3 CPU minutes" in text
+    assert "measures its first steps and takes as many as fit" in text
+    # Step 4 of 10, of three minutes.
+    assert "minutes 1.2: 24.00" in section(text, "Learning curves")
 
 
 def test_words_from_outside_cannot_change_the_page(tmp_path: Path) -> None:
