@@ -198,10 +198,11 @@ def _check_spikes(config: Config, manifest: Manifest) -> None:
             fix="resample the frames to a multiple of the spike grid",
         )
     shards = [shard for split in manifest.splits.values() for shard in split.shards]
-    exposure = min(shard.timeline.exposure_steps for shard in shards if shard.timeline)
+    # Bins of a shorter exposure share its steps; more than the longest one has are a mistake.
+    exposure = max(shard.timeline.exposure_steps for shard in shards if shard.timeline)
     if config.model.spike.bins > exposure:
         raise ConfigError(
-            "more voxel bins than steps in the exposure",
+            "more voxel bins than steps in any exposure",
             got=f"model.spike.bins {config.model.spike.bins}",
             expected=f"at most {exposure}",
             fix=f"set model.spike.bins={exposure} or less",
