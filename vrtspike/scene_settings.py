@@ -11,7 +11,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import BeforeValidator, ConfigDict, Field, model_validator
 
-from vrtspike.section import Fraction, Positive, Section
+from vrtspike.section import Fraction, Positive, Section, listed
 
 
 class CameraSettings(Section):
@@ -108,11 +108,6 @@ class FilmSettings(Section):
         return self
 
 
-def _listed(value: object) -> object:
-    """Make a list of a single path."""
-    return [value] if isinstance(value, str | Path) else value
-
-
 def _check_exposure(exposure_steps: int, steps_per_frame: int) -> None:
     """Refuse an exposure that is longer than its frame."""
     if exposure_steps > steps_per_frame:
@@ -145,7 +140,7 @@ class SceneSettings(Section):
     objects: tuple[int, int] = (1, 3)
     """Least and greatest number of foreground objects."""
     photographs: (
-        Annotated[tuple[Path, ...], BeforeValidator(_listed), Field(min_length=1)] | None
+        Annotated[tuple[Path, ...], BeforeValidator(listed), Field(min_length=1)] | None
     ) = None
     """Image files, or folders of them, that scenes are made of: a dozen or more. Their names decide
     which nine of ten are trained on (`vrtspike.simulate.photographs`). Null: those that ship with

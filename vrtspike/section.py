@@ -50,6 +50,12 @@ Place = Annotated[
 ]
 """A path, or the URI of a folder in an object store such as s3://bucket/folder."""
 
+
+def listed(value: object) -> object:
+    """Make a list of what stands alone: one name or path."""
+    return [value] if isinstance(value, str | Path) else value
+
+
 NameOrPath = Annotated[
     str, BeforeValidator(lambda value: str(value.absolute()) if isinstance(value, Path) else value)
 ]

@@ -12,10 +12,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
 from vrtspike.scene_settings import CameraSettings, SceneSettings, VideoSettings
-from vrtspike.section import Fraction, NameOrPath, Place, Positive, Section, StepsOrShare
+from vrtspike.section import Fraction, NameOrPath, Place, Positive, Section, StepsOrShare, listed
 from vrtspike.sweep_settings import SweepSettings
 
 Precision = Literal["float32", "bfloat16"]
@@ -300,8 +300,11 @@ class TrainSettings(Section):
     """Greatest gradient norm; null: no clipping."""
     ema: Fraction = 0.0
     """Decay of the averaged weights that are validated and exported; 0: none."""
-    init_weights: NameOrPath | None = None
-    """Weights to start from: a file, our export or a published VRT, or packaged ones by name
+    init_weights: (
+        Annotated[tuple[NameOrPath, ...], BeforeValidator(listed), Field(min_length=1)] | None
+    ) = None
+    """Weights to start from, one or several that are loaded in turn: a file, our export (of a whole
+    model, of a flow network or first guess alone) or a published VRT, or packaged ones by name
     (`small`, `small-no-spike`, `flow`; a file of that name is `./small`); null: from scratch."""
     validate_every: StepsOrShare = 5000
     """Steps between validations, or, below 1, their share of all steps (0.2: five validations); 0:

@@ -226,8 +226,8 @@ def check_model_and_loss(config: Config) -> None:
     task, weights = task_of(config), config.train.init_weights
     with torch.device("meta"):
         model = task.build()
-    if weights is not None:
-        check_start(model, weights)
+    for start in weights or ():
+        check_start(model, start)
     task.loss(torch.device("cpu"))
 
 
