@@ -27,6 +27,7 @@ from torch.utils.flop_counter import flop_registry
 
 from vrtspike.model.build import build_model
 from vrtspike.model.precision import autocast
+from vrtspike.model.recompute import as_if_larger
 from vrtspike.model.vrt import VRT, padding_to_unit
 from vrtspike.settings import ModelSettings, Precision
 
@@ -109,16 +110,21 @@ def measure_costs(
         parameter.grad = torch.zeros_like(parameter)
     small = Clip(1, clip.frames, min(TILE, clip.height), min(TILE, clip.width))
     blurred, voxels = random_clip(settings, small, device)
-    ledger = _Ledger(model)
-    with ledger, _watched_parts(model, ledger) as watched, torch.set_grad_enabled(backward):
-        with autocast(device, precision):
-            restored = model(blurred, voxels)
-        if backward:
-            (restored.float() - blurred).square().mean().backward()
     high, wide = (
         _padded(whole) / _padded(part)
         for whole, part in ((clip.height, small.height), (clip.width, small.width))
     )
+    ledger = _Ledger(model)
+    with (
+        ledger,
+        _watched_parts(model, ledger) as watched,
+        torch.set_grad_enabled(backward),
+        as_if_larger(clip.batch * high * wide),
+    ):
+        with autocast(device, precision):
+            restored = model(blurred, voxels)
+        if backward:
+            (restored.float() - blurred).square().mean().backward()
     parts = tuple(_grown(part, clip.batch, high, wide) for part in watched)
     return Costs(
         parts, round(ledger.activations.peak * clip.batch * high * wide) + ledger.derived.peak
