@@ -30,6 +30,7 @@ from einops import rearrange, reduce, repeat
 from jaxtyping import Float
 from torch import Tensor
 
+from vrtspike.model.recompute import is_small
 from vrtspike.model.warp import full_precision
 
 Window = tuple[int, int, int]
@@ -265,7 +266,7 @@ class _Blockwise(torch.autograd.Function):
 def _attend_on_cpu(qkv: Tensor, bias: Tensor, code: Tensor | None, grid: Grid) -> Tensor:
     """Attend block by block; keep the weights for the backward pass where they are few."""
     scores = qkv.shape[:4].numel() * grid.tokens() * grid.heads
-    keep = torch.is_grad_enabled() and scores <= KEPT_SCORES
+    keep = torch.is_grad_enabled() and is_small(scores, KEPT_SCORES)
     out: Tensor = _Blockwise.apply(qkv, bias, code, grid, keep)  # type: ignore[no-untyped-call]
     return out
 
@@ -323,8 +324,8 @@ def _backward(
         if bias_grad is not None:
             bias_grad += score_grad.view(-1, *bias_grad.shape).sum(0)
         grads = q.new_empty((3, *q.shape))
-        grads[0].baddbmm_(score_grad, k, beta=0, alpha=target.scale)
-        grads[1].baddbmm_(score_grad.transpose(1, 2), q, beta=0, alpha=target.scale)
+        _add_product(grads[0], score_grad, k, q.shape[-1] ** -0.5)
+        _add_product(grads[1], score_grad.transpose(1, 2), q, q.shape[-1] ** -0.5)
         torch.bmm(weight.transpose(1, 2), grad, out=grads[2])
         target.scatter(block, grads)
 
@@ -332,8 +333,13 @@ def _backward(
 def _weights(q: Tensor, k: Tensor, masks: _Masks, block: _Block, room: Tensor) -> Tensor:
     """Return softmax(q k^T / sqrt(d) + bias + mask) `(windows * m, n, n)`, written to `room`."""
     has_mask = masks.write(block, room)
-    room.baddbmm_(q, k.transpose(1, 2), beta=int(has_mask), alpha=float(q.shape[-1]) ** -0.5)
+    _add_product(room, q, k.transpose(1, 2), q.shape[-1] ** -0.5, beta=int(has_mask))
     return torch.softmax(room, dim=-1, out=room)
+
+
+def _add_product(room: Tensor, a: Tensor, b: Tensor, scale: float, *, beta: int = 0) -> None:
+    """Write beta * room + scale * a b to `room`."""
+    torch.baddbmm(room, a, b, beta=beta, alpha=scale, out=room)
 
 
 def _code_in_heads(code: Tensor | None, grid: Grid, dtype: torch.dtype) -> Tensor | None:
@@ -360,7 +366,6 @@ class _Windows:
             **grid.sizes(),
         )
         self.counts = self._windows.shape[1:5]
-        self.scale = float(self._windows.shape[-1]) ** -0.5
         self.device = video.device
         self.dtype = full_precision(video[:0]).dtype
         """Scores are computed in float32 at least."""
