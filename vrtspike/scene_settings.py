@@ -76,6 +76,9 @@ class VarySettings(Section):
     exposure: tuple[Fraction, Fraction] | None = None
     """Share of a frame's steps over which it integrates, from a step on that is drawn, too. Things
     move as fast as ever: a shorter exposure blurs less."""
+    target: tuple[Fraction, Fraction] | None = None
+    """Share of the exposure after which the instant of the sharp frames lies, to a whole step: 0 is
+    its start, 1 its end. Null: its middle."""
 
     @model_validator(mode="after")
     def _ranges_are_ranges(self) -> Self:

@@ -41,20 +41,32 @@ def numbered(count: int, height: int = 40, width: int = 56) -> list[NDArray[np.u
     return [(texture + 2 * number).astype(np.uint8) for number in range(count)]
 
 
-def film(path: Path, seed: int = 0, size: tuple[int, int] = (16, 16), **settings: object) -> Film:
+def film(
+    path: Path,
+    seed: int = 0,
+    size: tuple[int, int] = (16, 16),
+    timeline: Timeline = TIMELINE,
+    **settings: object,
+) -> Film:
     chosen = FilmSettings(videos=(path,), sequences=1, **settings)
     rng = np.random.default_rng(seed)
-    return Film(path, chosen, TIMELINE, rng, frames=3, height=size[0], width=size[1])
+    return Film(path, chosen, timeline, rng, frames=3, height=size[0], width=size[1])
 
 
+@pytest.mark.parametrize("target", [0, 3, 8, 16])
 def test_sharp_frames_are_frames_of_the_video_one_speed_apart(
-    video: Callable[..., Path],
+    target: int, video: Callable[..., Path]
 ) -> None:
-    frames = numbered(40)
+    frames = numbered(16)
     path = video(frames)
     for seed in range(6):
-        piece = film(path, seed, reduce=(1, 1), source_frames=(2, 4))
-        seen = [piece.render(np.array([16.0 * f + 8]))[0] * 255 for f in range(3)]
+        timeline = Timeline(16, (0, 16), target)
+        piece = film(path, seed, timeline=timeline, reduce=(1, 1), source_frames=(2, 4))
+        seen = []
+        for start in (0, 16, 32):  # as a frame is exposed: first the target, then all of it
+            seen.append(piece.render(np.array([start + target], np.float64))[0] * 255)
+            light = piece.render(start + np.arange(16) + 0.5)
+            assert light.shape == (16, 16, 16, 3)
         speeds = np.diff([frame.mean() for frame in seen]) / 2
         assert speeds[0] == pytest.approx(speeds[1]) and round(speeds[0]) in (2, 3, 4)
         windows = np.lib.stride_tricks.sliding_window_view(frames[0], (16, 16, 3))[:, :, 0]
