@@ -9,7 +9,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
-from pydantic import ConfigDict, Field, model_validator
+from pydantic import BeforeValidator, ConfigDict, Field, model_validator
 
 from vrtspike.section import Fraction, Positive, Section
 
@@ -76,6 +76,9 @@ class VarySettings(Section):
     exposure: tuple[Fraction, Fraction] | None = None
     """Share of a frame's steps over which it integrates, from a step on that is drawn, too. Things
     move as fast as ever: a shorter exposure blurs less."""
+    target: tuple[Fraction, Fraction] | None = None
+    """Share of the exposure after which the instant of the sharp frames lies, to a whole step: 0 is
+    its start, 1 its end. Null: its middle."""
 
     @model_validator(mode="after")
     def _ranges_are_ranges(self) -> Self:
@@ -106,6 +109,11 @@ class FilmSettings(Section):
             if getattr(self, name)[0] > getattr(self, name)[1]:
                 raise ValueError(f"{name} {getattr(self, name)} is not a range")
         return self
+
+
+def _listed(value: object) -> object:
+    """Make a list of a single path."""
+    return [value] if isinstance(value, str | Path) else value
 
 
 def _check_exposure(exposure_steps: int, steps_per_frame: int) -> None:
@@ -139,6 +147,12 @@ class SceneSettings(Section):
     """Least and greatest length of the blur, in pixels a exposure (camera and objects)."""
     objects: tuple[int, int] = (1, 3)
     """Least and greatest number of foreground objects."""
+    photographs: (
+        Annotated[tuple[Path, ...], BeforeValidator(_listed), Field(min_length=1)] | None
+    ) = None
+    """Image files, or folders of them, that scenes are made of: a dozen or more. Their names decide
+    which nine of ten are trained on (`vrtspike.simulate.photographs`). Null: those that ship with
+    scikit-image."""
     seed: int = 0
     """Seed of photographs, motion and camera noise."""
     vary: VarySettings | None = None
