@@ -111,7 +111,8 @@ def test_videos_that_are_too_short_or_small_are_refused(video: Callable[..., Pat
 
 
 def test_films_join_the_training_split_alone(video: Callable[..., Path], tmp_path: Path) -> None:
-    films = FilmSettings(videos=(video(numbered(30)),), sequences=2, source_frames=(2, 3))
+    frames = [np.roll(frame, 3 * number, axis=1) for number, frame in enumerate(numbered(30))]
+    films = FilmSettings(videos=(video(frames),), sequences=2, source_frames=(2, 3))
     scenes = SceneSettings(
         sequences={"train": 1, "held_out": 1},
         frames=3,
