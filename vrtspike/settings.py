@@ -255,12 +255,11 @@ class TrainSettings(Section):
     steps: Positive = 300_000
     """Optimiser steps; those that `minutes` decide, if they are set."""
     minutes: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
-    """Minutes that all steps together are to take, without validation and saving: the run measures
-    its first steps, at the learning rate that the schedule starts with, and sets their number to
-    fit. Null: `steps` counts."""
+    """Minutes that all steps together take, without validation and saving: the run measures its
+    first steps, at the rate that the schedule starts with, and sets their number. Null: `steps`."""
     clock: Literal["wall", "cpu"] = "wall"
-    """What `minutes` are. `wall`: minutes by the clock; `cpu`: CPU time of a worker's process (rank
-    0), all its threads together, which other work on the machine changes little."""
+    """What `minutes` are: by the clock, or CPU time of a worker's process (rank 0, all threads
+    together), which other work on the machine changes little."""
     batch: Positive = 8
     """Samples of one optimiser step, over all workers."""
     accumulation: Positive = 1
@@ -341,11 +340,6 @@ class TrainSettings(Section):
             raise ValueError(f"milestones {self.milestones} do not rise")
         if self.clock == "cpu" and self.gpu:
             raise ValueError("clock cpu goes with gpu false: what a GPU does takes no CPU time")
-        if self.minutes is not None and self.task == "flow":
-            raise ValueError(
-                "task flow takes no minutes: its later steps cost more than the first ones, so "
-                "these do not tell how many fit"
-            )
         return self
 
 

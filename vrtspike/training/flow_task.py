@@ -164,6 +164,13 @@ def check_flow(config: Config) -> None:
                 where=where,
                 expected=f"scenes.{name} null",
             )
+    if train.minutes is not None:
+        raise ConfigError(
+            "later steps cost more than the first ones, which so do not tell how many fit",
+            where=where,
+            got=f"train.minutes {train.minutes:g}",
+            expected="train.minutes null, and train.steps",
+        )
     photographs_of(data.train_split, scenes.photographs)
     if train.freeze_flow_steps:
         raise ConfigError(

@@ -112,7 +112,7 @@ def _seen(result: Mapping[str, Any]) -> dict[str, Any] | None:
 def _looked_at(
     share: float | None, psnr: float | None, ssim: float | None
 ) -> dict[str, Any] | None:
-    """Return a validation at a share of a run as schedulers take it; None: it tells them nothing."""
+    """Return a validation at a share of a run as schedulers take it; None: it tells nothing."""
     if share is None or psnr is None:
         return None
     return {TIME: round(share * WHOLE), "psnr": psnr, "ssim": ssim}
