@@ -26,6 +26,7 @@ from vrtspike.bench.team import Team, team
 from vrtspike.bench.worker import Taken, Turn, invented, own_cores
 from vrtspike.cli import app
 from vrtspike.data.order import Draw
+from vrtspike.data.representation import SpikeRepresentation
 from vrtspike.data.samples import SampleReader
 from vrtspike.errors import ConfigError, ResourceError
 from vrtspike.settings import Config, ModelSettings
@@ -130,7 +131,7 @@ def test_invented_samples_have_the_shapes_of_real_ones(tiny: ModelSettings, tmp_
         fingerprint=manifest.fingerprint,
         crop=32,
         augment=True,
-        bins=4,
+        spikes=SpikeRepresentation(4),
         seed=0,
     )
     real = reader.training([Draw(0, 0), Draw(0, 1)])

@@ -20,9 +20,16 @@ def test_targets_outside_the_exposure_are_refused() -> None:
         Timeline(64, (0, 56), 57)
 
 
-def test_only_a_centred_target_survives_a_reversal() -> None:
-    assert Timeline(64, (0, 56), 28).reversible
-    assert not Timeline(88, (0, 88), 40).reversible, "Spk-GoPro's target is not the middle"
+def test_a_reversal_turns_exposure_and_target_round_and_twice_is_none() -> None:
+    assert Timeline(64, (0, 56), 28).reversed() == Timeline(64, (8, 64), 36)
+    assert Timeline(88, (0, 88), 40).reversed() == Timeline(88, (0, 88), 48)
+    for timeline in (Timeline(9, (2, 7), 2), Timeline(9, (0, 9), 9), Timeline(10, (3, 8), 5)):
+        back = timeline.reversed()
+        # Step s of the frame is step 9 - s (10 - s) - 1 backwards; borders keep their distance.
+        steps = set(range(*timeline.exposure))
+        assert {timeline.steps_per_frame - 1 - s for s in range(*back.exposure)} == steps
+        assert back.target_step - back.exposure[0] == timeline.exposure[1] - timeline.target_step
+        assert back.reversed() == timeline
 
 
 @pytest.mark.parametrize("offset", [-7, 0, 4])

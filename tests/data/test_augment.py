@@ -8,8 +8,6 @@ import pytest
 from vrtspike.data.augment import Augmentation, draw_augmentation
 from vrtspike.errors import ConfigError
 
-EXPOSURE = (1, 5)
-
 
 def tagged_sample(grid: int) -> tuple[np.ndarray, np.ndarray]:  # type: ignore[type-arg]
     """Return frames and spikes whose every value says where (and when) it was.
@@ -34,11 +32,13 @@ def test_frames_and_spikes_stay_aligned(grid: int) -> None:
         draw = draw_augmentation(rng, 8 * grid, 9 * grid, 4 * grid, True, grid=grid)
         seen.add((draw.flip_h, draw.flip_v, draw.transpose, draw.reverse_time))
         shown = draw.frames(frames)[:, ::grid, ::grid]
-        turned = draw.spikes(spikes, exposure=EXPOSURE, grid=grid)
+        turned = draw.turned(spikes[(slice(None), slice(None), *draw.on_grid(grid))], row_axis=2)
+        if draw.reverse_time:
+            turned = turned[::-1, ::-1]
         where = 100 * shown[..., 0] + 10 * shown[..., 1] + shown[..., 2]
         np.testing.assert_array_equal(turned % 1000, np.broadcast_to(where[:, None], turned.shape))
         steps = (turned // 1000)[:, :, 0, 0]
-        expected = [0, 4, 3, 2, 1, 5] if draw.reverse_time else range(6)
+        expected = range(6)[:: -1 if draw.reverse_time else 1]
         np.testing.assert_array_equal(steps, np.broadcast_to(list(expected), (3, 6)))
         order = shown[:, 0, 0, 0].tolist()
         assert order == ([2, 1, 0] if draw.reverse_time else [0, 1, 2])
@@ -52,13 +52,11 @@ def test_transposition_follows_the_flips() -> None:
 
 
 def test_the_arguments_are_not_changed() -> None:
-    frames, spikes = tagged_sample(1)
-    copies = frames.copy(), spikes.copy()
+    frames, _ = tagged_sample(1)
+    copy = frames.copy()
     draw = Augmentation(0, 0, 4, True, True, True, True)
     draw.frames(frames)[:] = 0
-    draw.spikes(spikes, exposure=EXPOSURE)[:] = 0
-    np.testing.assert_array_equal(frames, copies[0])
-    np.testing.assert_array_equal(spikes, copies[1])
+    np.testing.assert_array_equal(frames, copy)
 
 
 def test_crops_reach_every_corner_and_start_on_the_grid() -> None:
@@ -73,15 +71,8 @@ def test_the_settings_do_not_change_what_later_draws_see() -> None:
     rngs = [np.random.default_rng(3) for _ in range(3)]
     draw_augmentation(rngs[0], 64, 64, 64, False)
     draw_augmentation(rngs[1], 64, 80, 16, True, grid=4)
-    draw_augmentation(rngs[2], 64, 80, 16, True, reversible=False)
+    draw_augmentation(rngs[2], 64, 80, 16, True)
     assert len({rng.random() for rng in rngs}) == 1
-
-
-def test_an_uncentred_target_is_never_reversed() -> None:
-    rng = np.random.default_rng(0)
-    draws = [draw_augmentation(rng, 8, 8, 4, True, reversible=False) for _ in range(50)]
-    assert not any(d.reverse_time for d in draws)
-    assert any(d.flip_h for d in draws)
 
 
 def test_impossible_crops_are_refused() -> None:
@@ -91,4 +82,4 @@ def test_impossible_crops_are_refused() -> None:
     with pytest.raises(ConfigError, match="spike grid"):
         draw_augmentation(rng, 10, 12, 7, True, grid=2)
     with pytest.raises(ConfigError, match="spike grid"):
-        Augmentation(1, 0, 4).spikes(np.zeros((1, 2, 4, 4)), exposure=(0, 2), grid=2)
+        Augmentation(1, 0, 4).on_grid(2)

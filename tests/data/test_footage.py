@@ -20,6 +20,7 @@ from vrtspike.data.align_log import AlignEntry, write_align_log
 from vrtspike.data.clips import read_frames, read_spikes
 from vrtspike.data.dataset import open_dataset
 from vrtspike.data.footage import Footage, FootageReader, Source, find_sources, open_footage
+from vrtspike.data.representation import SpikeRepresentation
 from vrtspike.errors import ConfigError, DataFormatError
 
 COUNTS = {"s2": 5, "s10": 3}
@@ -45,12 +46,13 @@ def truth(split: Path, sequence: str) -> tuple[Array, Array]:
     return read_frames(clip, "blurred"), read_spikes(clip)
 
 
-def naive(spikes: Array, bins: int, first: int, last: int) -> Array:
-    """Count spikes one step at a time."""
-    counts = np.zeros((len(spikes), bins, *spikes.shape[2:]), int)
+def naive(spikes: Array, bins: int, first: int, last: int, threshold: float) -> Array:
+    """Average the spikes of each bin, one step at a time."""
+    counts, steps = np.zeros((len(spikes), bins, *spikes.shape[2:])), np.zeros((bins, 1, 1))
     for step in range(first, last):
         counts[:, (step - first) * bins // (last - first)] += spikes[:, step]
-    return counts
+        steps[(step - first) * bins // (last - first)] += 1
+    return threshold * counts / steps
 
 
 def check(footage: Footage, frames: Array, spikes: Array | None, bins: int = 5) -> None:
@@ -62,9 +64,12 @@ def check(footage: Footage, frames: Array, spikes: Array | None, bins: int = 5) 
         for start, stop in [(0, 1), (0, count), (count // 2, count), (0, min(2, count))]:
             np.testing.assert_array_equal(reader.frames(start, stop), frames[start:stop])
             if spikes is not None:
-                first, last = footage.clip.info.timeline.exposure
-                expected = naive(spikes[start:stop], bins, first, last)
-                np.testing.assert_array_equal(reader.counts(start, stop, bins), expected)
+                info = footage.clip.info
+                expected = naive(
+                    spikes[start:stop], bins, *info.timeline.exposure, info.camera.threshold
+                )
+                found = reader.voxels(start, stop, SpikeRepresentation(bins))
+                np.testing.assert_allclose(found, expected, rtol=2**-11)  # float16
 
 
 def plain(copy: Path, name: str) -> tuple[Path, Path | None]:
@@ -175,7 +180,8 @@ def test_a_bin_of_many_steps_counts_them_all(copy: Path) -> None:
     for number in range(1, 5):
         (copy / "s2" / "blurred" / f"{number:06d}.png").unlink()
     with FootageReader(open_footage(source, camera)) as reader:
-        assert (reader.counts(0, 1, 1) == 300).all()
+        voxels = reader.voxels(0, 1, SpikeRepresentation(1, exposure=True))
+        assert (voxels == 2.0).all(), "spikes of every step, times threshold"
 
 
 def test_spikes_are_registered_to_the_frames(copy: Path) -> None:

@@ -14,6 +14,7 @@ from vrtspike import storage
 from vrtspike.data.clips import read_frames, read_spikes
 from vrtspike.data.dataset import open_dataset
 from vrtspike.data.order import Draw
+from vrtspike.data.representation import SpikeRepresentation
 from vrtspike.data.samples import SampleReader
 from vrtspike.data.shards import MANIFEST, Manifest
 from vrtspike.errors import DataFormatError
@@ -73,7 +74,7 @@ def test_shards_in_a_store_are_those_on_disk_and_train_alike(
         fingerprint=local.fingerprint,
         crop=32,
         augment=True,
-        bins=8,
+        spikes=SpikeRepresentation(8),
         seed=5,
     )
     there = replace(reader, shards=target)

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from vrtspike.data.dat import write_dat
 from vrtspike.data.footage import find_sources, holds_one_clip
+from vrtspike.data.representation import SpikeRepresentation
 from vrtspike.data.voxelize import bin_steps, normalize_voxels, voxelize
 from vrtspike.inference.delivery import Kind, deliveries
 from vrtspike.inference.restoration import (
@@ -42,6 +43,8 @@ CAMERA = {
     "target_step": 4,
 }
 SETTINGS = RestoreSettings(tile_frames=4, overlap_frames=2, overlap=4)
+SEEN = SpikeRepresentation(BINS)
+"""What the stand-in sees of the spikes."""
 Array = NDArray[Any]
 
 
@@ -125,11 +128,11 @@ def write_clip(root: Path, count: int, name: str = "clip", seed: int = 0) -> Wri
 
 
 def voxels_of(clip: Written) -> Tensor:
-    """Return the voxels of a clip, frame by frame."""
+    """Return the voxels of a clip, frame by frame, rounded to float16 as a model sees them."""
     first, last = EXPOSURE
     counts = np.stack([voxelize(s, BINS, start=first, stop=last) for s in clip.spikes])
     steps = bin_steps(last - first, BINS)
-    return normalize_voxels(torch.from_numpy(counts), steps, THRESHOLD, "rate")
+    return normalize_voxels(torch.from_numpy(counts), steps, THRESHOLD, "rate").half()
 
 
 def whole(clip: Written, settings: RestoreSettings, model: nn.Module | None = None) -> Array:
@@ -176,7 +179,7 @@ class Job:
 
     @property
     def restorer(self) -> Restorer:
-        return Restorer(self.model, bins=None if self.spikes is None else BINS)
+        return Restorer(self.model, None if self.spikes is None else SEEN)
 
     def plan(self) -> Restoration:
         sources = find_sources(self.footage, self.spikes)

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from vrtspike.data.clips import Clip, FrameKind, read_frames
 from vrtspike.data.dataset import Dataset, open_dataset
+from vrtspike.data.representation import SpikeRepresentation
 from vrtspike.errors import CheckpointError, ConfigError, DataFormatError, ResourceError
 from vrtspike.inference import Restorer, Results, evaluate, memory
 from vrtspike.inference.evaluate import evenly, fit_tile, model_inputs
@@ -52,7 +53,10 @@ def folder(
 
 @pytest.fixture(scope="module")
 def results(folder: Path) -> Results:
-    models = {"baseline": Restorer(Brighten(None)), "fused": Restorer(Brighten(4), bins=4)}
+    models = {
+        "baseline": Restorer(Brighten(None)),
+        "fused": Restorer(Brighten(4), SpikeRepresentation(4)),
+    }
     return evaluate(folder, "held_out", models, SETTINGS)
 
 
@@ -138,7 +142,7 @@ def test_without_controls_models_score_the_same_and_nothing_else_is_done(
     # The package's `evaluate` is the function.
     monkeypatch.setattr(sys.modules["vrtspike.inference.evaluate"], "controls", refuse)
     heard: list[tuple[int, int]] = []
-    models = {"fused": Restorer(Brighten(4), bins=4)}
+    models = {"fused": Restorer(Brighten(4), SpikeRepresentation(4))}
     found = evaluate(
         folder,
         "held_out",
@@ -155,7 +159,7 @@ def test_without_controls_models_score_the_same_and_nothing_else_is_done(
 
 def test_voxels_are_rates_over_the_exposure_alone(folder: Path) -> None:
     clip = open_dataset(folder).clips("held_out")[0]
-    blurred, voxels = model_inputs(clip, 1, 4, Restorer(nn.Identity(), bins=4))
+    blurred, voxels = model_inputs(clip, 1, 4, Restorer(nn.Identity(), SpikeRepresentation(4)))
     assert blurred.shape == (3, 3, 40, 48)
     assert voxels is not None
     assert voxels.shape == (3, 4, 40, 48)
@@ -207,7 +211,7 @@ def test_a_sharp_frame_is_read_once_for_all_methods(
         return read_frames(clip, kind, start, stop)
 
     monkeypatch.setattr(sys.modules["vrtspike.inference.evaluate"], "read_frames", count)
-    models = {"a": Restorer(Brighten(None)), "b": Restorer(Brighten(4), bins=4)}
+    models = {"a": Restorer(Brighten(None)), "b": Restorer(Brighten(4), SpikeRepresentation(4))}
     evaluate(folder, "held_out", models, SETTINGS)
     frames = [("long", i, i + 1) for i in range(6)] + [("short", i, i + 1) for i in range(2)]
     assert read == frames
@@ -268,8 +272,10 @@ def test_a_model_of_spikes_is_refused_where_there_are_none(
 ) -> None:
     root = moving_photograph(tmp_path, {"a": 2})
     (root / "dataset.yaml").write_text("frame: {height: 40, width: 48}\nsource: no camera\n")
-    with pytest.raises(ConfigError, match=r"spikes.*held_out/a.*fused: a model of 4 spike bins"):
-        evaluate(root, "held_out", {"fused": Restorer(Brighten(4), bins=4)}, SETTINGS)
+    with pytest.raises(ConfigError, match=r"spikes.*held_out/a.*fused: a model with spikes"):
+        evaluate(
+            root, "held_out", {"fused": Restorer(Brighten(4), SpikeRepresentation(4))}, SETTINGS
+        )
     found = evaluate(root, "held_out", {"baseline": Restorer(Brighten(None))}, SETTINGS)
     assert found.methods == ["blurred", "baseline"]
     assert found.protocol["spike_size"] is None
@@ -289,7 +295,7 @@ def test_frames_that_do_not_fit_into_memory_are_seen_in_tiles(
     root = moving_photograph(tmp_path, {"a": 3, "b": 2}, size=(136, 160))
     large, small = ModelSettings(), ModelSettings(channels=60)
     models = {
-        "fused": Restorer(Brighten(4), bins=4, settings=small),
+        "fused": Restorer(Brighten(4), SpikeRepresentation(4), settings=small),
         "baseline": Restorer(Brighten(None), settings=large),
     }
     clips = open_dataset(root).clips("held_out")

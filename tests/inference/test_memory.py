@@ -176,11 +176,12 @@ def test_without_a_bound_a_share_of_what_is_free_is_taken(
     assert choose(size, None) is None
 
 
-def test_frames_and_counts_of_the_windows_at_hand_are_counted() -> None:
+def test_frames_and_voxels_of_the_windows_at_hand_are_counted() -> None:
     for frames, bins, steps in product((2, 12), (4, 8), (8, 64)):
         size = Footprint(40, 48, frames, (20, 24), bins, steps)
         pixels, grid = 40 * 48 * 3 * frames, 20 * 24
-        assert size.held == 12 * pixels + 2 * frames * bins * grid + 2 * steps * grid
+        # float16 voxels of two windows, and a frame's steps twice.
+        assert size.held == 12 * pixels + 2 * 2 * frames * bins * grid + 2 * steps * grid
         assert Footprint(40, 48, frames).held == 12 * pixels
 
 

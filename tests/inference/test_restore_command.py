@@ -19,7 +19,7 @@ from typer.testing import CliRunner
 
 from tests.data.video_files import Track, encode, moving, packets, psnr
 from tests.inference.clip_files import (
-    BINS,
+    SEEN,
     SETTINGS,
     Placed,
     everything,
@@ -72,7 +72,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> dict[str, Placed]:
     def load(run: Path, *, config: Path | None = None) -> Restorer:
         if run.name not in models:
             return whatever_else(run, config=config)
-        return Restorer(models[run.name], bins=BINS if run.name == "fused" else None)
+        return Restorer(models[run.name], SEEN if run.name == "fused" else None)
 
     whatever_else = Restorer.load
     monkeypatch.setattr(Restorer, "load", load)

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from vrtspike.data.clips import Clip, read_spikes
 from vrtspike.data.dataset import open_dataset
+from vrtspike.data.representation import SpikeRepresentation
 from vrtspike.data.voxelize import voxelize
 from vrtspike.errors import ConfigError
 from vrtspike.inference import Restorer, Results, evaluate
@@ -60,7 +61,7 @@ def folder(
 
 @pytest.fixture(scope="module")
 def models() -> dict[str, Restorer]:
-    return {"baseline": Restorer(Same()), "fused": Restorer(Spikes(), bins=8)}
+    return {"baseline": Restorer(Same()), "fused": Restorer(Spikes(), SpikeRepresentation(8))}
 
 
 @pytest.fixture(scope="module")

@@ -16,6 +16,8 @@ from torch import Tensor, nn
 from tests.inference.clip_files import (
     BINS,
     CAMERA,
+    EXPOSURE,
+    SEEN,
     SETTINGS,
     SIZE,
     Placed,
@@ -26,6 +28,7 @@ from tests.inference.clip_files import (
     write_clip,
 )
 from vrtspike.data.footage import Footage, Source, open_footage
+from vrtspike.data.voxelize import voxelize
 from vrtspike.errors import ConfigError, DataFormatError, ResourceError
 from vrtspike.inference.memory import Footprint
 from vrtspike.inference.run_folder import Restorer
@@ -35,7 +38,6 @@ from vrtspike.inference.segment import (
     SegmentWorker,
     check_model,
     footprint_of,
-    scale_of,
 )
 from vrtspike.inference.spool import Spool
 
@@ -61,7 +63,7 @@ def spool(tmp_path: Path, footage: Footage) -> Spool:
 
 
 def worker_of(model: nn.Module, settings: RestoreSettings = SETTINGS) -> SegmentWorker:
-    return SegmentWorker(Restorer(model, bins=BINS), settings, CPU)
+    return SegmentWorker(Restorer(model, SEEN), settings, CPU)
 
 
 def test_frames_of_its_own_are_images_and_others_are_shares(footage: Footage, spool: Spool) -> None:
@@ -148,7 +150,7 @@ def test_what_cannot_be_written_is_not_done(
 
 def test_a_model_and_a_clip_must_both_have_spikes_or_none(footage: Footage, clip: Written) -> None:
     blind = open_footage(Source("blind", clip.place, None))
-    fused, plain = Restorer(Placed(), bins=BINS), Restorer(Placed())
+    fused, plain = Restorer(Placed(), SEEN), Restorer(Placed())
     check_model(footage, fused)
     check_model(blind, plain)
     with pytest.raises(ConfigError, match=r"there are none \[blind\].*--spikes"):
@@ -157,25 +159,42 @@ def test_a_model_and_a_clip_must_both_have_spikes_or_none(footage: Footage, clip
         check_model(footage, plain)
 
 
-def test_counts_are_scaled_to_what_the_model_was_trained_on(
-    footage: Footage, clip: Written
+def test_a_model_is_given_what_it_was_trained_on(
+    footage: Footage, clip: Written, spool: Spool
 ) -> None:
-    scale = scale_of(footage, Restorer(Placed(), bins=BINS))
-    assert scale is not None
-    from vrtspike.data.footage import count_spikes
+    (first, last), seen = EXPOSURE, []
 
-    counts = torch.from_numpy(count_spikes(footage.clip, 0, 13, BINS))
-    assert torch.equal(scale(counts), voxels_of(clip))
-    logs = scale_of(footage, Restorer(Placed(), bins=BINS, voxels="log1p"))
-    assert logs is not None and torch.equal(logs(counts), counts.float().log1p())
-    assert scale_of(footage, Restorer(Placed())) is None
+    class Keeping(Placed):
+        def forward(self, blurred: Tensor, voxels: Tensor | None = None) -> Tensor:
+            seen.append(voxels)
+            return blurred
+
+    for voxels in ("rate", "log1p"):
+        represent = replace(SEEN, voxels=voxels)
+        worker = SegmentWorker(Restorer(Keeping(), represent), SETTINGS, CPU)
+        worker.restore(Segment(footage, spool, 0, 1))
+    rates, logs = (given[0] for given in seen)
+    assert torch.equal(rates, voxels_of(clip)[:4].float())
+    counts = [voxelize(frame, BINS, start=first, stop=last) for frame in clip.spikes[:4]]
+    expected = torch.from_numpy(np.stack(counts)).float().log1p()
+    torch.testing.assert_close(logs, expected, rtol=2**-11, atol=0)  # float16
 
 
 def test_the_sizes_are_those_of_the_longest_window(footage: Footage) -> None:
-    fused = footprint_of(footage, Restorer(Placed(), bins=BINS), SETTINGS)
-    assert fused == Footprint(*SIZE, frames=4, spike_grid=SIZE, bins=BINS, spike_steps=8)
+    fused = footprint_of(footage, Restorer(Placed(), SEEN), SETTINGS)
+    assert fused == Footprint(*SIZE, frames=4, spike_grid=SIZE, spike_channels=BINS, spike_steps=8)
     longer = replace(SETTINGS, tile_frames=50)
     assert footprint_of(footage, Restorer(Placed()), longer) == Footprint(*SIZE, frames=13)
+
+
+def test_steps_of_the_neighbours_that_windows_reach_into_count_too(footage: Footage) -> None:
+    model = Placed()
+    model.unit = 32
+    represent = replace(SEEN, windows=(0.5, 1.5), interval=True)
+    found = footprint_of(footage, Restorer(model, represent), SETTINGS)
+    assert (found.spike_channels, found.spike_steps, found.unit) == (BINS + 3, 3 * 8, 32)
+    info = footage.clip.info.model_copy(update={"continuous": False})
+    assert Footprint.of(info, 4, represent).spike_steps == 8
 
 
 def test_a_window_is_read_while_another_is_computed(

@@ -15,7 +15,7 @@ def test_fourth_channel_starts_as_the_mean_over_the_bins(
 ) -> None:
     model = build_model(tiny.model_copy(update={"fusion": "early"}))
     seen: list[Tensor] = []
-    monkeypatch.setattr(model.vrt, "restore", lambda x: seen.append(x) or x[:, :, :3])
+    monkeypatch.setattr(model.vrt, "restore", lambda x, **_: seen.append(x) or x[:, :, :3])
     blurred, voxels = clip
     assert torch.equal(model(blurred, voxels), blurred)
     torch.testing.assert_close(seen[0][:, :, 3], voxels.mean(2))

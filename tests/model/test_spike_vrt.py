@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from vrtspike.errors import ConfigError, DataFormatError
 from vrtspike.model import build_model
+from vrtspike.model.grid import to_patches
 from vrtspike.settings import ModelSettings
 
 ATTENTION = ("temporal", "window")
@@ -214,7 +215,7 @@ def test_spikes_of_another_length_in_time(
 def test_temporal_strides_shorten_the_coarser_scales(fusion: str, tiny: ModelSettings) -> None:
     model = build_model(variant(tiny, fusion, temporal_strides=(2, 1, 3), kernel=(3, 3, 3)))
     voxels = torch.rand(1, 5, 4, 16, 16)
-    assert [len(x[0]) for x in model.encoder(voxels)] == [5, 3, 3, 1]
+    assert [len(x[0]) for x in model.encoder(to_patches(voxels, 1))] == [5, 3, 3, 1]
     assert model(torch.rand(1, 3, 3, 16, 16), voxels).shape == (1, 3, 3, 16, 16)
 
 

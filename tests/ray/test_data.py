@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from vrtspike.data.order import Share
+from vrtspike.data.representation import SpikeRepresentation
 from vrtspike.data.samples import SampleReader
 from vrtspike.data.shards import Manifest, read_manifest
 from vrtspike.errors import DataFormatError
@@ -52,7 +53,7 @@ def make_reader(shards: str, manifest: Manifest) -> SampleReader:
         fingerprint=manifest.fingerprint,
         crop=32,
         augment=True,
-        bins=8,
+        spikes=SpikeRepresentation(8),
         seed=1,
     )
 

@@ -17,6 +17,7 @@ from safetensors.torch import load_file
 
 from vrtspike.config import load_config
 from vrtspike.data.order import Share, micro_batch
+from vrtspike.data.representation import SpikeRepresentation
 from vrtspike.data.samples import SampleReader
 from vrtspike.data.shards import read_manifest
 from vrtspike.errors import ConfigError, ResourceError
@@ -30,7 +31,7 @@ from vrtspike.training.export import exported_step, weights_of_checkpoint, write
 from vrtspike.training.journal import read_journal
 from vrtspike.training.optim import build_optimizer, learning_rate, set_learning_rate
 from vrtspike.training.preflight import check_data
-from vrtspike.training.step import VoxelScale, to_device
+from vrtspike.training.step import to_device
 from vrtspike.training.trainer import ensure_data, run_training
 
 pytestmark = [pytest.mark.usefixtures("local_ray"), pytest.mark.ray, pytest.mark.timeout(300)]
@@ -163,7 +164,7 @@ def reference_losses(config: Config) -> list[float]:
         fingerprint=manifest.fingerprint,
         crop=config.data.crop,
         augment=True,
-        bins=config.model.spike.bins,
+        spikes=SpikeRepresentation.of(config.model),
         seed=config.run.seed,
     )
     torch.manual_seed(config.run.seed)
@@ -176,13 +177,12 @@ def reference_losses(config: Config) -> list[float]:
         betas=train.betas,
         weight_decay=train.weight_decay,
     )
-    terms = LossTerms(**config.loss.model_dump())
+    terms = LossTerms(**(config.loss.model_dump() | {"guess": 0.0}))
     samples = len(manifest.splits["train"].samples)
-    scale = VoxelScale(2.0, config.data.voxels)
     found = []
     for step in range(train.steps):
         draws = micro_batch(config.run.seed, samples, Share(train.batch, train.batch, 1), step, 0)
-        blurred, sharp, voxels = to_device(reader.training(draws), torch.device("cpu"), scale)
+        blurred, sharp, voxels = to_device(reader.training(draws), torch.device("cpu"))
         optimizer.zero_grad()
         loss, _ = terms(model(blurred, voxels), sharp)
         loss.backward()

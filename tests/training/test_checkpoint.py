@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from tests.training.conftest import MakeSharded
-from tests.training.two_blocks import TwoBlocks
+from tests.training.two_blocks import TwoBlocks, clips
 from vrtspike.data.order import Share
 from vrtspike.errors import CheckpointError, StorageError
 from vrtspike.losses import LossTerms
@@ -36,7 +36,7 @@ from vrtspike.training.optim import build_optimizer
 from vrtspike.training.saving import CheckpointWriter
 from vrtspike.training.staging import Staging
 from vrtspike.training.state import TrainingState
-from vrtspike.training.step import TrainingStep, clips
+from vrtspike.training.step import TrainingStep
 
 
 class Run:
@@ -69,7 +69,7 @@ class Run:
             reshard=True,
             precision="float32",
             clip_norm=1.0,
-            unpack=clips(None),
+            unpack=clips,
         )
 
     def train(self, first: int, last: int) -> None:

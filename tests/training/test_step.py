@@ -8,7 +8,6 @@ from torch import Tensor, nn
 
 from tests.training.two_blocks import (
     CPU,
-    VOXELS,
     batch,
     make_step,
     reference_optimizer,
@@ -91,7 +90,7 @@ def test_terms_are_told_before_their_weights(sharded: nn.Module) -> None:
     halves = [batch(2, 0), batch(2, 1)]
     terms = []
     for half in halves:
-        blurred, sharp, voxels = to_device(half, CPU, VOXELS)
+        blurred, sharp, voxels = to_device(half, CPU)
         terms.append(loss(sharded(blurred, voxels), sharp)[1])
     reshard_all(sharded)
     result = step(halves, freeze_flow=False, notices={"stop": True, "preempted": False})
@@ -113,7 +112,7 @@ def test_the_average_follows_and_gives_way(sharded: nn.Module) -> None:
         for name, value in weights(sharded).items():
             expected[name] = 0.75 * expected[name] + 0.25 * value
     own = weights(sharded)
-    blurred, _, voxels = to_device(batch(1), CPU, VOXELS)
+    blurred, _, voxels = to_device(batch(1), CPU)
     with torch.no_grad():
         before = sharded(blurred, voxels)
         reshard_all(sharded)

@@ -15,11 +15,11 @@ from vrtspike.losses import LossTerms
 from vrtspike.settings import Precision
 from vrtspike.training.local import LocalParameters
 from vrtspike.training.optim import build_optimizer
-from vrtspike.training.step import TrainingStep, VoxelScale, clips, to_device
+from vrtspike.training.step import Arrays as StepArrays
+from vrtspike.training.step import TrainingStep, Unpacked, to_device
 
 Arrays = Mapping[str, NDArray[Any]]
 CPU = torch.device("cpu")
-VOXELS = VoxelScale(2.0, "rate")
 
 
 class TwoBlocks(nn.Module):
@@ -44,14 +44,20 @@ class TwoBlocks(nn.Module):
 
 
 def batch(samples: int, seed: int = 0, side: int = 8) -> dict[str, NDArray[Any]]:
-    """Draw frames and spike counts."""
+    """Draw frames and voxels."""
     rng = np.random.default_rng(seed)
     frames = {
         name: rng.integers(0, 256, (samples, 2, 3, side, side), np.uint8)
         for name in ("blurred", "sharp")
     }
-    counts = rng.integers(0, 4, (samples, 2, 4, side, side), np.uint8)
-    return frames | {"counts": counts, "steps": np.full((samples, 4), 4, np.int32)}
+    counts = rng.integers(0, 4, (samples, 2, 4, side, side))
+    return frames | {"voxels": (counts / 2).astype(np.float16)}
+
+
+def clips(arrays: StepArrays, device: torch.device) -> Unpacked:
+    """Return blurred frames and voxels, and sharp frames."""
+    blurred, sharp, voxels = to_device(arrays, device)
+    return (blurred, voxels), sharp
 
 
 def make_step(
@@ -87,7 +93,7 @@ def make_step(
         reshard=reshard,
         precision=precision,
         clip_norm=clip,
-        unpack=clips(VOXELS),
+        unpack=clips,
     )
     return step, parameters
 
@@ -102,7 +108,7 @@ def reference_step(
     model: nn.Module, optimizer: torch.optim.Optimizer, arrays: Arrays
 ) -> tuple[float, float]:
     """Take one step of a plain loop; return loss and gradient norm."""
-    blurred, sharp, voxels = to_device(arrays, CPU, VOXELS)
+    blurred, sharp, voxels = to_device(arrays, CPU)
     optimizer.zero_grad()
     loss = ((model(blurred, voxels) - sharp).square() + 1e-6).sqrt().mean()
     loss.backward()

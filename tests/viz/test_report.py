@@ -15,6 +15,7 @@ import pytest
 import torch
 
 from vrtspike.config import load_config
+from vrtspike.data.representation import SpikeRepresentation
 from vrtspike.errors import ConfigError
 from vrtspike.inference.disturb import Kind
 from vrtspike.inference.memory import Budget
@@ -295,7 +296,7 @@ def test_evaluating_counts_disturbed_spikes_as_progress(
     out = tmp_path / "out"
     run_evaluation(
         disturbing(config.model_copy(update={"data": data})),
-        {"fused": Restorer(Input(), bins=4)},
+        {"fused": Restorer(Input(), SpikeRepresentation(4))},
         out,
         device=torch.device("cpu"),
         progress=lambda *done: heard.append(done),
@@ -326,7 +327,7 @@ def test_models_see_tiles_where_whole_frames_do_not_fit(
     monkeypatch.setattr("vrtspike.inference.memory._bytes_per_pixel", lambda *_: 1e4)
     results = run_evaluation(
         config.model_copy(update={"data": data}),
-        {"fused": Restorer(Input(), bins=4, settings=config.model)},
+        {"fused": Restorer(Input(), SpikeRepresentation(4), settings=config.model)},
         tmp_path / "out",
         device=torch.device("cpu"),
     )

@@ -50,7 +50,7 @@ def test_what_ships_is_what_its_names_say() -> None:
     """The real files: both models load whole, are a pair, and hold no path of who trained them."""
     assert names() == ("flow", DEFAULT, WITHOUT_SPIKES)
     fused, plain = (Restorer.load(name) for name in (DEFAULT, WITHOUT_SPIKES))
-    assert fused.bins is not None and plain.bins is None
+    assert fused.spikes is not None and plain.spikes is None
     assert fused.settings is not None and plain.settings is not None
     assert fused.settings.model_copy(update={"fusion": "none"}) == plain.settings
     read_flow_network(weights.FOLDER / "flow.safetensors")  # refuses what lacks a tensor
