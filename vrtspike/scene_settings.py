@@ -9,7 +9,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
-from pydantic import ConfigDict, Field, model_validator
+from pydantic import BeforeValidator, ConfigDict, Field, model_validator
 
 from vrtspike.section import Fraction, Positive, Section
 
@@ -108,6 +108,11 @@ class FilmSettings(Section):
         return self
 
 
+def _listed(value: object) -> object:
+    """Make a list of a single path."""
+    return [value] if isinstance(value, str | Path) else value
+
+
 def _check_exposure(exposure_steps: int, steps_per_frame: int) -> None:
     """Refuse an exposure that is longer than its frame."""
     if exposure_steps > steps_per_frame:
@@ -139,6 +144,12 @@ class SceneSettings(Section):
     """Least and greatest length of the blur, in pixels a exposure (camera and objects)."""
     objects: tuple[int, int] = (1, 3)
     """Least and greatest number of foreground objects."""
+    photographs: (
+        Annotated[tuple[Path, ...], BeforeValidator(_listed), Field(min_length=1)] | None
+    ) = None
+    """Image files, or folders of them, that scenes are made of: a dozen or more. Their names decide
+    which nine of ten are trained on (`vrtspike.simulate.photographs`). Null: those that ship with
+    scikit-image."""
     seed: int = 0
     """Seed of photographs, motion and camera noise."""
     vary: VarySettings | None = None

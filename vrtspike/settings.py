@@ -15,7 +15,7 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, model_validator
 
 from vrtspike.scene_settings import CameraSettings, SceneSettings, VideoSettings
-from vrtspike.section import Fraction, NameOrPath, Place, Positive, Section
+from vrtspike.section import Fraction, NameOrPath, Place, Positive, Section, StepsOrShare
 from vrtspike.sweep_settings import SweepSettings
 
 Precision = Literal["float32", "bfloat16"]
@@ -253,7 +253,14 @@ class TrainSettings(Section):
     threads_per_worker: Positive = 1
     """Torch threads of a worker on CPU."""
     steps: Positive = 300_000
-    """Optimiser steps."""
+    """Optimiser steps; those that `minutes` decide, if they are set."""
+    minutes: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
+    """Minutes that all steps together are to take, without validation and saving: the run measures
+    its first steps, at the learning rate that the schedule starts with, and sets their number to
+    fit. Null: `steps` counts."""
+    clock: Literal["wall", "cpu"] = "wall"
+    """What `minutes` are. `wall`: minutes by the clock; `cpu`: CPU time of a worker's process (rank
+    0), all its threads together, which other work on the machine changes little."""
     batch: Positive = 8
     """Samples of one optimiser step, over all workers."""
     accumulation: Positive = 1
@@ -296,8 +303,9 @@ class TrainSettings(Section):
     init_weights: NameOrPath | None = None
     """Weights to start from: a file, our export or a published VRT, or packaged ones by name
     (`small`, `small-no-spike`, `flow`; a file of that name is `./small`); null: from scratch."""
-    validate_every: Annotated[int, Field(ge=0)] = 5000
-    """Steps between validations; 0: only after the last step."""
+    validate_every: StepsOrShare = 5000
+    """Steps between validations, or, below 1, their share of all steps (0.2: five validations); 0:
+    only after the last step."""
     checkpoint_every: Positive = 1000
     """Steps between checkpoints; one more is written after the last step."""
     keep_checkpoints: Positive = 2
@@ -328,6 +336,13 @@ class TrainSettings(Section):
             raise ValueError("shard_over node wants equal nodes; min_workers may leave others")
         if list(self.milestones) != sorted(set(self.milestones)):
             raise ValueError(f"milestones {self.milestones} do not rise")
+        if self.clock == "cpu" and self.gpu:
+            raise ValueError("clock cpu goes with gpu false: what a GPU does takes no CPU time")
+        if self.minutes is not None and self.task == "flow":
+            raise ValueError(
+                "task flow takes no minutes: its later steps cost more than the first ones, so "
+                "these do not tell how many fit"
+            )
         return self
 
 

@@ -15,7 +15,7 @@ from vrtspike.data.dataset import open_dataset
 from vrtspike.data.validate import validate
 from vrtspike.errors import ConfigError
 from vrtspike.scene_settings import CameraSettings, FilmSettings, SceneSettings
-from vrtspike.simulate.distributed import _with_absolute_films
+from vrtspike.simulate.distributed import with_absolute_paths
 from vrtspike.simulate.film import Film
 from vrtspike.simulate.recording import describe_scenes, scene_tasks, write_scenes
 
@@ -121,6 +121,6 @@ def test_a_description_names_videos_wherever_they_lie() -> None:
     def scenes(path: str) -> SceneSettings:
         return SceneSettings(films=FilmSettings(videos=(Path(path),), sequences=1))
 
-    here = describe_scenes(_with_absolute_films(scenes("a.mp4")), CameraSettings())
+    here = describe_scenes(with_absolute_paths(scenes("a.mp4")), CameraSettings())
     assert here == describe_scenes(scenes("/elsewhere/a.mp4"), CameraSettings())
     assert '"a.mp4"' in here.source

@@ -214,26 +214,30 @@ def test_the_close_up_is_the_hardest_place() -> None:
 
 def trial(name: str, **facts: object) -> dict[str, object]:
     settings = {} if name == "baseline" else {"model.fusion": name}
-    nothing = dict.fromkeys(("psnr", "gain", "gain_spread", "step_s", "memory_gb"))
-    return {"name": name, "settings": settings, "steps": 1000, "state": "done", **nothing, **facts}
+    nothing = dict.fromkeys(("psnr", "gain", "gain_spread", "step_s", "memory_gb", "spent_cpu_s"))
+    whole = {"steps": 1000, "spent_s": 480.0, "state": "done"}
+    return {"name": name, "settings": settings, **nothing, **whole, **facts}
 
 
 def test_a_sweep_has_a_line_for_each_trial(tmp_path: Path) -> None:
     trials = [
-        trial("baseline", psnr=28.0, step_s=0.5, memory_gb=2.0),
+        trial("baseline", psnr=28.0, spent_cpu_s=750.0, step_s=0.5, memory_gb=2.0),
         trial("temporal", psnr=30.125, gain=2.125, gain_spread=0.25, step_s=0.61, memory_gb=2.5),
-        trial("gate", state="failed", steps=3),
+        trial("gate", state="failed", steps=3, spent_s=None),
     ]
     facts = {"name": "fusion", "scored_on": "held_out", "missing": None, "trials": trials}
     text = write(tmp_path, make_results(), further=[sweep_section(facts)])
     rows = rows_of(text[text.index("## Sweep fusion") :])
-    assert rows["trial"] == ["settings", "steps", "PSNR (dB)", "gain (dB)", "s/step", "GB"]
-    assert rows["baseline"] == ["", "1,000", "28.00", "", "0.5", "2"]
+    assert rows["trial"] == [
+        *("settings", "steps", "min", "CPU min"),
+        *("PSNR (dB)", "gain (dB)", "s/step", "GB"),
+    ]
+    assert rows["baseline"] == ["", "1,000", "8", "12.5", "28.00", "", "0.5", "2"]
     assert rows["temporal"] == [
-        *("model.fusion=temporal", "1,000", "30.12"),
+        *("model.fusion=temporal", "1,000", "8", "", "30.12"),
         *("+2.12 ± 0.25", "0.61", "2.5"),
     ]
-    assert rows["gate"][1:] == ["3 (failed)", "", "", "", ""]
+    assert rows["gate"][1:] == ["3 (failed)", *[""] * 6]
 
 
 def test_text_stays_in_its_cell() -> None:

@@ -20,6 +20,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Literal
 
 import numpy as np
@@ -120,9 +121,8 @@ class SpikeRepresentation:
         start, stop = (first + edge for edge in timeline.exposure)
         target = first + timeline.target_step
         begin = target - timeline.exposure_steps // 2 if self.around == "target" else start
-        edges = begin + bin_edges(timeline.exposure_steps, self.bins)
-        for a, b in zip(edges[:-1].tolist(), edges[1:].tolist(), strict=True):
-            total, held = _sum(stream, a, b)
+        for a, b in self._bins(timeline.exposure_steps):
+            total, held = _sum(stream, begin + a, begin + b)
             if self.voxels == "log1p":
                 yield np.log1p(total.astype(np.float32))
             else:
@@ -139,6 +139,12 @@ class SpikeRepresentation:
             hi = max(min(target + timeline.steps_per_frame, len(stream)), lo + 1)
             instant = min(max(target, lo), hi)
             yield tfi(stream[lo:hi], step=instant - lo, threshold=threshold)
+
+    def _bins(self, steps: int) -> list[tuple[int, int]]:
+        """Return the steps of each bin; one that is narrower than a step takes that step whole."""
+        if self.bins > steps:
+            return [(k * steps // self.bins, k * steps // self.bins + 1) for k in range(self.bins)]
+        return list(pairwise(bin_edges(steps, self.bins).tolist()))
 
     @staticmethod
     def _length(share: float, timeline: Timeline) -> int:

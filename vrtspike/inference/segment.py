@@ -20,7 +20,6 @@ from torch import Tensor
 
 from vrtspike.data.footage import Footage, FootageReader
 from vrtspike.data.representation import SpikeRepresentation
-from vrtspike.data.voxelize import bin_edges
 from vrtspike.errors import ConfigError, ResourceError, one_line
 from vrtspike.heap import keep_heap, peak_bytes
 from vrtspike.inference.memory import Footprint, budget_of, choose_tile
@@ -248,8 +247,6 @@ def check_model(footage: Footage, restorer: Restorer) -> None:
             where=footage.name,
             fix="leave --spikes away, or give weights of a model with spikes",
         )
-    if restorer.spikes is not None:
-        bin_edges(footage.clip.info.timeline.exposure_steps, restorer.spikes.bins)  # may refuse
 
 
 def check_tiles(footage: Footage, restorer: Restorer, settings: RestoreSettings) -> None:
