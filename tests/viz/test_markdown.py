@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import re
 import statistics
+from dataclasses import replace
 from pathlib import Path
 from urllib.parse import unquote
 from xml.dom import minidom
@@ -52,7 +53,8 @@ def make_results(**others: float) -> Results:
         for sequence, frames in sequences.items()
         for number, psnr in enumerate(frames)
     ]
-    model = {"parameters": 1234, "spike_bins": 8, "voxels": "rate"}
+    spikes = {"bins": 8, "windows": [0.25, 0.5], "exposure": True, "interval": False}
+    model = {"parameters": 1234, "spikes": spikes}
     protocol = {
         **{
             "tile": None,
@@ -124,6 +126,31 @@ def test_the_tables_hold_the_figures(tmp_path: Path) -> None:
     assert gains["VRT without spikes"][1] == ""
     assert gains["small (packaged)"] == ["+3.00 ± 0.00", "+1.33 ± 0.33"]
     assert "LPIPS" not in write(tmp_path, make_results())
+
+
+def test_what_a_model_adds_to_its_first_guess_is_said(tmp_path: Path) -> None:
+    results = make_results()
+    guesses = {"fused": "first_guess", "small (packaged)": "small (packaged): first guess"}
+    rows = [
+        replace(row, method=guesses[row.method], score=Score(row.score.psnr - 0.75, 0.5))
+        for row in results.frames
+        if row.method in guesses
+    ]
+    facts = {"first_guess_of": "fused", "parameters": 99, "spikes": None}
+    protocol = {**results.protocol, "models": {"first_guess": facts, **results.protocol["models"]}}
+    assert "first guess" not in write(tmp_path, results)
+    text = write(tmp_path, replace(results, frames=[*rows, *results.frames], protocol=protocol))
+    assert (
+        "VRT with spikes adds +0.75 dB to its first guess. "
+        "small (packaged) adds +0.75 dB to its first guess.\n" in text
+    )
+    gains = rows_of(text[text.index("| gain") :].split("\n\n")[0])
+    assert gains["gain (dB)"][-1] == "over its first guess"
+    assert gains["VRT with spikes: small (packaged)"][-1] == "+0.75 ± 0.00"
+    assert gains["First guess"][-1] == gains["VRT without spikes"][-1] == ""
+    models = rows_of(text[text.index("| model ") :].split("\n\n")[0])
+    assert models["First guess"] == ["in `small (packaged)`", "99", "none"]
+    assert models["VRT with spikes"] == ["`small (packaged)`", "1,234", "8 bins, 3 images"]
 
 
 def test_the_table_of_disturbed_spikes_holds_differences(tmp_path: Path) -> None:

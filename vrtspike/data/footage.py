@@ -27,6 +27,7 @@ import yaml
 from jaxtyping import Float, UInt8
 from PIL import Image
 
+from vrtspike.data.alignment import Timeline
 from vrtspike.data.clips import (
     IMAGE_SUFFIXES,
     Clip,
@@ -190,10 +191,17 @@ class FootageReader:
         return self._video.read(start, stop)
 
     def voxels(
-        self, start: int, stop: int, represent: SpikeRepresentation
+        self,
+        start: int,
+        stop: int,
+        represent: SpikeRepresentation,
+        timeline: Timeline | None = None,
     ) -> Float[np.ndarray, "t c hs ws"]:
-        """Return what a model sees of the spikes of the frames [start, stop)."""
-        return represent_frames(self.footage.clip, start, stop, represent)
+        """Return what a model sees of the spikes of the frames [start, stop).
+
+        `timeline` sets another target instant than the clip's own.
+        """
+        return represent_frames(self.footage.clip, start, stop, represent, timeline=timeline)
 
 
 def holds_one_clip(frames: Path) -> bool:

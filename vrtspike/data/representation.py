@@ -167,13 +167,16 @@ def represent_frames(
     stop: int,
     represent: SpikeRepresentation,
     look: Look = own_spikes,
+    timeline: Timeline | None = None,
 ) -> Float[np.ndarray, "n c h w"]:
     """Represent the spikes of the frames [start, stop) of a clip.
 
-    Those of a frame and of the neighbours that its windows reach into are in memory at a time.
+    `timeline` sets another target instant than the clip's own. The spikes of a frame and of the
+    neighbours that its windows reach into are in memory at a time.
     """
     info, frames = clip.info, []
-    reach = represent.reach(info.timeline) if info.continuous else 0
+    timeline = timeline or info.timeline
+    reach = represent.reach(timeline) if info.continuous else 0
     held: dict[int, tuple[NDArray[np.bool_], float]] = {}
     for index in range(start, stop):
         near = range(max(index - reach, 0), min(index + reach + 1, len(clip.frames)))
@@ -182,7 +185,7 @@ def represent_frames(
         frames.append(
             represent(
                 np.stack([spikes for spikes, _ in held.values()]),
-                info.timeline,
+                timeline,
                 held[index][1],
                 frames=slice(place, place + 1),
                 continuous=info.continuous,
