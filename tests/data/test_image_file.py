@@ -68,7 +68,7 @@ def test_a_promised_format_is_read_whatever_the_suffix(
 def test_any_other_format_is_refused(kind: str, tmp_path: Path, programs: list[Any]) -> None:
     file = tmp_path / "a.png"
     file.write_bytes(encoded(kind))
-    with pytest.raises(DataFormatError, match="not an image.*expected PNG, JPEG, BMP, TIFF, WEBP"):
+    with pytest.raises(DataFormatError, match=r"not an image.*expected PNG, JPEG, BMP, TIFF, WEBP"):
         read_image(file)
     assert not programs
 
