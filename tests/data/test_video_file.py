@@ -305,3 +305,27 @@ def test_a_colon_in_a_name_is_a_colon(tmp_path: Path, monkeypatch: pytest.Monkey
     for name in ("12:30:15.mp4", "concat:a.mp4", "http:x.mp4", "file:y.mp4", "a%d.mp4"):
         encode(tmp_path / name, moving(2))
         assert inspect_video_file(Path(name)).frames == 2
+
+
+@pytest.mark.parametrize("suffix", [".mp4", ".mkv", ".mov", ".avi", ".ts"])
+def test_a_bit_that_turned_is_refused_or_does_not_matter(suffix: str, tmp_path: Path) -> None:
+    content = encode(tmp_path / f"a{suffix}", moving(2)).read_bytes()
+    file, draw = tmp_path / f"b{suffix}", np.random.default_rng(5)
+    # Boxes and headers lie at both ends.
+    ends = [*range(30), *range(len(content) - 30, len(content))]
+    for place in [*ends, *draw.integers(0, len(content), 60)]:
+        turned = bytearray(content)
+        turned[place] ^= 1 << int(draw.integers(8))
+        file.write_bytes(turned)
+        try:
+            inspect_video_file(file)
+        except DataFormatError as error:
+            assert str(file) in str(error) and "\n" not in str(error)
+
+
+def test_a_title_need_not_be_utf8(tmp_path: Path) -> None:
+    file = encode(tmp_path / "a.mp4", moving(2))
+    content = file.read_bytes()
+    assert b"VideoHandler" in content
+    file.write_bytes(content.replace(b"VideoHandler", b"Video\xe4andler"))
+    assert inspect_video_file(file).frames == 2

@@ -183,6 +183,8 @@ def opened_video(path: Path) -> Iterator[tuple[InputContainer, av.VideoStream]]:
         streams = [s for s in container.streams.video if not s.disposition & covers]
         if not streams:
             raise DataFormatError("the file holds no video", where=path)
+        if streams[0].codec_context is None:
+            raise _damaged(path, "pictures of a codec that FFmpeg does not know")
         streams[0].thread_type = "AUTO"
         yield container, streams[0]
 
@@ -191,8 +193,9 @@ def _container(path: Path) -> InputContainer:
     """Open a file that is one itself, and leads to no other, whatever its name or content says."""
     options = {"format_whitelist": ",".join(CONTAINERS), "protocol_whitelist": "file"}
     try:
-        # Without `file:` a colon in a name ends that of a protocol.
-        return av.open(f"file:{path}", options=options)
+        # Without `file:` a colon in a name ends that of a protocol; titles and the like need not
+        # be UTF-8.
+        return av.open(f"file:{path}", options=options, metadata_errors="replace")
     except av.error.ArgumentError as error:
         raise DataFormatError(
             "the file is of no video format that is read",
