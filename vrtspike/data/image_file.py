@@ -12,13 +12,13 @@ import stat
 from pathlib import Path
 from typing import IO
 
-from PIL import Image
+from PIL import Image, ImageFile
 
 FORMATS = ("PNG", "JPEG", "BMP", "TIFF", "WEBP")
 """Pillow's names of the formats; those that it has at hand come first."""
 
 
-def open_image(file: Path | IO[bytes]) -> Image.Image:
+def open_image(file: Path | IO[bytes]) -> ImageFile.ImageFile:
     """Open an image file, to be closed by the caller; pixels are read when they are asked for.
 
     Raises what Pillow raises: UnidentifiedImageError for any other format.
