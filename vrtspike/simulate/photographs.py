@@ -12,8 +12,8 @@ from importlib.resources import files
 
 import numpy as np
 from jaxtyping import UInt8
-from PIL import Image
 
+from vrtspike.data.image_file import open_image
 from vrtspike.errors import ResourceError
 
 
@@ -54,7 +54,7 @@ def load_photograph(name: str) -> UInt8[np.ndarray, "h w 3"]:
     """Load a photograph as RGB, read-only."""
     resource = files("skimage.data").joinpath(name)
     try:
-        with resource.open("rb") as file, Image.open(file) as image:
+        with resource.open("rb") as file, open_image(file) as image:
             rgb = np.array(image.convert("RGB"))
     except FileNotFoundError as error:
         raise ResourceError(
