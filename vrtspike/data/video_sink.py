@@ -225,7 +225,7 @@ def _encodable(
 def _writing(temporary: Path, path: Path) -> Iterator[OutputContainer]:
     """Open a file to write; what FFmpeg says of it, as of a full disk, becomes an OSError."""
     try:
-        with av.open(str(temporary), "w", format=CONTAINERS[path.suffix.lower()]) as container:
+        with av.open(f"file:{temporary}", "w", format=CONTAINERS[path.suffix.lower()]) as container:
             yield container
     except av.error.FFmpegError as error:
         raise OSError(error.errno, error.strerror) from error

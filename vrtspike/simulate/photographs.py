@@ -28,6 +28,7 @@ from jaxtyping import UInt8
 from PIL import ExifTags, Image, ImageOps
 
 from vrtspike.data.clips import IMAGE_SUFFIXES, read_image
+from vrtspike.data.image_file import open_image
 from vrtspike.errors import ConfigError, DataFormatError, ResourceError, one_line
 
 Photograph = UInt8[np.ndarray, "h w 3"]
@@ -76,7 +77,7 @@ HELD_OUT = PhotographSet(("chelsea.png", "coffee.png", "camera.png"), ("grass.pn
 def photographs_of(split: str, own: Sequence[Path] | None = None) -> PhotographSet:
     """Return the photographs of a split: one's own, from these files and folders, if given."""
     if own is not None:
-        parts = divided(find_photographs(own))
+        parts = divided(_found_once(tuple(own)))
         return PhotographSet(parts.get(split, parts["held_out"]))
     match split:
         case "train":
@@ -84,6 +85,12 @@ def photographs_of(split: str, own: Sequence[Path] | None = None) -> PhotographS
         case "val":
             return VALIDATION
     return HELD_OUT
+
+
+@lru_cache(maxsize=4)
+def _found_once(places: tuple[Path, ...]) -> tuple[Path, ...]:
+    """List photographs once a process: thousands of scenes are made of them."""
+    return find_photographs(places)
 
 
 def find_photographs(places: Iterable[Path]) -> tuple[Path, ...]:
@@ -167,7 +174,7 @@ def _read_own(file: Path) -> Photograph:
     """Read an image file as a camera showed it, upright, and not larger than scenes need."""
     picture = Image.fromarray(read_image(file))
     try:
-        with Image.open(file) as image:
+        with open_image(file) as image:
             turned = image.getexif().get(ExifTags.Base.Orientation, 1)
     except (OSError, SyntaxError, ValueError, TypeError) as error:
         raise DataFormatError(
@@ -185,7 +192,7 @@ def _read_shipped(name: str) -> Photograph:
     """Read a photograph that ships with scikit-image."""
     resource = files("skimage.data").joinpath(name)
     try:
-        with resource.open("rb") as file, Image.open(file) as image:
+        with resource.open("rb") as file, open_image(file) as image:
             return np.array(image.convert("RGB"))
     except FileNotFoundError as error:
         raise ResourceError(
