@@ -39,7 +39,7 @@ def test_a_name_of_packaged_weights_stays_one(tmp_path: Path) -> None:
     for given, kept in ({"small": "small"} | places).items():
         config = load_config(None, [f"train.init_weights={given}", "loss.weights_dir=small"])
         resolved = resolve_paths(config, folder=tmp_path, environment={})
-        assert resolved.train.init_weights == str(kept)
+        assert resolved.train.init_weights == (str(kept),)
         assert resolved.loss.weights_dir == tmp_path / "small"
 
 

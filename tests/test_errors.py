@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+from pathlib import Path
 
 import pytest
 
@@ -12,6 +13,8 @@ from vrtspike.errors import (
     DataFormatError,
     ResourceError,
     VrtSpikeError,
+    error_from_text,
+    error_text,
 )
 
 KINDS = [ConfigError, DataFormatError, CheckpointError, ResourceError]
@@ -32,3 +35,24 @@ def test_every_kind_is_a_vrtspike_error_and_survives_pickling(kind: type[VrtSpik
     error = kind("what", where="w", got=1, expected=2, fix="f")
     again = pickle.loads(pickle.dumps(error))
     assert type(again) is kind and str(again) == str(error) and again.fix == "f"
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_kind_survives_as_text(kind: type[VrtSpikeError]) -> None:
+    error = kind("what", where=Path("w"), got=1, fix="f")
+    again = error_from_text(error_text(error))
+    assert type(again) is kind and str(again) == str(error) == "what [w]: got 1. Fix: f"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("", "[]", "{}", "null", '"x"', '{"kind": "ConfigError"}', '{"kind": []}', "[" * 10_000),
+        '{"kind": "OSError", "what": "w"}',
+        '{"kind": "ConfigError", "what": 1}',
+        '{"kind": "ConfigError", "what": "w", "more": "x"}',
+    ],
+)
+def test_other_text_is_no_error_of_ours(text: str) -> None:
+    with pytest.raises(ValueError, match="not an error of ours"):
+        error_from_text(text)

@@ -57,12 +57,6 @@ def test_what_needs_no_more_may_be_left_out(tmp_path: Path) -> None:
     assert load(tmp_path, space=GRID, metric="memory_gb").cost
 
 
-@pytest.mark.parametrize(("grace", "steps", "most"), [(0.4, 240, 96), (0.01, 10, 1), (0.5, 9, 4)])
-def test_grace_is_whole_steps_and_at_least_one(grace: float, steps: int, most: int) -> None:
-    sweep = SweepSettings.model_validate({"space": GRID, "scheduler": "median", "grace": grace})
-    assert sweep.grace_steps(steps) == most
-
-
 @pytest.mark.parametrize(
     ("how", "parts"),
     [

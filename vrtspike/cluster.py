@@ -40,7 +40,7 @@ QUIET = {
 
 
 INIT_WEIGHTS = ("train", "init_weights")
-"""The setting that holds a path, or the name of packaged weights."""
+"""The setting that holds paths, or names of packaged weights."""
 
 
 @contextmanager
@@ -227,8 +227,11 @@ def resolve_paths(
             if isinstance(value, BaseModel):
                 changes[name] = resolve(value, place)
             elif place == INIT_WEIGHTS:
-                if value is not None and not packaged(value):
-                    changes[name] = str(resolved_path(Path(value), place))
+                if value is not None:
+                    changes[name] = tuple(
+                        one if packaged(one) else str(resolved_path(Path(one), place))
+                        for one in value
+                    )
             elif isinstance(value, Path):
                 changes[name] = resolved_path(value, place)
             elif isinstance(value, tuple) and any(isinstance(v, Path) for v in value):

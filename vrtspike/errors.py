@@ -13,6 +13,8 @@ Each message is one line: what, where, got, expected, fix.
 
 from __future__ import annotations
 
+import json
+
 
 def one_line(error: object, most: int = 300) -> str:
     """Return an exception's message on one line, cut to a length."""
@@ -79,3 +81,32 @@ class ResourceError(VrtSpikeError):
 
 class NoRoomError(ResourceError):
     """Report a cluster that has no room now; later it may."""
+
+
+KINDS = {
+    kind.__name__: kind
+    for kind in (
+        *(VrtSpikeError, ConfigError, DataFormatError, StorageError),
+        *(CheckpointError, ResourceError, NoRoomError),
+    )
+}
+
+
+def error_text(error: VrtSpikeError) -> str:
+    """Write an error as JSON; its parts are kept as text."""
+    parts = {"what": error.what, "where": error.where, "got": error.got}
+    parts |= {"expected": error.expected, "fix": error.fix}
+    texts = {name: str(part) for name, part in parts.items() if part is not None}
+    return json.dumps({"kind": type(error).__name__, **texts})
+
+
+def error_from_text(text: str | bytes) -> VrtSpikeError:
+    """Read what `error_text` wrote; anything else is a ValueError."""
+    try:
+        parts = json.loads(text)
+        kind = KINDS[parts.pop("kind")]
+        if not all(isinstance(part, str) for part in parts.values()):
+            raise TypeError("a part is no text")
+        return kind(**parts)
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise ValueError(f"not an error of ours: {one_line(error, 100)}") from None

@@ -9,9 +9,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
-from pydantic import ConfigDict, Field, model_validator
+from pydantic import BeforeValidator, ConfigDict, Field, model_validator
 
-from vrtspike.section import Fraction, Positive, Section
+from vrtspike.section import Fraction, Positive, Section, listed
 
 
 class CameraSettings(Section):
@@ -76,6 +76,9 @@ class VarySettings(Section):
     exposure: tuple[Fraction, Fraction] | None = None
     """Share of a frame's steps over which it integrates, from a step on that is drawn, too. Things
     move as fast as ever: a shorter exposure blurs less."""
+    target: tuple[Fraction, Fraction] | None = None
+    """Share of the exposure after which the instant of the sharp frames lies, to a whole step: 0 is
+    its start, 1 its end. Null: its middle."""
 
     @model_validator(mode="after")
     def _ranges_are_ranges(self) -> Self:
@@ -139,6 +142,12 @@ class SceneSettings(Section):
     """Least and greatest length of the blur, in pixels a exposure (camera and objects)."""
     objects: tuple[int, int] = (1, 3)
     """Least and greatest number of foreground objects."""
+    photographs: (
+        Annotated[tuple[Path, ...], BeforeValidator(listed), Field(min_length=1)] | None
+    ) = None
+    """Image files, or folders of them, that scenes are made of: a dozen or more. Their names decide
+    which nine of ten are trained on (`vrtspike.simulate.photographs`). Null: those that ship with
+    scikit-image."""
     seed: int = 0
     """Seed of photographs, motion and camera noise."""
     vary: VarySettings | None = None
@@ -169,9 +178,9 @@ class VideoSettings(Section):
     """Frames of the video that pass from one blurred frame's start to the next one's."""
     frames: Positive = 8
     """Frames of a sequence; sequences follow one another and share no frame of the video."""
-    interpolation: Literal["linear", "flow"] = "linear"
-    """Light between two frames of the video. `linear`: their mixture. `flow`: both moved along the
-    optical flow between them, then mixed; slower, and far closer where things move."""
+    interpolation: Literal["linear", "flow"] = "flow"
+    """Light between two frames of the video. `flow`: both moved along the optical flow between
+    them, then mixed. `linear`: their mixture; faster, and far from the truth where things move."""
     steps_per_frame: Positive = 64
     """Spike steps from one frame's start to the next one's."""
     exposure_steps: Positive = 56

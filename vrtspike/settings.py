@@ -12,10 +12,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
 from vrtspike.scene_settings import CameraSettings, SceneSettings, VideoSettings
-from vrtspike.section import Fraction, NameOrPath, Place, Positive, Section
+from vrtspike.section import Fraction, NameOrPath, Place, Positive, Section, StepsOrShare, listed
 from vrtspike.sweep_settings import SweepSettings
 
 Precision = Literal["float32", "bfloat16"]
@@ -253,7 +253,13 @@ class TrainSettings(Section):
     threads_per_worker: Positive = 1
     """Torch threads of a worker on CPU."""
     steps: Positive = 300_000
-    """Optimiser steps."""
+    """Optimiser steps; those that `minutes` decide, if they are set."""
+    minutes: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
+    """Minutes that all steps together take, without validation and saving: the run measures its
+    first steps, at the rate that the schedule starts with, and sets their number. Null: `steps`."""
+    clock: Literal["wall", "cpu"] = "wall"
+    """What `minutes` are: by the clock, or CPU time of a worker's process (rank 0, all threads
+    together), which other work on the machine changes little."""
     batch: Positive = 8
     """Samples of one optimiser step, over all workers."""
     accumulation: Positive = 1
@@ -293,11 +299,15 @@ class TrainSettings(Section):
     """Greatest gradient norm; null: no clipping."""
     ema: Fraction = 0.0
     """Decay of the averaged weights that are validated and exported; 0: none."""
-    init_weights: NameOrPath | None = None
-    """Weights to start from: a file, our export or a published VRT, or packaged ones by name
+    init_weights: (
+        Annotated[tuple[NameOrPath, ...], BeforeValidator(listed), Field(min_length=1)] | None
+    ) = None
+    """Weights to start from, one or several that are loaded in turn: a file, our export (of a whole
+    model, of a flow network or first guess alone) or a published VRT, or packaged ones by name
     (`small`, `small-no-spike`, `flow`; a file of that name is `./small`); null: from scratch."""
-    validate_every: Annotated[int, Field(ge=0)] = 5000
-    """Steps between validations; 0: only after the last step."""
+    validate_every: StepsOrShare = 5000
+    """Steps between validations, or, below 1, their share of all steps (0.2: five validations); 0:
+    only after the last step."""
     checkpoint_every: Positive = 1000
     """Steps between checkpoints; one more is written after the last step."""
     keep_checkpoints: Positive = 2
@@ -328,6 +338,8 @@ class TrainSettings(Section):
             raise ValueError("shard_over node wants equal nodes; min_workers may leave others")
         if list(self.milestones) != sorted(set(self.milestones)):
             raise ValueError(f"milestones {self.milestones} do not rise")
+        if self.clock == "cpu" and self.gpu:
+            raise ValueError("clock cpu goes with gpu false: what a GPU does takes no CPU time")
         return self
 
 

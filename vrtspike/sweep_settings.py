@@ -119,7 +119,10 @@ Distribution = Annotated[
 
 
 class SweepSettings(Section):
-    """A sweep over settings, beside the same model without spikes."""
+    """A sweep over settings, beside the same model without spikes.
+
+    All trials have the same budget: `train.steps`, or, at equal time, `train.minutes`.
+    """
 
     space: Annotated[dict[str, Distribution], Field(min_length=1)]
     """Dotted keys of settings, and the values to try."""
@@ -158,10 +161,6 @@ class SweepSettings(Section):
     def cost(self) -> bool:
         """Tell whether trials are ranked by what they cost, their results being equal."""
         return self.metric in ("step_s", "memory_gb")
-
-    def grace_steps(self, steps: int) -> int:
-        """Return how many of so many steps every trial may take."""
-        return max(1, round((self.grace or 0.0) * steps))
 
     @model_validator(mode="after")
     def _search_fits_space(self) -> Self:

@@ -42,7 +42,7 @@ def test_they_are_the_ones_that_are_asked_for() -> None:
     names = {path.stem for path in FILES}
     assert names == {
         *("heads", "chunk_sizes", "loss_weights", "spike_bins", "fusion", "learning_rate"),
-        *("combined", "debug"),
+        *("combined", "debug", "representation", "guess", "refinement", "batch_and_crop"),
     }
 
 

@@ -59,3 +59,30 @@ def test_fits_combine_over_their_common_shifts() -> None:
     assert both.shifts == (0, 1)
     assert both.errors == pytest.approx((5.0, 8.0**0.5))
     assert both.best == 1
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 4, 5, 8])
+@pytest.mark.parametrize("exposure", [(0, 64), (0, 56), (4, 60), (8, 64)])
+def test_instants_are_evenly_spaced_over_all_frames(exposure: tuple[int, int], count: int) -> None:
+    timelines = Timeline(64, exposure, sum(exposure) // 2).spread(count)
+    steps = [64 * frame + timeline.target_step for frame in range(2) for timeline in timelines]
+    assert np.diff(steps) == pytest.approx(64 / count, abs=1)
+    assert np.mean(steps[:count]) == pytest.approx(sum(exposure) / 2, abs=1)
+    assert {(timeline.steps_per_frame, timeline.exposure) for timeline in timelines} == {
+        (64, exposure)
+    }
+
+
+def test_instants_stay_in_an_exposure_that_is_short() -> None:
+    steps = [timeline.target_step for timeline in Timeline(64, (10, 30), 20).spread(5)]
+    assert steps == [10, 15, 20, 25, 30]
+    assert len(Timeline(64, (10, 30), 20).spread(21)) == 21
+    with pytest.raises(ConfigError, match="22 instants of 20 steps, expected 1 to 21"):
+        Timeline(64, (10, 30), 20).spread(22)
+
+
+def test_one_instant_is_the_target_wherever_it_is() -> None:
+    timeline = Timeline(88, (0, 88), 40)
+    assert timeline.spread(1) == (timeline,)
+    with pytest.raises(ConfigError, match="0 instants"):
+        timeline.spread(0)

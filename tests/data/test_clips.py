@@ -212,9 +212,10 @@ def test_damaged_images_give_one_kind_of_error_or_an_image(suffix: str, tmp_path
 def test_whatever_a_decoder_raises_names_the_file(
     kind: type[Exception], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def refuse(*_: object) -> None:
+    def refuse(*_: object, **__: object) -> None:
         raise kind("a tag is\nno number")
 
+    (tmp_path / "a.tif").touch()
     monkeypatch.setattr(Image, "open", refuse)
     with pytest.raises(DataFormatError, match=r"unreadable image .*a\.tif.*a tag is no number"):
         read_image(tmp_path / "a.tif")

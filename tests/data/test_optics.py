@@ -172,8 +172,6 @@ def test_a_dataset_says_what_is_unusual_about_its_camera(
         describe_video(source, VideoSettings(), camera),
     ):
         assert said in info.source
-    assert (
-        "video a.mp4 of 100 frames, declared 25 fps, taken as 150 fps, linear inter" in info.source
-    )
-    flow = describe_video(source, VideoSettings(interpolation="flow"), camera).source
-    assert "flow interpolation" in flow
+    assert "video a.mp4 of 100 frames, declared 25 fps, taken as 150 fps, flow inter" in info.source
+    linear = describe_video(source, VideoSettings(interpolation="linear"), camera).source
+    assert "linear interpolation" in linear

@@ -285,3 +285,54 @@ def test_only_bit_packed_files_have_packed_bytes() -> None:
         _ = SpikeStream.from_array(SPIKES).packed
     with pytest.raises(TypeError, match="slices of step 1"):
         SpikeStream.from_array(SPIKES)[::2]
+
+
+def linked_elsewhere(folder: Path, how: str) -> Path:
+    """Write an HDF5 file whose dataset `spk` has the spikes of another file; return its path."""
+    array = np.ones((4, 3, 8), np.uint8)
+    save_hdf5(folder / "victim.h5", spk=array)
+    (folder / "victim.bin").write_bytes(array.tobytes())
+    with h5py.File(folder / "a.h5", "w") as file:
+        match how:
+            case "virtual":
+                layout = h5py.VirtualLayout(array.shape, np.uint8)
+                layout[:] = h5py.VirtualSource(folder / "victim.h5", "spk", array.shape)
+                file.create_virtual_dataset("spk", layout)
+            case "external":
+                place = (str(folder / "victim.bin"), 0, array.size)
+                file.create_dataset("spk", array.shape, np.uint8, external=[place])
+            case "link":
+                file["spk"] = h5py.ExternalLink("victim.h5", "spk")
+            case "group":
+                file["group"] = h5py.ExternalLink("victim.h5", "/")
+            case "soft":
+                file["other"] = h5py.ExternalLink("victim.h5", "/")
+                file["spk"] = h5py.SoftLink("/other/spk")
+    return folder / "a.h5"
+
+
+@pytest.mark.parametrize("how", ["virtual", "external", "link", "group", "soft"])
+@pytest.mark.parametrize("key", [None, "spk", "group/spk", "other/spk", "/spk", "../spk"])
+def test_an_hdf5_file_leads_to_no_other(how: str, key: str | None, tmp_path: Path) -> None:
+    path = linked_elsewhere(tmp_path, how)
+    with pytest.raises(DataFormatError, match=r"a\.h5") as caught:
+        SpikeStream.open(path, axes="shw", key=key)
+    if how in ("virtual", "external") and key in (None, "spk"):
+        assert "lie in other files" in str(caught.value)
+
+
+@pytest.mark.parametrize("how", ["virtual", "external", "link", "soft"])
+def test_an_hdf5_file_that_changed_leads_to_no_other(how: str, tmp_path: Path) -> None:
+    save_hdf5(tmp_path / "a.h5", spk=np.ones((4, 3, 8), np.uint8))
+    stream = SpikeStream.open(tmp_path / "a.h5", axes="shw")
+    assert stream[:].all()
+    linked_elsewhere(tmp_path, how)
+    with pytest.raises(DataFormatError, match="lie in other files"):
+        stream[:]
+
+
+def test_an_hdf5_dataset_without_values_is_refused(tmp_path: Path) -> None:
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        file["spk"] = h5py.Empty("u1")
+    with pytest.raises(DataFormatError, match="with a step and a pixel at least"):
+        SpikeStream.open(tmp_path / "a.h5", axes="shw")

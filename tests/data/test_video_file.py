@@ -250,3 +250,82 @@ def test_a_real_video_is_whole(shared: Path) -> None:
     assert info.times == tuple(range(0, 250 * 512, 512))
     assert info.time_base == Fraction(1, 12800)
     assert not info.has_audio
+
+
+PLAYLISTS = {
+    "concat": "ffconcat version 1.0\nfile 'victim.mp4'\n",
+    "concat without a head": "file victim.mp4\n",
+    "hls": "#EXTM3U\n#EXT-X-TARGETDURATION:9\n#EXTINF:9,\nvictim.ts\n#EXT-X-ENDLIST\n",
+    "dash": '<?xml version="1.0"?><MPD xmlns="urn:mpeg:dash:schema:mpd:2011" type="static" '
+    'mediaPresentationDuration="PT1S" profiles="urn:mpeg:dash:profile:isoff-on-demand:2011">'
+    '<Period><AdaptationSet mimeType="video/mp4"><Representation id="1" bandwidth="1"><BaseURL>'
+    "victim.mp4</BaseURL></Representation></AdaptationSet></Period></MPD>",
+    "session": "v=0\no=- 0 0 IN IP4 127.0.0.1\ns=x\nc=IN IP4 127.0.0.1\nt=0 0\n"
+    "m=video 9 RTP/AVP 96\na=rtpmap:96 H264/90000\n",
+    "metadata": ";FFMETADATA1\ntitle=victim.mp4\n",
+}
+
+
+@pytest.mark.parametrize("name", PLAYLISTS)
+@pytest.mark.parametrize("suffix", [".mp4", ".m3u8", ".ffconcat", ".mpd", ".sdp"])
+def test_a_list_of_other_files_is_no_video(name: str, suffix: str, tmp_path: Path) -> None:
+    for victim in ("victim.mp4", "victim.ts"):
+        encode(tmp_path / victim, moving(3))
+    file = tmp_path / f"list{suffix}"
+    file.write_text(PLAYLISTS[name])
+    for read in (inspect_video_file, declared_rate, lambda path: list(iter_frames(path))):
+        with pytest.raises(DataFormatError, match=r"list\.") as caught:
+            read(file)
+        assert "\n" not in str(caught.value) and "file:" not in str(caught.value)
+
+
+def test_a_video_that_names_its_data_elsewhere_shows_no_other_file(tmp_path: Path) -> None:
+    content = bytearray(encode(tmp_path / "victim.mov", moving(3)).read_bytes())
+    # A `url ` entry whose flag says "not in this file" has the name of the file that it is in.
+    place = content.index(b"\0\0\0\x0curl \0\0\0\x01")
+    content[place + 11] = 0
+    (tmp_path / "thief.mov").write_bytes(content)
+    inside = inspect_video_file(tmp_path / "thief.mov")
+    assert inside.frames == 3, "what the file itself holds, at most"
+
+
+@pytest.mark.parametrize("suffix", VIDEO_SUFFIXES)
+def test_every_promised_suffix_is_read(suffix: str, tmp_path: Path) -> None:
+    other = {".webm": "libvpx-vp9", ".ogv": "libtheora", ".wmv": "wmv2", ".flv": "flv"}
+    codec = other.get(suffix, "mpeg2video" if suffix in (".mpg", ".mpeg") else "libx264")
+    if codec not in av.codecs_available:
+        pytest.skip(f"FFmpeg was built without {codec}")
+    kin = {".m2ts": ".ts", ".mts": ".ts", ".m4v": ".mp4"}.get(suffix, suffix)
+    file = encode(tmp_path / f"a{kin}", moving(3), codec).rename(tmp_path / f"b{suffix}")
+    assert inspect_video_file(file).frames == 3
+
+
+def test_a_colon_in_a_name_is_a_colon(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("12:30:15.mp4", "concat:a.mp4", "http:x.mp4", "file:y.mp4", "a%d.mp4"):
+        encode(tmp_path / name, moving(2))
+        assert inspect_video_file(Path(name)).frames == 2
+
+
+@pytest.mark.parametrize("suffix", [".mp4", ".mkv", ".mov", ".avi", ".ts"])
+def test_a_bit_that_turned_is_refused_or_does_not_matter(suffix: str, tmp_path: Path) -> None:
+    content = encode(tmp_path / f"a{suffix}", moving(2)).read_bytes()
+    file, draw = tmp_path / f"b{suffix}", np.random.default_rng(5)
+    # Boxes and headers lie at both ends.
+    ends = [*range(30), *range(len(content) - 30, len(content))]
+    for place in [*ends, *draw.integers(0, len(content), 60)]:
+        turned = bytearray(content)
+        turned[place] ^= 1 << int(draw.integers(8))
+        file.write_bytes(turned)
+        try:
+            inspect_video_file(file)
+        except DataFormatError as error:
+            assert str(file) in str(error) and "\n" not in str(error)
+
+
+def test_a_title_need_not_be_utf8(tmp_path: Path) -> None:
+    file = encode(tmp_path / "a.mp4", moving(2))
+    content = file.read_bytes()
+    assert b"VideoHandler" in content
+    file.write_bytes(content.replace(b"VideoHandler", b"Video\xe4andler"))
+    assert inspect_video_file(file).frames == 2

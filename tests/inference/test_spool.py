@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import pickle
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -109,6 +110,25 @@ def test_the_same_identity_goes_on_and_another_starts_anew(spool: Spool) -> None
     with spool.begun({"weights": "v"}, TAKEN):
         assert set(everything(spool.folder)) == {"identity.json", "lock"}
         assert spool.frames.is_dir()
+
+
+class Bomb:
+    def __reduce__(self) -> tuple[object, ...]:
+        return Path.touch, (Path("exploded"),)
+
+
+def test_a_pickle_that_somebody_put_there_runs_nothing(
+    spool: Spool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for content in (pickle.dumps(Bomb()), b"", b"spoilt", b"\xff", b"[" * 10_000):
+        (spool.folder / "failed").write_bytes(content)
+        failure = spool.failure
+        assert isinstance(failure, DataFormatError), "no more is done for this clip"
+        assert "note of the restoration is damaged" in str(failure)
+    assert not (tmp_path / "exploded").exists()
+    with spool.begun({"weights": "w"}, TAKEN):
+        assert spool.failure is None
 
 
 def test_files_that_were_being_written_are_dropped(spool: Spool) -> None:

@@ -339,9 +339,9 @@ def test_a_name_gives_every_tensor_of_a_model_of_that_size(
     path, start = repository / "configs/model/small.yaml", ["train.init_weights=small"]
     config = resolve_paths(load_config(path, start))
     model, weights = build_model(config.model), config.train.init_weights
-    assert weights is not None
+    assert weights == ("small",)
     before = {name: value.clone() for name, value in model.state_dict().items()}
-    report = load_weights(model, weights)
+    report = load_weights(model, *weights)
     assert not (report.missing or report.adapted or report.unexpected)
     assert set(report.taken) == before.keys()
     given, taken = load_file(packaged_weights / "small.safetensors"), model.state_dict()

@@ -32,7 +32,7 @@ def test_bias_index_of_a_shorter_window_is_a_corner_of_the_whole() -> None:
     assert torch.equal(clipped, whole[:80, :80])
 
 
-@pytest.mark.parametrize("block_scores", [windows.BLOCK_SCORES, 1])
+@pytest.mark.parametrize("block_scores", [windows.BLOCK_SCORES, 4 * 2 * 32**2, 1])
 @pytest.mark.parametrize("shift", [(0, 0, 0), (1, 2, 2), (0, 2, 1)])
 @pytest.mark.parametrize("mutual", [False, True])
 def test_shifted_windows_equal_attention_with_a_mask_for_each_window(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import threading
 import time
@@ -86,15 +87,15 @@ def losses(run: Path, steps: int = STEPS) -> list[float]:
     return [record["loss"] for record in records]
 
 
-def shards_of(run: Path) -> dict[str, bytes]:
+def shards_of(run: Path, steps: int) -> dict[str, bytes]:
     """Return the tensors of the last checkpoint, as the ranks wrote them."""
-    folder = run / "checkpoints" / f"step_{STEPS:08d}"
+    folder = run / "checkpoints" / f"step_{steps:08d}"
     return {path.name: path.read_bytes() for path in folder.glob("rank_*")}
 
 
-def assert_equal_runs(run: Path, whole: Path) -> None:
-    assert losses(run) == losses(whole)
-    assert shards_of(run) == shards_of(whole)
+def assert_equal_runs(run: Path, whole: Path, steps: int = STEPS) -> None:
+    assert losses(run, steps) == losses(whole, steps)
+    assert shards_of(run, steps) == shards_of(whole, steps) != {}
     weights, expected = (load_file(r / "export" / "model.safetensors") for r in (run, whole))
     assert weights.keys() == expected.keys()
     assert all(torch.equal(weights[name], expected[name]) for name in expected)
@@ -237,6 +238,57 @@ def test_a_killed_worker_costs_no_step_and_changes_nothing(
     ]
     assert starts[0] == 0 and starts[1] in (0, 2, 4, 6, 8, 10)
     assert_equal_runs(run, whole)
+
+
+def test_a_run_of_minutes_takes_them_and_continues_bit_equal(
+    make_config: Callable[..., Config], tmp_path: Path
+) -> None:
+    changes = {
+        "train__minutes": 0.1,
+        "train__clock": "cpu",
+        "train__validate_every": 0.5,
+        # Only the checkpoints of the decision, the validations and the end.
+        "train__checkpoint_every": 1000,
+    }
+    run = run_training(make_config("minutes", **changes)).path
+    records = read_journal(Folder.at(run))
+    (measured,) = [r for r in records if r["kind"] == "measured"]
+    steps, decided = measured["steps"], measured["step"]
+    assert steps == int(6.0 / measured["step_cpu_s"]) > decided > 1
+    assert [r["share"] for r in records if r["kind"] == "val"] == [0.5, 1.0]
+    assert [r["steps"] for r in records if r["kind"] == "start"] == [None]
+    rows = [r for r in records if r["kind"] == "train"]
+    assert rows[-1]["step"] == steps
+    # The first steps take longer, and this machine is never quiet.
+    assert 3.0 < rows[-1]["spent_cpu_s"] < 18.0
+    rates = [r["lr"] for r in rows]
+    train = make_config("minutes").train
+    fixed = {"lr": train.lr, "schedule": train.schedule, "warmup_steps": train.warmup_steps}
+    for step, rate in enumerate(rates):
+        length = steps if step >= decided else 10**9
+        assert rate == pytest.approx(learning_rate(step, steps=length, min_lr=1e-7, **fixed))
+
+    # As it was when the number of steps was decided.
+    saved = checkpoint_steps(Folder.at(run / "checkpoints"))
+    assert decided == saved[-1]
+    again = tmp_path / "minutes"
+    shutil.copytree(run, again)
+    for step in saved[:-1]:
+        shutil.rmtree(again / "checkpoints" / f"step_{step:08d}")
+    shutil.rmtree(again / "export")
+    run_training(make_config("minutes", **changes, run__root=tmp_path))
+    assert_equal_runs(again, run, steps)
+    starts = [r for r in read_journal(Folder.at(again)) if r["kind"] == "start"]
+    assert [(r["step"], r["steps"]) for r in starts] == [(0, None), (decided, steps)]
+    # Complete: nothing is started.
+    began = time.monotonic()
+    run_training(make_config("minutes", **changes, run__root=tmp_path))
+    assert time.monotonic() - began < 5
+
+
+def test_minutes_in_which_no_step_fits_are_one_error(make_config: Callable[..., Config]) -> None:
+    with pytest.raises(ConfigError, match=r"too few.*expected .* for 3 steps"):
+        run_training(make_config("too_short", train__minutes=1e-4))
 
 
 def training_processes() -> list[int]:

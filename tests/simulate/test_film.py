@@ -15,7 +15,7 @@ from vrtspike.data.dataset import open_dataset
 from vrtspike.data.validate import validate
 from vrtspike.errors import ConfigError
 from vrtspike.scene_settings import CameraSettings, FilmSettings, SceneSettings
-from vrtspike.simulate.distributed import _with_absolute_films
+from vrtspike.simulate.distributed import with_absolute_paths
 from vrtspike.simulate.film import Film
 from vrtspike.simulate.recording import describe_scenes, scene_tasks, write_scenes
 
@@ -41,20 +41,32 @@ def numbered(count: int, height: int = 40, width: int = 56) -> list[NDArray[np.u
     return [(texture + 2 * number).astype(np.uint8) for number in range(count)]
 
 
-def film(path: Path, seed: int = 0, size: tuple[int, int] = (16, 16), **settings: object) -> Film:
+def film(
+    path: Path,
+    seed: int = 0,
+    size: tuple[int, int] = (16, 16),
+    timeline: Timeline = TIMELINE,
+    **settings: object,
+) -> Film:
     chosen = FilmSettings(videos=(path,), sequences=1, **settings)
     rng = np.random.default_rng(seed)
-    return Film(path, chosen, TIMELINE, rng, frames=3, height=size[0], width=size[1])
+    return Film(path, chosen, timeline, rng, frames=3, height=size[0], width=size[1])
 
 
+@pytest.mark.parametrize("target", [0, 3, 8, 16])
 def test_sharp_frames_are_frames_of_the_video_one_speed_apart(
-    video: Callable[..., Path],
+    target: int, video: Callable[..., Path]
 ) -> None:
-    frames = numbered(40)
+    frames = numbered(16)
     path = video(frames)
     for seed in range(6):
-        piece = film(path, seed, reduce=(1, 1), source_frames=(2, 4))
-        seen = [piece.render(np.array([16.0 * f + 8]))[0] * 255 for f in range(3)]
+        timeline = Timeline(16, (0, 16), target)
+        piece = film(path, seed, timeline=timeline, reduce=(1, 1), source_frames=(2, 4))
+        seen = []
+        for start in (0, 16, 32):  # as a frame is exposed: first the target, then all of it
+            seen.append(piece.render(np.array([start + target], np.float64))[0] * 255)
+            light = piece.render(start + np.arange(16) + 0.5)
+            assert light.shape == (16, 16, 16, 3)
         speeds = np.diff([frame.mean() for frame in seen]) / 2
         assert speeds[0] == pytest.approx(speeds[1]) and round(speeds[0]) in (2, 3, 4)
         windows = np.lib.stride_tricks.sliding_window_view(frames[0], (16, 16, 3))[:, :, 0]
@@ -99,7 +111,8 @@ def test_videos_that_are_too_short_or_small_are_refused(video: Callable[..., Pat
 
 
 def test_films_join_the_training_split_alone(video: Callable[..., Path], tmp_path: Path) -> None:
-    films = FilmSettings(videos=(video(numbered(30)),), sequences=2, source_frames=(2, 3))
+    frames = [np.roll(frame, 3 * number, axis=1) for number, frame in enumerate(numbered(30))]
+    films = FilmSettings(videos=(video(frames),), sequences=2, source_frames=(2, 3))
     scenes = SceneSettings(
         sequences={"train": 1, "held_out": 1},
         frames=3,
@@ -121,6 +134,6 @@ def test_a_description_names_videos_wherever_they_lie() -> None:
     def scenes(path: str) -> SceneSettings:
         return SceneSettings(films=FilmSettings(videos=(Path(path),), sequences=1))
 
-    here = describe_scenes(_with_absolute_films(scenes("a.mp4")), CameraSettings())
+    here = describe_scenes(with_absolute_paths(scenes("a.mp4")), CameraSettings())
     assert here == describe_scenes(scenes("/elsewhere/a.mp4"), CameraSettings())
     assert '"a.mp4"' in here.source

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from vrtspike.data.video_file import iter_frames
 from vrtspike.scene_settings import SceneSettings
 from vrtspike.simulate import flow
-from vrtspike.simulate.flow import FlowInterpolation, optical_flow
+from vrtspike.simulate.flow import FlowInterpolation, dense_flow
 from vrtspike.simulate.photographs import load_photograph
 from vrtspike.simulate.recording import SceneTask, build_scene
 
@@ -47,16 +47,20 @@ def test_a_moved_photograph_is_met_between_its_frames(x: int, y: int, share: flo
     assert by_flow > (27 if share * x % 4 or share * y % 4 else 40), "half pixels soften"
 
 
-def test_the_flow_is_the_motion_whatever_the_grid_on_which_it_is_computed(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    """(x, y) in pixels of the frame: what moves to the left by 6 has the flow (-6, 0)."""
-    first, second = moved(0), moved(24, 8)
-    for pixels in (1 << 18, 96 * 96 // 4, 1500):
-        monkeypatch.setattr(flow, "FLOW_PIXELS", pixels)
-        found = optical_flow(first, second)
-        assert found.shape == (2, 96, 96)
-        np.testing.assert_allclose(np.median(found, axis=(1, 2)), (-6, -2), atol=0.3)
+def test_the_flow_is_the_motion() -> None:
+    """(x, y) in pixels: what moves to the left by 6 has the flow (-6, 0)."""
+    found = dense_flow(moved(0), moved(24, 8))
+    assert found.shape == (96, 96, 2) and found.dtype == np.float32
+    np.testing.assert_allclose(np.median(found, axis=(0, 1)), (-6, -2), atol=0.1)
+
+
+@pytest.mark.parametrize(("height", "width"), [(1, 1), (8, 64), (40, 9), (17, 300), (33, 35)])
+def test_frames_of_all_sizes_have_a_flow(height: int, width: int) -> None:
+    """DIS refuses small frames, and crashes on low ones."""
+    first, second = (np.resize(image, (height, width, 3)) for image in (moved(0), moved(24)))
+    assert dense_flow(first, second).shape == (height, width, 2)
+    light = FlowInterpolation(first, second).at(0.5)
+    assert light.shape == (height, width, 3) and np.isfinite(light).all()
 
 
 def test_it_ends_in_the_frames() -> None:
@@ -81,7 +85,7 @@ def test_flow_that_does_not_lead_back_is_not_trusted(
 ) -> None:
     """Both frames are said to move the same way: the light is the mixture, unmoved."""
     first, second = moved(0), moved(24)
-    monkeypatch.setattr(flow, "optical_flow", lambda *_: np.full((2, 96, 96), 90, np.float32))
+    monkeypatch.setattr(flow, "dense_flow", lambda *_: np.full((96, 96, 2), 120, np.float32))
     light = FlowInterpolation(first, second).at(share)
     np.testing.assert_allclose(light, mixed(first, second, share), atol=0.01)
 
@@ -95,16 +99,16 @@ def test_scenes_with_objects_in_front_are_closer_by_flow(index: int) -> None:
         np.rint(image * 255).astype(np.uint8) for image in scene.render([36.0, 64.0, 92.0])
     )
     by_flow = psnr(FlowInterpolation(first, second).at(0.5), truth)
-    assert by_flow > psnr(mixed(first, second, 0.5), truth) + 1
+    assert by_flow > psnr(mixed(first, second, 0.5), truth) + 0.8
 
 
 def test_a_real_video_is_closer_by_flow(shared: Path) -> None:
     """Every second frame is left out; the pairs around it are interpolated."""
-    frames = [f[60:220, 200:440] for f in islice(iter_frames(shared / "data" / "bikes.mp4"), 30)]
-    gains = []
+    frames = list(islice(iter_frames(shared / "data" / "bikes.mp4"), 30))
+    found, gains = [], []
     for i in range(2, 28, 5):
         first, truth, second = frames[i - 1 : i + 2]
-        by_flow = psnr(FlowInterpolation(first, second).at(0.5), truth)
-        gains.append(by_flow - psnr(mixed(first, second, 0.5), truth))
-    assert min(gains) > -0.2
-    assert np.mean(gains) > 3
+        found.append(psnr(FlowInterpolation(first, second).at(0.5), truth))
+        gains.append(found[-1] - psnr(mixed(first, second, 0.5), truth))
+    assert min(gains) > 8
+    assert np.mean(found) > 43

@@ -6,11 +6,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import yaml
 from pydantic import ValidationError
 
-from vrtspike.data.clips import read_frames, read_spikes
+from vrtspike.data.alignment import Timeline
+from vrtspike.data.clips import read_frames, read_spikes, read_spikes_around
 from vrtspike.data.dataset import open_dataset
+from vrtspike.data.gray import luma
 from vrtspike.data.info import SEQUENCE_FILE
+from vrtspike.data.reconstruct import tfi
 from vrtspike.data.validate import validate
 from vrtspike.scene_settings import CameraSettings, SceneSettings, VarySettings
 from vrtspike.simulate.recording import (
@@ -45,6 +49,45 @@ def test_draws_stay_within_their_ranges_and_reach_their_ends() -> None:
     assert {r.timeline.exposure[0] for r in drawn} >= {0, 1, 5, 10}
     middles = [2 * r.timeline.target_step - sum(r.timeline.exposure) for r in drawn]
     assert {abs(twice) for twice in middles} <= {0, 1}, "targets are in the middle"
+
+
+def test_the_target_lies_anywhere_in_the_exposure_and_leaves_the_other_draws() -> None:
+    def shares(low: float, high: float) -> list[float]:
+        vary = VARY.model_copy(update={"target": (low, high)})
+        scenes = SCENES.model_copy(update={"vary": vary})
+        found = []
+        for index in range(300):
+            task = SceneTask("train", index)
+            drawn, usual = recording_of(task, scenes, CAMERA), recording_of(task, VARIED, CAMERA)
+            assert (drawn.camera, drawn.motion) == (usual.camera, usual.motion)
+            assert drawn.timeline.exposure == usual.timeline.exposure
+            if (low, high) == (0.5, 0.5):
+                assert drawn == usual, "the middle, of odd exposures too"
+            start = drawn.timeline.exposure[0]
+            found.append((drawn.timeline.target_step - start) / drawn.timeline.exposure_steps)
+        return found
+
+    assert set(shares(0.0, 0.0)) == {0.0} and set(shares(1.0, 1.0)) == {1.0}
+    assert max(abs(share - 0.5) for share in shares(0.5, 0.5)) < 0.06
+    anywhere = shares(0.0, 1.0)
+    assert min(anywhere) == 0.0 and max(anywhere) == 1.0
+    assert np.histogram(anywhere, 4, (0.0, 1.0))[0].min() > 45
+    part = shares(0.25, 0.75)
+    assert 0.2 < min(part) < 0.3 and 0.7 < max(part) < 0.8
+
+
+def test_settings_from_before_draw_what_they_drew() -> None:
+    drawn = [recording_of(SceneTask("train", index), VARIED, CAMERA) for index in range(3)]
+    assert [r.timeline for r in drawn] == [
+        Timeline(34, (1, 20), 10),
+        Timeline(32, (7, 27), 17),
+        Timeline(38, (13, 38), 25),
+    ]
+    assert [(r.camera.threshold, r.camera.noise) for r in drawn] == [
+        (1.335, 0.0288),
+        (1.376, 0.0012),
+        (1.998, 0.0009),
+    ]
 
 
 def test_frames_keep_their_rate_and_things_their_speed() -> None:
@@ -101,8 +144,53 @@ def test_exposures_of_varied_scenes_are_those_of_their_light() -> None:
     np.testing.assert_allclose(first.blurred / 255, mean, atol=0.51 / 255)
 
 
+@pytest.mark.parametrize("share", [0.0, 0.3, 1.0])
+def test_the_sharp_frame_is_the_light_of_its_target(share: float, tmp_path: Path) -> None:
+    """Written, read again, and beside controls: each instant is the one that sequences state."""
+    vary = VarySettings(target=(share, share))
+    scenes = SCENES.model_copy(
+        update={"vary": vary, "frames": 4, "motion": (12.0, 12.0), "height": 64, "width": 64}
+    )
+    write_scenes(scenes, CameraSettings(threshold=1.0), tmp_path / "set")
+    assert validate(tmp_path / "set") == []
+    for index, clip in enumerate(open_dataset(tmp_path / "set").clips("train")):
+        target = clip.info.timeline.target_step
+        assert target == round(share * 28)
+        scene, _ = build_scene(SceneTask("train", index), scenes, scenes.motion)
+        light = scene.render([32.0 * frame + target for frame in range(4)])
+        sharp = read_frames(clip, "sharp")
+        np.testing.assert_allclose(sharp / 255, light, atol=0.51 / 255)
+        stream, first = read_spikes_around(clip, 2, 16)
+        off = {
+            step: np.abs(tfi(stream, step=first + step, threshold=1.0) - luma(light[2])).mean()
+            for step in (target, 14)
+        }
+        assert target == 14 or off[target] < off[14]
+
+
+def test_a_target_that_is_stated_wrongly_is_found(tmp_path: Path) -> None:
+    """Of sequences whose targets differ, one states that of another instant."""
+    vary = VarySettings(target=(0.0, 1.0))
+    scenes = SCENES.model_copy(update={"vary": vary, "frames": 4, "height": 64, "width": 64})
+    write_scenes(scenes, CAMERA, tmp_path)
+    assert validate(tmp_path) == []
+    file = tmp_path / "train" / "train_0001" / SEQUENCE_FILE
+    told = yaml.safe_load(file.read_text())
+    right = int(told["target_step"])
+    file.write_text(yaml.safe_dump(told | {"target_step": right + (12 if right < 14 else -12)}))
+    (finding,) = validate(tmp_path)
+    assert finding.kind == "target-shift" and finding.where.endswith("train_0001")
+
+
 @pytest.mark.parametrize(
-    "ranges", [{"threshold": (2.0, 1.0)}, {"exposure": (0.0, 0.5)}, {"threshold": (0.0, 1.0)}]
+    "ranges",
+    [
+        {"threshold": (2.0, 1.0)},
+        {"exposure": (0.0, 0.5)},
+        {"threshold": (0.0, 1.0)},
+        {"target": (0.5, 1.1)},
+        {"target": (0.6, 0.4)},
+    ],
 )
 def test_ranges_that_are_none_are_refused(ranges: dict[str, tuple[float, float]]) -> None:
     with pytest.raises(ValidationError):

@@ -20,7 +20,7 @@ from vrtspike.data.video_file import iter_frames
 from vrtspike.data.writer import begin, finish
 from vrtspike.errors import ConfigError, DataFormatError
 from vrtspike.scene_settings import CameraSettings, VideoSettings
-from vrtspike.simulate import flow
+from vrtspike.simulate.flow import FlowInterpolation
 from vrtspike.simulate.photographs import load_photograph
 from vrtspike.simulate.scenes import Scene
 from vrtspike.simulate.video import (
@@ -36,6 +36,7 @@ from vrtspike.simulate.video import (
 )
 
 SETTINGS = VideoSettings(frames=3, source_frames=4, splits={"train": 0.5, "test": 0.5})
+MIXED = SETTINGS.model_copy(update={"interpolation": "linear"})
 CAMERA = CameraSettings()
 
 
@@ -111,9 +112,11 @@ def test_sharp_frames_are_frames_of_the_video(folder: Path, dataset: Path) -> No
         np.testing.assert_array_equal(read_frames(clip, "sharp"), expected)
 
 
-def test_blur_and_spikes_agree_with_the_interpolated_light(folder: Path, dataset: Path) -> None:
+def test_blur_and_spikes_agree_with_the_interpolated_light(folder: Path, tmp_path: Path) -> None:
+    """Mixed frames, as what they are mixed to is told by hand."""
+    record(folder, tmp_path / "set", MIXED)
     frames = np.stack(list(iter_frames(folder))).astype(np.float64)
-    clip = open_dataset(dataset).clips("train")[0]
+    clip = open_dataset(tmp_path / "set").clips("train")[0]
     for i in range(3):
         times = 2 + 4 * i + (np.arange(56) + 0.5 - 28) * 4 / 64
         low = np.floor(times).astype(int)
@@ -152,8 +155,9 @@ def test_few_frames_are_in_memory_however_long_the_video(folder: Path) -> None:
 
 def test_flow_leaves_the_frames_themselves_as_they_are(folder: Path) -> None:
     frames = np.stack(list(iter_frames(folder))[:4])
-    light = InterpolatedVideo(folder, interpolation="flow").at(np.arange(4.0))
-    np.testing.assert_array_equal(light, InterpolatedVideo(folder).at(np.arange(4.0)))
+    light = InterpolatedVideo(folder).at(np.arange(4.0))
+    mixed = InterpolatedVideo(folder, interpolation="linear").at(np.arange(4.0))
+    np.testing.assert_array_equal(light, mixed)
     np.testing.assert_allclose(light * 255, frames, atol=1e-4)
 
 
@@ -163,15 +167,15 @@ def test_a_pair_of_frames_has_its_flow_computed_once(
     """Also where frames of 4 follow one another in mid-pair; 3 frames of 4 touch 14 frames."""
     pairs: list[bytes] = []
 
-    class Counted(flow.FlowInterpolation):
+    class Counted(FlowInterpolation):
         """Notes the pairs."""
 
         def __init__(self, first: NDArray[np.uint8], second: NDArray[np.uint8]) -> None:
             pairs.append(first.tobytes())
             super().__init__(first, second)
 
-    monkeypatch.setattr(flow, "FlowInterpolation", Counted)
-    record(folder, tmp_path / "set", SETTINGS.model_copy(update={"interpolation": "flow"}))
+    monkeypatch.setattr("vrtspike.simulate.video.FlowInterpolation", Counted)
+    record(folder, tmp_path / "set")
     assert len(pairs) == len(set(pairs)) == 2 * 13
     assert validate(tmp_path / "set") == []
 
@@ -190,7 +194,7 @@ def test_flow_moves_the_light_that_is_recorded(folder: Path) -> None:
 def test_memory_does_not_grow_with_the_length_of_a_sequence(
     folder: Path, interpolation: str
 ) -> None:
-    """What NumPy and Python hold at most; torch holds the flow of one pair beside it."""
+    """What NumPy and Python hold at most, the flow of one pair among it."""
     source = inspect_video(folder)
     most = []
     for frames in (2, 2, 6):

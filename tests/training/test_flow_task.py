@@ -175,6 +175,7 @@ def test_end_points_are_distances() -> None:
         ("scenes.height=100", "reduced 8 times.*100x32"),
         ("scenes.vary={noise: [0, 1]}", r"scenes\.vary"),
         ("train.freeze_flow_steps=5", "frozen"),
+        ("train.minutes=5", "later steps cost more"),
     ],
 )
 def test_what_cannot_train_a_flow_network_is_refused(make: Make, change: str, message: str) -> None:

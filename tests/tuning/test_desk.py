@@ -10,6 +10,7 @@ import pytest
 from ray.tune.search import Searcher
 
 from tests.tuning.sweeps import config_of
+from vrtspike.config import change
 from vrtspike.errors import ResourceError, StorageError
 from vrtspike.storage import Folder
 from vrtspike.tuning import desk as module
@@ -43,7 +44,7 @@ def done(**figures: Any) -> dict[str, Any]:
 def test_trials_are_handed_out_as_there_is_room_and_their_rows_kept(desk: Desk) -> None:
     assert name(desk.suggest("a")) == "baseline-seed0"
     assert desk.suggest("b") is None
-    desk.on_trial_result("a", {"step": 4})
+    desk.on_trial_result("a", {"step": 4, "of_steps": 10})
     assert (desk.shown.done, desk.shown.total) == (4, 3 * 10)
     desk.on_trial_complete("a", done())
     for trial_id in ("b", "c"):
@@ -55,6 +56,24 @@ def test_trials_are_handed_out_as_there_is_room_and_their_rows_kept(desk: Desk) 
     assert rows["trial-001"].memory_gb == 1.5 and rows["trial-001"].steps == 10
     assert [line.split()[0] for line in desk.news()] == ["[1/3]", "[2/3]", "[3/3]"]
     assert open_desk(desk.folder.path).suggest("again") == Searcher.FINISHED
+
+
+def test_of_trials_of_equal_time_the_seconds_are_shown(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "claimed", lambda folder: None)
+    config = change(config_of(HEADS, repeats=1), {"train.minutes": 2.0})
+    manifest: Any = None
+    desk = Desk(config, Folder.at(tmp_path), 2, manifest)
+    desk.suggest("slow")
+    desk.suggest("fast")
+    desk.on_trial_result("slow", {"step": 4, "of_steps": 16})
+    desk.on_trial_result("fast", {"step": 30, "of_steps": None})
+    assert (desk.shown.done, desk.shown.total) == (30, 3 * 120)
+    desk.on_trial_complete("slow", done(step=16, spent_s=123.0, spent_cpu_s=60.0))
+    assert desk.shown.done == 120
+    (line,) = desk.news()
+    assert "16 steps in 2.05 min (1 CPU min)" in line
 
 
 def test_a_trial_that_was_asked_to_stop_is_handed_out_again(desk: Desk) -> None:

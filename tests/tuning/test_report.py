@@ -13,6 +13,7 @@ import pytest
 
 from tests.tuning.sweeps import SPACE, config_of, cost_sweep, row, spikes_sweep
 from tests.viz.test_report import Page
+from vrtspike.config import change
 from vrtspike.inference.results import Panel, Score
 from vrtspike.storage import Folder
 from vrtspike.tuning.report import write_report
@@ -52,7 +53,8 @@ def test_every_trial_is_in_the_table_with_its_figures(tmp_path: Path) -> None:
     assert {found.trial.name for found in summary.rows} <= set(rows)
     assert rows["trial-000"] == [
         "model.spike.heads=2 train.lr=0.002",
-        *("27.00", "+2.00", "28.00", "0.9000", "+1.90 ± 0.17", "0.7", "1.5", "done"),
+        *("27.00", "+2.00", "28.00", "0.9000", "+1.90 ± 0.17"),
+        *("10", "1", "1.5", "0.7", "1.5", "done"),
     ]
     assert rows["trial-001"][-1] == "stopped at 4"
     assert rows["trial-002"][-1].startswith("failed: CUDA out of memory, on <b>rank 0</b>")
@@ -150,7 +152,9 @@ def test_a_sweep_over_cost_shows_costs_and_no_gains(count: int, tmp_path: Path) 
     assert "Learning curves" not in text
     if count == 4:
         rows = {cells[0]: cells[1:] for cells in Page(text).rows}
-        assert rows["trial-001"][1:] == ["0.8", "1.5", "1.0e-04", "equal", "done"]
+        assert rows["trial-001"][1:] == [
+            *("10", "1", "1.5", "0.8", "1.5", "1.0e-04", "equal", "done")
+        ]
         assert rows["trial-002"][-2] == "differs"
         found = marks(section(text, "Costs"))
         assert "trial-001, model.spike.chunk_size=8, step time: -20.00" in found
@@ -160,6 +164,18 @@ def test_a_sweep_over_cost_shows_costs_and_no_gains(count: int, tmp_path: Path) 
         (corners,) = re.findall(r'class="front" points="([^"]*)"', text)
         circles = re.findall(r'cx="([^"]*)" cy="([^"]*)" r="5.5"><title>trial-001 ', text)
         assert corners == ",".join(circles[0])
+
+
+def test_a_sweep_at_equal_time_says_so_and_draws_curves_over_minutes(tmp_path: Path) -> None:
+    summary = spikes_sweep()
+    by_steps = write(tmp_path, summary)
+    assert "9 trials of 10 steps" in by_steps and "step 10: 25.00" in by_steps
+    config = change(summary.config, {"train.minutes": 3, "train.clock": "cpu"})
+    text = write(tmp_path, replace(summary, config=config))
+    assert "9 trials of 3 CPU minutes" in text
+    assert "measures its first steps and takes as many as fit" in text
+    # Step 4 of 10, of three minutes.
+    assert "minutes 1.2: 24.00" in section(text, "Learning curves")
 
 
 def test_words_from_outside_cannot_change_the_page(tmp_path: Path) -> None:

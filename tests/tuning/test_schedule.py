@@ -11,7 +11,8 @@ from ray.tune.schedulers import TrialScheduler
 
 from tests.tuning.sweeps import config_of
 from vrtspike.config import change
-from vrtspike.settings import Config
+from vrtspike.settings import Config, TrainSettings
+from vrtspike.training.budget import Budget
 from vrtspike.tuning.schedule import PastTrial, SearchOnly, scheduler_of
 
 CONTINUE, STOP = TrialScheduler.CONTINUE, TrialScheduler.STOP
@@ -31,7 +32,8 @@ def config(**sweep: Any) -> Config:
 
 
 def result(step: int, value: float | None, **others: Any) -> dict[str, Any]:
-    figures = {"step": step, "val_psnr": value, "val_ssim": value, "loss": 0.5}
+    figures = {"step": step, "share": step / 10, "loss": 0.5}
+    figures |= {"val_psnr": value, "val_ssim": value}
     return figures | {"validated": True} | others
 
 
@@ -108,6 +110,31 @@ def test_the_last_step_is_never_cut(sweep: dict[str, Any]) -> None:
     assert scheduler.stopped == set()
 
 
+@pytest.mark.parametrize("sweep", [ASHA, ASHA | {"reduction": 3.0}, MEDIAN])
+@pytest.mark.parametrize("seed", range(3))
+def test_trials_of_different_steps_are_compared_at_equal_shares(
+    sweep: dict[str, Any], seed: int
+) -> None:
+    """What is cut short, and where, is what it would be of trials of equal steps."""
+    equal, unequal = scheduler_of(config(**sweep)), scheduler_of(config(**sweep))
+    generator = random.Random(seed)
+    for number, curve in enumerate(curves(12, seed)):
+        name, decisions = f"trial-{number:03d}", run(equal, f"trial-{number:03d}", curve)
+        steps = generator.choice([10, 33, 1111, 54321])
+        budget = Budget(TrainSettings(steps=steps, validate_every=0.2))
+        due = [done for done in range(1, steps + 1) if budget.share(done) != budget.share(done - 1)]
+        trial: Any = PastTrial(name)
+        unequal.searched.add(name)
+        unequal.on_trial_add(CONTROLLER, trial)
+        for done, value, decision in zip(due, curve, decisions, strict=False):
+            figures = result(done, value, share=budget.share(done))
+            assert unequal.on_trial_result(CONTROLLER, trial, figures) == decision
+        if decisions[-1] != STOP:
+            over = result(steps, curve[-1], share=1.0, validated=False, done=True)
+            unequal.on_trial_complete(CONTROLLER, trial, over)
+    assert unequal.stopped == equal.stopped != set()
+
+
 def test_without_a_scheduler_nothing_is_cut_short() -> None:
     scheduler = scheduler_of(config())
     for number, curve in enumerate(curves(8, seed=1)):
@@ -129,7 +156,7 @@ def test_a_continued_sweep_decides_as_one_that_was_not_stopped(
         for number in range(known):
             seen = zip(STEPS, made[number], decisions[number], strict=False)
             records = [
-                {"kind": "val", "step": step, "psnr": value, "ssim": value}
+                {"kind": "val", "share": step / 10, "psnr": value, "ssim": value}
                 for step, value, _ in seen
             ]
             whole_one = STOP not in decisions[number]
@@ -141,8 +168,9 @@ def test_a_continued_sweep_decides_as_one_that_was_not_stopped(
 @pytest.mark.parametrize("sweep", [ASHA, MEDIAN])
 def test_a_validation_without_a_number_decides_nothing(sweep: dict[str, Any]) -> None:
     scheduler = scheduler_of(config(**sweep))
-    unknown = {"kind": "val", "step": 2, "psnr": None, "ssim": None}
-    scheduler.learn("past", [unknown], whole=True)
+    unknown = {"kind": "val", "share": 0.2, "psnr": None, "ssim": None}
+    unmeasured = {"kind": "val", "share": None, "psnr": 99.0, "ssim": 1.0}
+    scheduler.learn("past", [unknown, unmeasured], whole=True)
     trial: Any = PastTrial("trial-000")
     scheduler.searched.add("trial-000")
     scheduler.on_trial_add(CONTROLLER, trial)

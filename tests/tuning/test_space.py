@@ -244,6 +244,48 @@ def test_trials_are_cut_short_only_where_one_is_validated_in_time(
         assert "no trial can be cut short" in message and f"validate_every {every}" in message
 
 
+@pytest.mark.parametrize(
+    ("every", "grace", "passes"),
+    [
+        *((0.5, 0.5, True), (0.2, 0.8, True), (0.3, 0.9, True), (0.1, 0.3, True)),
+        *((0.5, 0.6, False), (0.2, 0.9, False), (0, 0.4, False)),
+    ],
+)
+@pytest.mark.parametrize("minutes", [None, 3.0])
+def test_the_same_with_validations_by_shares(
+    every: float, grace: float, passes: bool, minutes: float | None
+) -> None:
+    config = change(
+        config_of(HEADS, scheduler="asha", grace=grace),
+        {"train.validate_every": every, "train.minutes": minutes},
+    )
+    if passes:
+        check_space(config)
+    else:
+        assert f"validate_every {every} of" in refusal(config)
+
+
+def test_trials_of_equal_minutes_are_compared_at_equal_shares_or_not_at_all() -> None:
+    minutes = {"train.minutes": 3.0}
+    message = refusal(change(config_of(HEADS, scheduler="median", grace=0.2), minutes))
+    assert "different shares" in message and "train.validate_every=0.2" in message
+    check_space(change(config_of(HEADS), minutes))
+    message = refusal(change(config_of(CHUNKS, metric="step_s"), minutes))
+    assert "cannot be ranked by step_s" in message
+
+
+def test_the_batch_and_the_crop_are_swept_at_equal_time_alone() -> None:
+    space = HEADS | {"train.batch": {"grid": [2, 4]}, "data.crop": {"grid": [16, 32]}}
+    assert "see the same samples" in refusal(config_of(space))
+    check_space(change(config_of(space), {"train.minutes": 3.0}))
+    assert "does not divide" in refusal(
+        change(config_of({"train.batch": {"grid": [3]}} | HEADS), {"train.minutes": 3.0})
+    )
+    for key in ("train.steps", "train.minutes", "train.clock"):
+        swept = change(config_of({key: {"grid": [1, 2]}}), {"train.minutes": 3.0})
+        assert "same budget" in refusal(swept)
+
+
 def test_the_model_without_spikes_is_no_trial() -> None:
     for config in (
         config_of({"model.fusion": {"grid": ["early", "none"]}}, impossible="skip"),

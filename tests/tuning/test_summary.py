@@ -104,8 +104,8 @@ def test_the_gain_of_a_trial_that_was_cut_short_is_at_its_last_step() -> None:
     assert gains["trial-000"] == pytest.approx(27.0 - 25.0)
     assert gains["baseline-seed0"] is gains["trial-002"] is None
     # At step 8 the baseline has no number, at step 6 it was not validated.
-    for steps in (6, 8):
-        assert found.val_gain(replace(named(found, "trial-001"), steps=steps)) is None
+    for share in (0.6, 0.8):
+        assert found.val_gain(replace(named(found, "trial-001"), share=share)) is None
 
 
 def test_a_trial_that_failed_before_it_was_validated_again_has_no_gain_there() -> None:
@@ -242,7 +242,7 @@ def test_the_first_baseline_is_that_of_the_first_seed(tmp_path: Path) -> None:
         journal = Journal(
             folder.below(TRIALS).below(f"baseline-seed{seed}"), resumed=0, tensorboard=False
         )
-        journal.write("val", 10, psnr=float(seed), ssim=0.5)
+        journal.write("val", 10, share=1.0, psnr=float(seed), ssim=0.5)
         journal.close()
     write_row(folder, row("trial-000", {"model.spike.heads": 1}, 9, psnr=27.0, val_psnr=12.0))
     found = read_summary(change(config_of(HEADS), {"run.seed": 9}), folder, 3)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import re
 import statistics
+from dataclasses import replace
 from pathlib import Path
 from urllib.parse import unquote
 from xml.dom import minidom
@@ -52,7 +53,8 @@ def make_results(**others: float) -> Results:
         for sequence, frames in sequences.items()
         for number, psnr in enumerate(frames)
     ]
-    model = {"parameters": 1234, "spike_bins": 8, "voxels": "rate"}
+    spikes = {"bins": 8, "windows": [0.25, 0.5], "exposure": True, "interval": False}
+    model = {"parameters": 1234, "spikes": spikes}
     protocol = {
         **{
             "tile": None,
@@ -126,6 +128,31 @@ def test_the_tables_hold_the_figures(tmp_path: Path) -> None:
     assert "LPIPS" not in write(tmp_path, make_results())
 
 
+def test_what_a_model_adds_to_its_first_guess_is_said(tmp_path: Path) -> None:
+    results = make_results()
+    guesses = {"fused": "first_guess", "small (packaged)": "small (packaged): first guess"}
+    rows = [
+        replace(row, method=guesses[row.method], score=Score(row.score.psnr - 0.75, 0.5))
+        for row in results.frames
+        if row.method in guesses
+    ]
+    facts = {"first_guess_of": "fused", "parameters": 99, "spikes": None}
+    protocol = {**results.protocol, "models": {"first_guess": facts, **results.protocol["models"]}}
+    assert "first guess" not in write(tmp_path, results)
+    text = write(tmp_path, replace(results, frames=[*rows, *results.frames], protocol=protocol))
+    assert (
+        "VRT with spikes adds +0.75 dB to its first guess. "
+        "small (packaged) adds +0.75 dB to its first guess.\n" in text
+    )
+    gains = rows_of(text[text.index("| gain") :].split("\n\n")[0])
+    assert gains["gain (dB)"][-1] == "over its first guess"
+    assert gains["VRT with spikes: small (packaged)"][-1] == "+0.75 ± 0.00"
+    assert gains["First guess"][-1] == gains["VRT without spikes"][-1] == ""
+    models = rows_of(text[text.index("| model ") :].split("\n\n")[0])
+    assert models["First guess"] == ["in `small (packaged)`", "99", "none"]
+    assert models["VRT with spikes"] == ["`small (packaged)`", "1,234", "8 bins, 3 images"]
+
+
 def test_the_table_of_disturbed_spikes_holds_differences(tmp_path: Path) -> None:
     rows = re.findall(r"^\| (Spatial.*|No spikes.*) \|$", write(tmp_path, make_results()), re.M)
     minus = "\N{MINUS SIGN}"
@@ -187,26 +214,30 @@ def test_the_close_up_is_the_hardest_place() -> None:
 
 def trial(name: str, **facts: object) -> dict[str, object]:
     settings = {} if name == "baseline" else {"model.fusion": name}
-    nothing = dict.fromkeys(("psnr", "gain", "gain_spread", "step_s", "memory_gb"))
-    return {"name": name, "settings": settings, "steps": 1000, "state": "done", **nothing, **facts}
+    nothing = dict.fromkeys(("psnr", "gain", "gain_spread", "step_s", "memory_gb", "spent_cpu_s"))
+    whole = {"steps": 1000, "spent_s": 480.0, "state": "done"}
+    return {"name": name, "settings": settings, **nothing, **whole, **facts}
 
 
 def test_a_sweep_has_a_line_for_each_trial(tmp_path: Path) -> None:
     trials = [
-        trial("baseline", psnr=28.0, step_s=0.5, memory_gb=2.0),
+        trial("baseline", psnr=28.0, spent_cpu_s=750.0, step_s=0.5, memory_gb=2.0),
         trial("temporal", psnr=30.125, gain=2.125, gain_spread=0.25, step_s=0.61, memory_gb=2.5),
-        trial("gate", state="failed", steps=3),
+        trial("gate", state="failed", steps=3, spent_s=None),
     ]
     facts = {"name": "fusion", "scored_on": "held_out", "missing": None, "trials": trials}
     text = write(tmp_path, make_results(), further=[sweep_section(facts)])
     rows = rows_of(text[text.index("## Sweep fusion") :])
-    assert rows["trial"] == ["settings", "steps", "PSNR (dB)", "gain (dB)", "s/step", "GB"]
-    assert rows["baseline"] == ["", "1,000", "28.00", "", "0.5", "2"]
+    assert rows["trial"] == [
+        *("settings", "steps", "min", "CPU min"),
+        *("PSNR (dB)", "gain (dB)", "s/step", "GB"),
+    ]
+    assert rows["baseline"] == ["", "1,000", "8", "12.5", "28.00", "", "0.5", "2"]
     assert rows["temporal"] == [
-        *("model.fusion=temporal", "1,000", "30.12"),
+        *("model.fusion=temporal", "1,000", "8", "", "30.12"),
         *("+2.12 ± 0.25", "0.61", "2.5"),
     ]
-    assert rows["gate"][1:] == ["3 (failed)", "", "", "", ""]
+    assert rows["gate"][1:] == ["3 (failed)", *[""] * 6]
 
 
 def test_text_stays_in_its_cell() -> None:

@@ -22,7 +22,7 @@ from vrtspike.inference.memory import Budget
 from vrtspike.inference.response import Level, Response, Robustness
 from vrtspike.inference.results import FrameScore, Panel, Results, Score
 from vrtspike.inference.run_folder import Restorer
-from vrtspike.settings import Config
+from vrtspike.settings import Config, GuessSettings
 from vrtspike.viz.evaluation import run_evaluation
 from vrtspike.viz.methods import main_model
 from vrtspike.viz.report import CURVE_POINTS, RunRecord, thinned, write_report
@@ -132,6 +132,21 @@ def test_a_single_frame_has_no_change_to_show(tmp_path: Path) -> None:
     results = make_results(tdiff=3.0)
     first = [replace(row, score=replace(row.score, tdiff=None)) for row in results.frames]
     assert "tDiff" not in write(tmp_path / "report.html", replace(results, frames=first))
+
+
+def test_what_vrt_adds_to_its_first_guess_is_said(tmp_path: Path) -> None:
+    results = make_results()
+    assert "first guess" not in write(tmp_path / "without.html", results)
+    guess = [
+        replace(row, method="first_guess", score=Score(25.5, 0.6))
+        for row in results.frames
+        if row.method == "fused"
+    ]
+    text = write(tmp_path / "report.html", replace(results, frames=[*guess, *results.frames]))
+    assert "VRT with spikes adds +0.75 dB to its first guess." in text
+    rows = {row[0]: row[1:] for row in Page(text).rows if row}
+    assert rows["First guess"][:3] == ["25.50", "+1.50", "+1.00"]
+    assert "+0.75<small>dB</small></p><p>over its own first guess" in text
 
 
 def make_robustness() -> Robustness:
@@ -266,6 +281,38 @@ def test_runs_are_evaluated_into_a_folder(config: Config, tmp_path: Path) -> Non
     }
     Page((out / "report.html").read_text(encoding="utf-8"))
     assert len(list((out / "samples" / "held_out").glob("*/*-fused.png"))) == 2
+
+
+def test_a_first_guess_is_a_method_before_its_model(config: Config, tmp_path: Path) -> None:
+    model = config.model.model_copy(update={"guess": GuessSettings(channels=8, blocks=1)})
+    guided = config.model_copy(update={"model": model})
+    run = save_run(guided, tmp_path / "guided")
+    fused, plain = Restorer.load(run), Restorer.load(save_run(config, tmp_path / "plain"))
+    with torch.no_grad():
+        for number, bias in enumerate((0.25, -0.25)):  # the guess is brighter, its model is not
+            layer = (fused.model.guess, fused.model.trunk)[number].conv_last
+            layer.bias.fill_(bias)
+    heard: list[tuple[int, int]] = []
+    out = tmp_path / "out"
+    models = {"fused": fused, "plain": plain, "small (packaged)": fused}
+    results = run_evaluation(
+        config,
+        models,
+        out,
+        known_as={"fused": "mine"},
+        device=torch.device("cpu"),
+        progress=lambda *done: heard.append(done),
+    )
+    guesses = ["first_guess", "small (packaged): first guess"]
+    assert results.methods[4:] == [guesses[0], "fused", "plain", guesses[1], "small (packaged)"]
+    found = json.loads((out / "results.json").read_text())
+    assert found["held_out"]["first_guess"] == found["held_out"][guesses[1]]
+    assert found["held_out"]["first_guess"]["psnr"] < 15 < found["held_out"]["fused"]["psnr"]
+    facts = found["protocol"]["models"]
+    assert facts["first_guess"]["first_guess_of"] == "fused" and facts["fused"]["weights"] == "mine"
+    assert facts["first_guess"]["parameters"] < facts["fused"]["parameters"]
+    assert ",first_guess," in (out / "results.csv").read_text()
+    assert heard[-1] == (30, 30)
 
 
 def test_an_output_that_is_a_file_is_refused_first(config: Config, tmp_path: Path) -> None:

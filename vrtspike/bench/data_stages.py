@@ -22,13 +22,13 @@ from typing import Any, Literal
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image
 
 from vrtspike.bench.generated import SPLIT, THRESHOLD, sequence_name
 from vrtspike.data.alignment import Timeline
 from vrtspike.data.augment import Augmentation
 from vrtspike.data.clips import FRAME_KINDS, Clip, FrameKind
 from vrtspike.data.dataset import open_dataset
+from vrtspike.data.image_file import open_image
 from vrtspike.data.order import Draw
 from vrtspike.data.samples import (
     SampleReader,
@@ -200,7 +200,7 @@ def _voxels(
 
 
 def _decode(content: bytes) -> NDArray[np.uint8]:
-    with Image.open(io.BytesIO(content)) as image:
+    with open_image(io.BytesIO(content)) as image:
         return np.asarray(image.convert("RGB"))
 
 

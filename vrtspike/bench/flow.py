@@ -8,9 +8,9 @@ find motion, beside the flow that says that nothing moves, its error and its sec
 - Real frames, whose motion nobody knows: the photometric error, the mean absolute difference, in
   gray levels of 255, of the first frame and of the second one warped by the flow.
 
-The other ways are scikit-image's, on gray: TV-L1 (Zach et al. 2007) and iterative Lucas-Kanade.
-They return rows before columns; like the network's, their flow says where each pixel of the first
-frame is in the second one.
+The classical ways are on gray: TV-L1 (Zach et al. 2007) of scikit-image, and DIS (Kroeger et al.
+2016) of OpenCV, by which videos are interpolated. Like the network's, their flow says where each
+pixel of the first frame is in the second one.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ import numpy as np
 import torch
 from einops import rearrange
 from jaxtyping import Float, UInt8
-from skimage.registration import optical_flow_ilk, optical_flow_tvl1
+from skimage.registration import optical_flow_tvl1
 
 from vrtspike.data.gray import gray_on_grid
 from vrtspike.data.video_file import iter_frames
@@ -34,11 +34,12 @@ from vrtspike.errors import DataFormatError
 from vrtspike.model.flow_network import FlowNetwork
 from vrtspike.model.warp import flow_warp
 from vrtspike.scene_settings import SceneSettings
+from vrtspike.simulate.flow import dense_flow
 from vrtspike.simulate.flow_pairs import FlowPairReader
 from vrtspike.training.flow_loss import end_point_error
 
 SPLIT = "held_out"
-DISTANCES = (1, 3)
+DISTANCES = (1, 3, 6)
 """Frames from the first to the second one of a pair of a video."""
 
 Pair = UInt8[np.ndarray, "2 3 h w"]
@@ -85,18 +86,25 @@ def methods(network: FlowNetwork) -> dict[str, Find]:
 
     return {
         "no motion": still,
-        "TV-L1": lambda pair: _of_grays(optical_flow_tvl1, pair),
-        "Lucas-Kanade": lambda pair: _of_grays(optical_flow_ilk, pair),
+        "TV-L1": _tv_l1,
+        "DIS": _dis,
         "network": ours,
     }
 
 
-def _of_grays(find: Callable[..., Any], pair: Pair) -> Flow:
-    """Run a function of scikit-image, whose flow is rows before columns."""
-    frames = rearrange(pair, "two c h w -> two h w c")
-    first, second = (gray_on_grid(frame, *frame.shape[:2]) for frame in frames)
-    rows, columns = find(first, second)
+def _tv_l1(pair: Pair) -> Flow:
+    first, second = (gray_on_grid(frame, *frame.shape[:2]) for frame in _images(pair))
+    rows, columns = optical_flow_tvl1(first, second)  # type: ignore[no-untyped-call]
     return np.stack([columns, rows]).astype(np.float32)
+
+
+def _dis(pair: Pair) -> Flow:
+    return rearrange(dense_flow(*_images(pair)), "h w xy -> xy h w")
+
+
+def _images(pair: Pair) -> tuple[UInt8[np.ndarray, "h w 3"], UInt8[np.ndarray, "h w 3"]]:
+    first, second = rearrange(pair, "two c h w -> two h w c")
+    return first, second
 
 
 def mean_error(true: Flow, found: Flow) -> float:

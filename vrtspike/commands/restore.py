@@ -71,8 +71,14 @@ def restore(
         Literal["png", "mp4", "mov", "mkv"] | None,
         typer.Option("--format", help="What a folder is filled with: images, or a video a clip."),
     ] = None,
+    instants: Annotated[
+        int,
+        typer.Option(
+            min=1, help="Sharp frames of each blurred one; of more than 1, spread over its time."
+        ),
+    ] = 1,
     fps: Annotated[
-        float | None, typer.Option(min=1e-3, help="Frames a second of a video made of images.")
+        float | None, typer.Option(min=1e-3, help="Blurred frames a second, of images.")
     ] = None,
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace results that are there.")
@@ -139,6 +145,7 @@ def restore(
             overlap_frames,
             precision or ("bfloat16" if found.gpu else "float32"),
             found.share(bound),
+            instants,
         )
         planned = look(sources, targets, restorer, known_as, settings, camera)
         if len(sources) == 1 and planned.errors:

@@ -13,8 +13,10 @@ dead time, in which the spike camera goes on firing.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from fractions import Fraction
 
 import numpy as np
 from jaxtyping import Bool, Float
@@ -50,6 +52,29 @@ class Timeline:
     def exposure_steps(self) -> int:
         """Return the number of steps over which a frame integrates."""
         return self.exposure[1] - self.exposure[0]
+
+    def spread(self, count: int) -> tuple[Timeline, ...]:
+        """Return the timelines of `count` instants of a frame; of one, this.
+
+        They lie around the middle of the exposure, `steps_per_frame / count` apart, so that those
+        of all frames are evenly spaced; where the exposure is too short for that, they reach from
+        its start to its end. Each is rounded down to a whole step.
+        """
+        start, stop = self.exposure
+        most = min(self.exposure_steps + 1, self.steps_per_frame)
+        if not 1 <= count <= most:
+            raise ConfigError(
+                "so many instants are not in an exposure",
+                got=f"{count} instants of {self.exposure_steps} steps",
+                expected=f"1 to {most}",
+            )
+        if count == 1:
+            return (self,)
+        apart = min(Fraction(self.steps_per_frame, count), Fraction(self.exposure_steps, count - 1))
+        first = Fraction(start + stop, 2) - apart * Fraction(count - 1, 2)
+        return tuple(
+            replace(self, target_step=math.floor(first + number * apart)) for number in range(count)
+        )
 
     def reversed(self) -> Timeline:
         """Return the timeline of the same frame when its steps are read backwards."""

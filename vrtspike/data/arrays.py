@@ -74,7 +74,7 @@ class Hdf5Source:
     def read(self, start: int, stop: int, box: Box) -> Bool[np.ndarray, "s h w"]:
         """Read a box from the file."""
         with _open_hdf5(self.path) as file:
-            return read_box(self, file[self.key], start, stop, box)
+            return read_box(self, _own_dataset(file, self.key, self.where), start, stop, box)
 
 
 def memory_source(spikes: NDArray[Any], where: str) -> ArraySource:
@@ -111,7 +111,8 @@ def open_array(
             with _open_hdf5(path) as file:
                 name = _chosen(path, key, _hdf5_datasets(file))
                 where = f"{path}, dataset {name}"
-                shape = _stream_shape(file[name].shape, file[name].dtype, axes, where)
+                dataset = _own_dataset(file, name, where)
+                shape = _stream_shape(dataset.shape or (), dataset.dtype, axes, where)
             return Hdf5Source(path, shape, axes, flip, name, where)
     shape = _stream_shape(values.shape, values.dtype, axes, where)
     return ArraySource(path, shape, axes, flip, values, where)
@@ -256,6 +257,38 @@ def _open_hdf5(path: Path) -> Iterator[Any]:
             yield file
     except (OSError, RuntimeError, KeyError, ValueError) as error:
         raise unreadable(path, error) from error
+
+
+def _own_dataset(file: Any, key: str, where: str) -> Any:
+    """Return a dataset of a file; one whose values lie in other files is refused.
+
+    HDF5 would follow links into any file, virtual datasets and external storage likewise.
+    """
+    import h5py
+
+    parts = key.split("/")
+    paths = ("/".join(parts[:count]) for count in range(1, len(parts) + 1))
+    links = (h5py.ExternalLink, h5py.SoftLink)  # a soft link may lead to an external one
+    if any(isinstance(file.get(path, getlink=True), links) for path in paths):
+        elsewhere: str | None = "a link"
+    else:
+        dataset = file[key]
+        elsewhere = (
+            "a virtual dataset"
+            if dataset.is_virtual
+            else "external storage"
+            if dataset.external is not None
+            else None
+        )
+    if elsewhere is not None:
+        raise DataFormatError(
+            "the dataset's values lie in other files",
+            where=where,
+            got=elsewhere,
+            expected="values in the file itself",
+            fix="copy the dataset into a file of its own",
+        )
+    return dataset
 
 
 def _hdf5_datasets(file: Any) -> list[str]:

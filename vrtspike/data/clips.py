@@ -17,6 +17,7 @@ import numpy as np
 from jaxtyping import Bool, UInt8
 from PIL import Image, UnidentifiedImageError
 
+from vrtspike.data.image_file import FORMATS, open_image
 from vrtspike.data.info import DatasetInfo
 from vrtspike.data.stream import SpikeStream
 from vrtspike.errors import DataFormatError, one_line
@@ -170,7 +171,7 @@ def read_image(path: Path, size: tuple[int, int] | None = None) -> UInt8[np.ndar
     One of another `size` (rows, columns) is refused before its pixels are read.
     """
     try:
-        with Image.open(path) as image:
+        with open_image(path) as image:
             # Pillow cuts 16-bit RGB down to 8 bits by itself; only the decoder's name tells.
             deep = any(";16" in str(tile[3]) for tile in image.tile)
             clear = "transparency" in image.info
@@ -192,7 +193,12 @@ def read_image(path: Path, size: tuple[int, int] | None = None) -> UInt8[np.ndar
                 )
             return np.asarray(image.convert("RGB"))
     except UnidentifiedImageError as error:
-        raise DataFormatError("not an image", where=path, fix="copy the file again") from error
+        raise DataFormatError(
+            "not an image",
+            where=path,
+            expected=", ".join(FORMATS),
+            fix="copy the file again, or convert it",
+        ) from error
     except (OSError, SyntaxError, ValueError, TypeError, Image.DecompressionBombError) as error:
         raise DataFormatError(
             "unreadable image", where=path, got=one_line(error, 200), fix="copy the file again"

@@ -25,8 +25,8 @@ from typing import Any, Self
 import numpy as np
 import yaml
 from jaxtyping import Float, UInt8
-from PIL import Image
 
+from vrtspike.data.alignment import Timeline
 from vrtspike.data.clips import (
     IMAGE_SUFFIXES,
     Clip,
@@ -36,6 +36,7 @@ from vrtspike.data.clips import (
 )
 from vrtspike.data.dataset import listed
 from vrtspike.data.frame_spikes import find_spikes
+from vrtspike.data.image_file import open_image
 from vrtspike.data.info import INFO_FILE, SEQUENCE_FILE, DatasetInfo, parse_info
 from vrtspike.data.representation import SpikeRepresentation, represent_frames
 from vrtspike.data.spans import Spans, in_order
@@ -190,10 +191,17 @@ class FootageReader:
         return self._video.read(start, stop)
 
     def voxels(
-        self, start: int, stop: int, represent: SpikeRepresentation
+        self,
+        start: int,
+        stop: int,
+        represent: SpikeRepresentation,
+        timeline: Timeline | None = None,
     ) -> Float[np.ndarray, "t c hs ws"]:
-        """Return what a model sees of the spikes of the frames [start, stop)."""
-        return represent_frames(self.footage.clip, start, stop, represent)
+        """Return what a model sees of the spikes of the frames [start, stop).
+
+        `timeline` sets another target instant than the clip's own.
+        """
+        return represent_frames(self.footage.clip, start, stop, represent, timeline=timeline)
 
 
 def holds_one_clip(frames: Path) -> bool:
@@ -227,7 +235,7 @@ def _check_sizes(files: list[Path], size: tuple[int, int]) -> None:
     """Refuse images of different sizes; only their headers are read."""
     for file in files[1:]:
         try:
-            with Image.open(file) as image:
+            with open_image(file) as image:
                 found = (image.height, image.width)
         except (OSError, SyntaxError, ValueError):
             continue  # said when it is read, with the reason

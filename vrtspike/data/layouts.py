@@ -31,6 +31,7 @@ from typing import Literal, get_args
 from PIL import Image, UnidentifiedImageError
 
 from vrtspike.data.clips import IMAGE_SUFFIXES
+from vrtspike.data.image_file import open_image
 from vrtspike.data.info import (
     INFO_FILE,
     SEQUENCE_FILE,
@@ -427,7 +428,7 @@ def _frame_size(folder: Folder, sequence: SequenceFiles) -> FrameInfo:
     refusal: DataFormatError | None = None
     for file in [*sorted(sequence.blurred.values()), *sorted(sequence.sharp.values())]:
         try:
-            with folder.open(file) as stream, Image.open(stream) as image:
+            with folder.open(file) as stream, open_image(stream) as image:
                 return FrameInfo(height=image.height, width=image.width)
         except (UnidentifiedImageError, OSError, ValueError, Image.DecompressionBombError) as error:
             refusal = refusal or DataFormatError(

@@ -16,8 +16,10 @@ training workers (see `vrtspike.training.preflight`).
 
 from __future__ import annotations
 
+import itertools
 import logging
 import queue
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -69,10 +71,14 @@ class Stream:
 
 
 class MicroBatches:
-    """Iterate once over micro-batches `[start, stop)` and count the time spent waiting for them."""
+    """Iterate once over micro-batches `[start, stop)` and count the time spent waiting for them.
 
-    def __init__(self, stream: Stream, start: int, stop: int, *, cpus: float) -> None:
-        self._stream, self._start, self._stop, self._cpus = stream, start, stop, cpus
+    Without `stop` they go on until `end_at` sets it.
+    """
+
+    def __init__(self, stream: Stream, start: int, stop: int | None, *, cpus: float) -> None:
+        self._stream, self._start, self._cpus = stream, start, cpus
+        self._stop = sys.maxsize if stop is None else stop
         self._ready: queue.Queue[MicroBatch | Exception] = queue.Queue(AHEAD)
         self._closed = threading.Event()
         self._filler = threading.Thread(target=self._fill, name="micro-batches", daemon=True)
@@ -83,11 +89,17 @@ class MicroBatches:
         """Begin to make the first ones, before anyone asks for them."""
         self._filler.start()
 
+    def end_at(self, stop: int) -> None:
+        """Yield no micro-batch from this number on."""
+        self._stop = stop
+
     def __iter__(self) -> Iterator[MicroBatch]:
         if self._filler.ident is None:
             self.start()
         try:
-            for _ in range(self._start, self._stop):
+            for number in itertools.count(self._start):
+                if number >= self._stop:
+                    break
                 asked = time.perf_counter()
                 batch = self._ready.get()
                 self.waited += time.perf_counter() - asked

@@ -20,6 +20,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Literal
 
 import numpy as np
@@ -120,9 +121,8 @@ class SpikeRepresentation:
         start, stop = (first + edge for edge in timeline.exposure)
         target = first + timeline.target_step
         begin = target - timeline.exposure_steps // 2 if self.around == "target" else start
-        edges = begin + bin_edges(timeline.exposure_steps, self.bins)
-        for a, b in zip(edges[:-1].tolist(), edges[1:].tolist(), strict=True):
-            total, held = _sum(stream, a, b)
+        for a, b in self._bins(timeline.exposure_steps):
+            total, held = _sum(stream, begin + a, begin + b)
             if self.voxels == "log1p":
                 yield np.log1p(total.astype(np.float32))
             else:
@@ -139,6 +139,12 @@ class SpikeRepresentation:
             hi = max(min(target + timeline.steps_per_frame, len(stream)), lo + 1)
             instant = min(max(target, lo), hi)
             yield tfi(stream[lo:hi], step=instant - lo, threshold=threshold)
+
+    def _bins(self, steps: int) -> list[tuple[int, int]]:
+        """Return the steps of each bin; one that is narrower than a step takes that step whole."""
+        if self.bins > steps:
+            return [(k * steps // self.bins, k * steps // self.bins + 1) for k in range(self.bins)]
+        return list(pairwise(bin_edges(steps, self.bins).tolist()))
 
     @staticmethod
     def _length(share: float, timeline: Timeline) -> int:
@@ -161,13 +167,16 @@ def represent_frames(
     stop: int,
     represent: SpikeRepresentation,
     look: Look = own_spikes,
+    timeline: Timeline | None = None,
 ) -> Float[np.ndarray, "n c h w"]:
     """Represent the spikes of the frames [start, stop) of a clip.
 
-    Those of a frame and of the neighbours that its windows reach into are in memory at a time.
+    `timeline` sets another target instant than the clip's own. The spikes of a frame and of the
+    neighbours that its windows reach into are in memory at a time.
     """
     info, frames = clip.info, []
-    reach = represent.reach(info.timeline) if info.continuous else 0
+    timeline = timeline or info.timeline
+    reach = represent.reach(timeline) if info.continuous else 0
     held: dict[int, tuple[NDArray[np.bool_], float]] = {}
     for index in range(start, stop):
         near = range(max(index - reach, 0), min(index + reach + 1, len(clip.frames)))
@@ -176,7 +185,7 @@ def represent_frames(
         frames.append(
             represent(
                 np.stack([spikes for spikes, _ in held.values()]),
-                info.timeline,
+                timeline,
                 held[index][1],
                 frames=slice(place, place + 1),
                 continuous=info.continuous,

@@ -263,8 +263,21 @@ def read_sample(shards: str, split: Split, index: int, *, spikes: bool = True) -
 
 @lru_cache(maxsize=64)
 def _open_shard(shards: str, file: str) -> pq.ParquetFile:
-    """Keep files open: a footer is read once."""
-    return pq.ParquetFile(Folder.at(shards).open(file))
+    """Keep files open: a footer is read once.
+
+    A column of another type is refused: Arrow gives some types to Python, and Ray's type of objects
+    unpickles them.
+    """
+    opened = pq.ParquetFile(Folder.at(shards).open(file))
+    if not opened.schema_arrow.equals(SCHEMA, check_metadata=False):
+        raise DataFormatError(
+            "a shard has other columns than shards have",
+            where=Folder.at(shards).name(file),
+            got=one_line(opened.schema_arrow.remove_metadata(), 200),
+            expected=one_line(SCHEMA, 200),
+            fix="run `vrtspike prepare` again",
+        )
+    return opened
 
 
 def _bytes_of(table: pa.Table, column: str, shape: tuple[int, ...]) -> Bytes:

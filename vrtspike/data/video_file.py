@@ -45,6 +45,14 @@ HIGH_DYNAMIC_RANGE = {16: "PQ (SMPTE ST 2084)", 18: "HLG (ARIB STD-B67)"}
 """FFmpeg's numbers of the transfer functions that 8 bits do not hold."""
 BEGIN_ANYWHERE = ("mpegts", "mpeg")
 """FFmpeg's names of formats whose clocks do not begin at 0."""
+CONTAINERS = (
+    *("mov", "matroska", "avi", "mpegts", "mpeg", "asf", "flv", "live_flv", "ogg"),
+    *("mxf", "nut", "ivf", "dv", "gxf", "wtv", "gif", "apng", "yuv4mpegpipe"),
+    *("h264", "hevc", "vvc", "av1", "obu", "vc1", "m4v", "mpegvideo", "mjpeg", "mjpeg_2000"),
+    *("png_pipe", "jpeg_pipe", "bmp_pipe", "tiff_pipe", "webp_pipe"),
+)
+"""FFmpeg's names of the formats that are read: each is one file, and names no other. Lists
+(`concat`), playlists (`hls`, `dash`), sessions (`sdp`) and scripts are not among them."""
 EARLY_END_SECONDS = 0.5
 """How much earlier than the file says its last packet may end, in a file that is whole."""
 
@@ -170,13 +178,31 @@ def opened_video(path: Path) -> Iterator[tuple[InputContainer, av.VideoStream]]:
     """Open a file that holds a video, and give its stream; damage found meanwhile is one error."""
     if not path.exists():
         raise DataFormatError("no such video", where=path)
-    with decoding(path), av.open(str(path)) as container:
+    with decoding(path), _container(path) as container:
         covers = av.stream.Disposition.attached_pic | av.stream.Disposition.timed_thumbnails
         streams = [s for s in container.streams.video if not s.disposition & covers]
         if not streams:
             raise DataFormatError("the file holds no video", where=path)
+        if streams[0].codec_context is None:
+            raise _damaged(path, "pictures of a codec that FFmpeg does not know")
         streams[0].thread_type = "AUTO"
         yield container, streams[0]
+
+
+def _container(path: Path) -> InputContainer:
+    """Open a file that is one itself, and leads to no other, whatever its name or content says."""
+    options = {"format_whitelist": ",".join(CONTAINERS), "protocol_whitelist": "file"}
+    try:
+        # Without `file:` a colon in a name ends that of a protocol; titles and the like need not
+        # be UTF-8.
+        return av.open(f"file:{path}", options=options, metadata_errors="replace")
+    except av.error.ArgumentError as error:
+        raise DataFormatError(
+            "the file is of no video format that is read",
+            where=path,
+            expected=f"one of {', '.join(CONTAINERS)} (FFmpeg's names)",
+            fix="convert it: ffmpeg -i FILE NEW_FILE.mkv",
+        ) from error
 
 
 @contextmanager
@@ -188,7 +214,7 @@ def decoding(path: Path) -> Iterator[None]:
         raise DataFormatError(
             "the video cannot be decoded",
             where=path,
-            got=one_line(error, 160),
+            got=one_line(str(error).replace(f"file:{path}", str(path)), 160),
             expected="a video file that FFmpeg reads, or a folder of images",
         ) from error
 

@@ -6,17 +6,17 @@ was built without libx264). Colours are stored, and tagged, as BT.709 of limited
 half the resolution unless a side is odd.
 
 Of a video that the frames are made of (`like`), each frame keeps its presentation time, so that
-variable rates stay what they are, and the audio streams are copied packet by packet, in sync. One
-that the container does not hold is encoded anew, as AAC. A container that knows no times before 0
-(`.mkv`) has all times, of pictures and sound, moved by the same amount. Subtitles and chapters are
-left out.
+variable rates stay what they are; several pictures of each frame share its time evenly. The audio
+streams are copied packet by packet, in sync. One that the container does not hold is encoded anew,
+as AAC. A container that knows no times before 0 (`.mkv`) has all times, of pictures and sound,
+moved by the same amount. Subtitles and chapters are left out.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -55,6 +55,16 @@ class _Clock:
     lead: Fraction = Fraction(0)
     """Seconds by which everything is shown earlier than in the original."""
 
+    def divided(self, each: int) -> _Clock:
+        """Return when `each` pictures of every frame are shown that share its time evenly."""
+
+        def at(number: int) -> int:
+            frame, part = divmod(number, each)
+            begin = self.at(frame)
+            return each * begin + (part * (self.at(frame + 1) - begin) if part else 0)
+
+        return replace(self, time_base=self.time_base / each, rate=self.rate * each, at=at)
+
 
 def check_video_target(path: Path) -> None:
     """Refuse a video to write that cannot be one, before the work whose result it is to hold."""
@@ -75,16 +85,18 @@ def write_video(
     fps: Fraction | None = None,
     like: VideoInfo | None = None,
     start: int = 0,
+    each: int = 1,
 ) -> int:
     """Write a video, whole or not at all, and return its number of frames.
 
     `like`: the video that the frames are those of, from number `start` to the last. Frame `start`
     takes the place of frame 0, and the sound before it is left out. `fps`: frames a second, where
-    no `like` says when they are shown.
+    no `like` says when they are shown. Of every such frame there are `each` pictures, one after
+    the other, in the time of that frame.
     """
     check_video_target(path)
-    clock = _clock(fps, like, start)
-    expected = None if like is None else like.frames - start
+    clock = _clock(fps, like, start).divided(each)
+    expected = None if like is None else (like.frames - start) * each
     with whole_file(path) as temporary, _writing(temporary, path) as container:
         video = _add_video(container, clock, like)
         with Sound(container, like, clock.lead) as sound:
@@ -129,6 +141,8 @@ def _clock(fps: Fraction | None, like: VideoInfo | None, start: int) -> _Clock:
     times, shift = like.times, like.times[start] - like.times[0] + begin
     length = (times[-1] - times[0]) * like.time_base
     rate = like.rate or (Fraction(len(times) - 1) / length if length else Fraction(25))
+    last = times[-1] - times[-2] if len(times) > 1 else round(1 / rate / like.time_base)
+    times = (*times, times[-1] + last)  # when the last frame ends
     return _Clock(
         like.time_base,
         rate.limit_denominator(1001),
@@ -211,7 +225,7 @@ def _encodable(
 def _writing(temporary: Path, path: Path) -> Iterator[OutputContainer]:
     """Open a file to write; what FFmpeg says of it, as of a full disk, becomes an OSError."""
     try:
-        with av.open(str(temporary), "w", format=CONTAINERS[path.suffix.lower()]) as container:
+        with av.open(f"file:{temporary}", "w", format=CONTAINERS[path.suffix.lower()]) as container:
             yield container
     except av.error.FFmpegError as error:
         raise OSError(error.errno, error.strerror) from error

@@ -9,7 +9,7 @@ frames are there, nothing of the final name is touched (`vrtspike.inference.spoo
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -36,7 +36,7 @@ class Delivery:
     video: bool
     overwrite: bool
     fps: Fraction | None = None
-    """Rate of a video that is made of images; None: that of the camera, or of the video."""
+    """Blurred frames a second, where these are images; None: what the camera or video says."""
 
     @property
     def record(self) -> Path:
@@ -114,7 +114,7 @@ class Delivery:
         if self.video:
             # A record beside a video is of that video.
             self.record.unlink(missing_ok=True)
-            self._write_video((read_image(spool.image(n)) for n in range(footage.frames)), footage)
+            self._write_video(spool, footage)
             write_atomically(self.record, text)
         else:
             write_atomically(spool.frames / RECORD, text)
@@ -128,11 +128,13 @@ class Delivery:
                 ) from None
         spool.remove()
 
-    def _write_video(self, frames: Iterator[Any], footage: Footage) -> None:
-        fps = self.fps
+    def _write_video(self, spool: Spool, footage: Footage) -> None:
+        count, fps = len(spool.names), self.fps
+        frames = (read_image(spool.image(number)) for number in range(count))
         if fps is None and footage.video is None:
             fps = frame_rate(footage)
-        write_video(self.place, frames, fps=fps, like=footage.video)
+        each = count // footage.frames
+        write_video(self.place, frames, fps=fps, like=footage.video, each=each)
 
     def _move(self, spool: Spool, record: Mapping[str, Any]) -> None:
         """Give the folder of frames its name, or move them into the one that was there before.

@@ -6,7 +6,6 @@ the workers by themselves. A worker that dies is replaced, and its segment resto
 
 from __future__ import annotations
 
-import pickle
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -17,7 +16,7 @@ from ray.data import ActorPoolStrategy
 
 from vrtspike.data.footage import Footage
 from vrtspike.data.pipeline import quiet_ray_data
-from vrtspike.errors import VrtSpikeError
+from vrtspike.errors import VrtSpikeError, error_from_text, error_text
 from vrtspike.inference.restoration import SegmentResult, restore_segment
 from vrtspike.inference.run_folder import Restorer
 from vrtspike.inference.segment import RestoreSettings, Segment, SegmentWorker
@@ -67,7 +66,8 @@ class OnRay:
             progress(int(row["frames"]))
             footage, spool = clips[row["clip"]]
             segment = Segment(footage, spool, int(row["first"]), int(row["stop"]))
-            yield SegmentResult(segment, pickle.loads(row["error"]))
+            text = row["error"]
+            yield SegmentResult(segment, error_from_text(text) if text else None)
 
 
 @dataclass(frozen=True)
@@ -102,7 +102,8 @@ class _Actor:
         try:
             spool.note_attempt(segment.first, MOST_ATTEMPTS)
             result = restore_segment(self._worker, segment, count)
-        except VrtSpikeError as error:
-            spool.fail(error)
-            result = SegmentResult(segment, error)
-        return {**batch, "frames": [frames], "error": [pickle.dumps(result.error)]}
+        except VrtSpikeError as failure:
+            spool.fail(failure)
+            result = SegmentResult(segment, failure)
+        error = "" if result.error is None else error_text(result.error)
+        return {**batch, "frames": [frames], "error": [error]}

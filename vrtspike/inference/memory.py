@@ -56,14 +56,21 @@ class Footprint:
 
     @classmethod
     def of(
-        cls, info: DatasetInfo, frames: int, spikes: SpikeRepresentation | None, unit: int = UNIT
+        cls,
+        info: DatasetInfo,
+        frames: int,
+        spikes: SpikeRepresentation | None,
+        unit: int = UNIT,
+        instants: int = 1,
     ) -> Footprint:
         """Return that of windows of so many frames, for a model that sees `spikes` (None: none)
-        and whose tiles have sides that are multiples of `unit`."""
+        and whose tiles have sides that are multiples of `unit`; at so many instants of each frame,
+        one after the other."""
         height, width = info.frame.height, info.frame.width
         if spikes is None:
             return cls(height, width, frames, unit_of_model=unit)
-        reach = spikes.reach(info.timeline) if info.continuous else 0
+        timelines = info.timeline.spread(instants) if info.continuous else ()
+        reach = max((spikes.reach(timeline) for timeline in timelines), default=0)
         steps = (2 * reach + 1) * info.timeline.steps_per_frame
         return cls(height, width, frames, info.camera.grid, spikes.channels, steps, unit)
 

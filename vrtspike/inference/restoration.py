@@ -21,8 +21,9 @@ from typing import Any, Literal, Protocol, runtime_checkable
 
 import vrtspike
 from vrtspike.data.footage import Footage, Source, open_footage
-from vrtspike.errors import ResourceError, VrtSpikeError, named_line
+from vrtspike.errors import ConfigError, ResourceError, VrtSpikeError, named_line
 from vrtspike.inference.delivery import Delivery
+from vrtspike.inference.restored_frames import frame_instants, frame_names
 from vrtspike.inference.run_folder import Restorer
 from vrtspike.inference.segment import (
     RestoreSettings,
@@ -33,6 +34,7 @@ from vrtspike.inference.segment import (
 )
 from vrtspike.inference.spool import Spool
 from vrtspike.lock import allow_open_files
+from vrtspike.weights import DEFAULT
 
 log = logging.getLogger(__name__)
 
@@ -147,8 +149,8 @@ class Restoration:
 
     @property
     def frames(self) -> int:
-        """Return the frames of the clips that are restored."""
-        return sum(clip.footage.frames for clip in self.clips.values())
+        """Return how many frames the clips that are restored become."""
+        return sum(len(clip.spool.names) for clip in self.clips.values())
 
     def fail(self, name: str, delivery: Delivery, error: VrtSpikeError) -> None:
         """Note that a clip failed."""
@@ -169,6 +171,12 @@ def plan_restoration(
 
     Videos are decoded once, so this takes a while; `progress` hears of clips.
     """
+    if settings.instants > 1 and restorer.spikes is None:
+        raise ConfigError(
+            "a model without spikes restores one instant of a frame",
+            got=f"{settings.instants} instants",
+            fix=f"leave --instants away, or give spikes and --weights {DEFAULT}",
+        )
     found = Restoration(settings)
     for number, (source, delivery) in enumerate(zip(sources, targets, strict=True)):
         progress(number, len(sources))
@@ -181,14 +189,14 @@ def plan_restoration(
             identity = _identity(footage, restorer, weights, settings)
             identity["fps"] = None if delivery.fps is None else str(delivery.fps)
             if delivery.is_done(identity):
-                result = ClipResult(source.name, "there", str(delivery.place), footage.frames)
+                frames = footage.frames * settings.instants
+                result = ClipResult(source.name, "there", str(delivery.place), frames)
                 found.results.append(result)
                 continue
         except Exception as error:
             found.fail(source.name, delivery, _ours(error, source.name))
             continue
-        names = tuple(frame.name for frame in footage.clip.frames)
-        spool = Spool(delivery.spool, names)
+        spool = Spool(delivery.spool, frame_names(footage, settings.instants))
         found.clips[source.name] = _Clip(footage, delivery, identity, spool)
     progress(len(sources), len(sources))
     return found
@@ -211,7 +219,7 @@ def restore_clips(
             own = _segments(clip, planned.settings, runner.workers)
             clip.open, clip.done = len(own), clip.spool.segments()
             segments += own
-            done += clip.footage.frames - _frames(own, planned.settings)
+            done += len(clip.spool.names) - _frames(own, planned.settings)
         total = planned.frames
         progress(done, total)
 
@@ -241,7 +249,8 @@ def _taken(clip: _Clip) -> ResourceError:
 def _segments(clip: _Clip, settings: RestoreSettings, workers: int) -> list[Segment]:
     """Cut what is left of a clip into segments."""
     count = len(settings.windows(clip.footage.frames))
-    size = min(max(count // (SEGMENTS_A_WORKER * workers), 1), MOST_WINDOWS)
+    most = max(MOST_WINDOWS // settings.instants, 1)
+    size = min(max(count // (SEGMENTS_A_WORKER * workers), 1), most)
     return [
         Segment(clip.footage, clip.spool, first, min(first + size, run.stop))
         for run in clip.spool.open_windows(count)
@@ -250,10 +259,10 @@ def _segments(clip: _Clip, settings: RestoreSettings, workers: int) -> list[Segm
 
 
 def _frames(segments: Iterable[Segment], settings: RestoreSettings) -> int:
-    """Return how many frames segments of a clip hold."""
+    """Return how many restored frames segments of a clip hold."""
     frames: set[int] = set()
     for segment in segments:
-        windows = settings.windows(segment.footage.frames)
+        windows = settings.restored_windows(segment.footage.frames)
         frames |= set(range(windows[segment.first].start, windows[segment.stop - 1].stop))
     return len(frames)
 
@@ -269,12 +278,17 @@ def _follow(planned: Restoration, result: SegmentResult) -> bool:
     if clip.error is None:
         clip.done = sorted([*clip.done, range(segment.first, segment.stop)], key=itemgetter(0))
         try:
-            clip.spool.add_up(planned.settings.windows(clip.footage.frames), clip.done)
+            _add_up(clip, planned.settings)
         except Exception as error:
             clip.error = _ours(error, name)
             clip.spool.fail(clip.error)
             planned.fail(name, clip.delivery, clip.error)
     return clip.error is None and not clip.open
+
+
+def _add_up(clip: _Clip, settings: RestoreSettings) -> None:
+    """Add up what segments share of a clip's frames."""
+    clip.spool.add_up(settings.restored_windows(clip.footage.frames), clip.done)
 
 
 def _finish(planned: Restoration, name: str) -> None:
@@ -285,7 +299,7 @@ def _finish(planned: Restoration, name: str) -> None:
         name,
         "done",
         str(clip.delivery.place),
-        clip.footage.frames,
+        len(clip.spool.names),
         sum(fact["seconds"] for fact in facts),
         tuple(dict.fromkeys(fact["tile"] for fact in facts)),
         max(fact["memory"] for fact in facts),
@@ -297,9 +311,10 @@ def _finish(planned: Restoration, name: str) -> None:
         "settings": asdict(planned.settings),
         "identity": clip.identity,
         "frame_names": list(clip.spool.names),
+        **frame_instants(clip.footage, planned.settings.instants, clip.delivery.fps),
     }
     try:
-        clip.spool.add_up(planned.settings.windows(clip.footage.frames), clip.done)
+        _add_up(clip, planned.settings)
         clip.delivery.deliver(clip.spool, clip.footage, record)
     except Exception as error:
         clip.error = _ours(error, name)

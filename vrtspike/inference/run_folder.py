@@ -28,7 +28,7 @@ from torch import nn
 from vrtspike.config import load_config
 from vrtspike.data.alignment import Timeline
 from vrtspike.data.representation import SpikeRepresentation
-from vrtspike.errors import CheckpointError, DataFormatError, one_line
+from vrtspike.errors import CheckpointError, ConfigError, DataFormatError, one_line
 from vrtspike.inference.restore import restore, unit_of
 from vrtspike.metrics import to_uint8
 from vrtspike.model import build_model
@@ -96,11 +96,17 @@ class Restorer:
 
         `spikes` are the steps of each frame, of a camera with this `threshold`; `exposure` is the
         half-open interval of them over which the frame integrated (None: all), `instant` the step
-        at whose beginning the restored frame is wanted (None: the middle of the exposure). The
-        frames' steps follow one another without a gap. `tiling` are the keywords of
-        `vrtspike.inference.restore`.
+        at whose beginning the restored frame is wanted, from the exposure's first to its end (None:
+        the middle). The frames' steps follow one another without a gap. `tiling` are the keywords
+        of `vrtspike.inference.restore`.
         """
         voxels = None
+        if self.spikes is None and instant is not None:
+            raise ConfigError(
+                "a model without spikes restores no instant of one's choice",
+                got=f"instant {instant}",
+                fix="leave it away, or load a model with spikes",
+            )
         if self.spikes is not None:
             if spikes is None or threshold is None or len(spikes) != len(blurred):
                 raise DataFormatError(
@@ -111,7 +117,8 @@ class Restorer:
             steps = spikes.shape[1]
             first, last = exposure or (0, steps)
             middle = (first + last) // 2
-            timeline = Timeline(steps, (first, last), middle if instant is None else instant)
+            target = middle if instant is None else instant
+            timeline = Timeline(steps, (first, last), target)
             voxels = torch.from_numpy(self.spikes(spikes, timeline, threshold))
         frames = rearrange(torch.from_numpy(blurred), "t h w c -> t c h w")
         restored = to_uint8(restore(self.model, frames, voxels, **tiling))

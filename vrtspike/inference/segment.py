@@ -2,7 +2,8 @@
 
 In: a `Segment` (a clip, its windows, and where they go) and a model on its device. Out: images and
 shares in the clip's spool, and facts: frames, seconds, the tile that was used, the greatest memory.
-The next window is read, and the last one's images are written, while the model computes.
+The next window is read, and the last one's images are written, while the model computes. Of several
+instants the segment is restored one after the other, so that memory does not grow with them.
 """
 
 from __future__ import annotations
@@ -18,9 +19,9 @@ import torch
 from einops import rearrange
 from torch import Tensor
 
+from vrtspike.data.alignment import Timeline
 from vrtspike.data.footage import Footage, FootageReader
 from vrtspike.data.representation import SpikeRepresentation
-from vrtspike.data.voxelize import bin_edges
 from vrtspike.errors import ConfigError, ResourceError, one_line
 from vrtspike.heap import keep_heap, peak_bytes
 from vrtspike.inference.memory import Footprint, budget_of, choose_tile
@@ -32,6 +33,9 @@ from vrtspike.settings import Precision
 from vrtspike.weights import WITHOUT_SPIKES
 
 log = logging.getLogger(__name__)
+
+_SpikesAt = tuple[SpikeRepresentation, Timeline]
+"""What a model sees of the spikes, at which instant."""
 
 OUT_OF_MEMORY_TRIES = 4
 SMALLER = 0.7
@@ -54,6 +58,16 @@ class RestoreSettings:
     """Arithmetic of the model."""
     memory: int | None = None
     """Most bytes of a worker: its GPU's, or on a CPU its process'. Null: most of what is free."""
+    instants: int = 1
+    """Restored frames of each blurred one, at the instants of `Timeline.spread`."""
+
+    def restored_windows(self, frames: int) -> list[Tile]:
+        """Return the windows of a clip of so many blurred frames, counted in restored ones."""
+        each = self.instants
+        return [
+            Tile(w.start * each, w.stop * each, w.weights.repeat_interleave(each))
+            for w in self.windows(frames)
+        ]
 
     def windows(self, frames: int) -> list[Tile]:
         """Return the windows of a clip of so many frames."""
@@ -161,38 +175,56 @@ class SegmentWorker:
         windows = self.settings.windows(segment.footage.frames)
         part = windows[segment.first : segment.stop]
         shared = _shared(windows, segment)
-        number = part[0].start
+        done = 0
         with (
             FootageReader(segment.footage) as reader,
             ThreadPoolExecutor(1, "read") as reading,
             ThreadPoolExecutor(2, "write") as writing,
         ):
-            read = _ReadAhead(reader, self.restorer.spikes, part, reading)
             written: list[Future[None]] = []
+            for numbers, frames in self._restored(reader, part, tile, reading):
+                for future in written:
+                    future.result()
+                written = []
+                for number, frame in zip(numbers, frames, strict=True):
+                    spool, first = segment.spool, segment.first
+                    written.append(
+                        writing.submit(spool.write_share, number, first, frame)
+                        if number // self.settings.instants in shared
+                        else writing.submit(spool.write_frame, number, frame)
+                    )
+                done += len(frames)
+                if progress is not None:
+                    progress(len(frames))
+            for future in written:
+                future.result()
+        return done
+
+    def _restored(
+        self, reader: FootageReader, part: list[Tile], tile: int | None, pool: ThreadPoolExecutor
+    ) -> Iterator[tuple[range, Tensor]]:
+        """Yield restored frames of some windows, with their numbers, instant after instant."""
+        each = self.settings.instants
+        for instant in range(each):
+            frame = part[0].start
             for frames in restore_windows(
                 self.restorer.model,
-                read,
+                _ReadAhead(reader, self._spikes_at(reader.footage, instant), part, pool),
                 part,
                 tile=tile,
                 overlap=self.settings.overlap,
                 precision=self.settings.precision,
             ):
-                for future in written:
-                    future.result()
-                written = []
-                for frame in frames:
-                    spool, first = segment.spool, segment.first
-                    written.append(
-                        writing.submit(spool.write_share, number, first, frame)
-                        if number in shared
-                        else writing.submit(spool.write_frame, number, frame)
-                    )
-                    number += 1
-                if progress is not None:
-                    progress(len(frames))
-            for future in written:
-                future.result()
-        return number - part[0].start
+                first = frame * each + instant
+                yield range(first, first + len(frames) * each, each), frames
+                frame += len(frames)
+
+    def _spikes_at(self, footage: Footage, instant: int) -> _SpikesAt | None:
+        """Return what the model sees of the spikes at one of the instants."""
+        if self.restorer.spikes is None:
+            return None
+        timelines = footage.clip.info.timeline.spread(self.settings.instants)
+        return self.restorer.spikes, timelines[instant]
 
     def _peak(self) -> int:
         if self.device.type == "cuda":
@@ -206,7 +238,7 @@ class _ReadAhead:
     def __init__(
         self,
         reader: FootageReader,
-        spikes: SpikeRepresentation | None,
+        spikes: _SpikesAt | None,
         windows: list[Tile],
         pool: ThreadPoolExecutor,
     ) -> None:
@@ -229,7 +261,7 @@ class _ReadAhead:
         blurred = rearrange(torch.from_numpy(frames), "t h w c -> t c h w")
         if self._spikes is None:
             return blurred, None
-        voxels = self._reader.voxels(window.start, window.stop, self._spikes)
+        voxels = self._reader.voxels(window.start, window.stop, *self._spikes)
         return blurred, torch.from_numpy(voxels)
 
 
@@ -248,8 +280,6 @@ def check_model(footage: Footage, restorer: Restorer) -> None:
             where=footage.name,
             fix="leave --spikes away, or give weights of a model with spikes",
         )
-    if restorer.spikes is not None:
-        bin_edges(footage.clip.info.timeline.exposure_steps, restorer.spikes.bins)  # may refuse
 
 
 def check_tiles(footage: Footage, restorer: Restorer, settings: RestoreSettings) -> None:
@@ -267,7 +297,9 @@ def footprint_of(footage: Footage, restorer: Restorer, settings: RestoreSettings
     """Return the sizes that decide about a clip's memory."""
     windows = settings.windows(footage.frames)
     frames = max(window.stop - window.start for window in windows)
-    return Footprint.of(footage.clip.info, frames, restorer.spikes, restorer.unit)
+    return Footprint.of(
+        footage.clip.info, frames, restorer.spikes, restorer.unit, settings.instants
+    )
 
 
 def _shared(windows: list[Tile], segment: Segment) -> set[int]:

@@ -22,7 +22,6 @@ them are there.
 from __future__ import annotations
 
 import json
-import pickle
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -41,7 +40,14 @@ from jaxtyping import Float, UInt8
 from PIL import Image
 from torch import Tensor
 
-from vrtspike.errors import DataFormatError, ResourceError, VrtSpikeError, one_line
+from vrtspike.errors import (
+    DataFormatError,
+    ResourceError,
+    VrtSpikeError,
+    error_from_text,
+    error_text,
+    one_line,
+)
 from vrtspike.inference.tiling import Tile
 from vrtspike.lock import locked
 from vrtspike.metrics import to_uint8
@@ -162,16 +168,18 @@ class Spool:
     def fail(self, error: VrtSpikeError) -> None:
         """Have other segments of this clip end at once, with the same error."""
         with suppress(VrtSpikeError):  # a full disk, say: the others will see it themselves
-            write_atomically(self.folder / FAILED, pickle.dumps(error))
+            write_atomically(self.folder / FAILED, error_text(error).encode())
 
     @property
     def failure(self) -> VrtSpikeError | None:
         """Return the error of a segment that failed."""
+        note = self.folder / FAILED
         try:
-            error: VrtSpikeError = pickle.loads((self.folder / FAILED).read_bytes())
+            return error_from_text(note.read_bytes())
         except FileNotFoundError:
             return None
-        return error
+        except (OSError, ValueError) as error:
+            return _damaged(note, error)
 
     def segments(self) -> list[range]:
         """Return the windows of the segments that are done, in order."""
@@ -251,6 +259,16 @@ def _is_whole(image: Path) -> bool:
             return file.read() == PNG_END
     except OSError:
         return False
+
+
+def _damaged(note: Path, error: Exception) -> DataFormatError:
+    """Return the error on a note that is not what was written."""
+    return DataFormatError(
+        "a note of the restoration is damaged",
+        where=note,
+        got=one_line(error, 100),
+        fix="restore the clip again: delete the working folder",
+    )
 
 
 def _gone(folder: Path, got: str) -> DataFormatError:

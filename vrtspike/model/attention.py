@@ -18,7 +18,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from vrtspike.model.mlp import GatedMLP
-from vrtspike.model.recompute import recompute
+from vrtspike.model.recompute import is_small, recompute
 from vrtspike.model.windows import (
     Grid,
     Window,
@@ -100,7 +100,8 @@ class AttentionBlock(nn.Module):
         sizes = x.shape[1:4]
         window, shift = self._fitted(x.shape[1], x.shape[2], x.shape[3])
         # The normalised, padded, shifted copy of x is made again rather than kept.
-        qkv = recompute(partial(self._pack, window=window, shift=shift), x)
+        pack = partial(self._pack, window=window, shift=shift)
+        qkv = recompute(pack, x, wanted=not is_small(x.numel()))
         x = self.attn(qkv, window, shift)
         if any(shift):
             x = x.roll(shift, dims=(1, 2, 3))

@@ -30,6 +30,7 @@ from vrtspike.model.early_fusion import EarlyFusionVRT
 from vrtspike.model.grid import padding_to_unit
 from vrtspike.model.guess import FirstGuess
 from vrtspike.model.precision import autocast
+from vrtspike.model.recompute import as_if_larger
 from vrtspike.model.spike_vrt import SpikeVRT
 from vrtspike.model.vrt import VRT
 from vrtspike.settings import ModelSettings, Precision
@@ -112,16 +113,21 @@ def measure_costs(
     tile, unit = TILE * settings.patch, cast("int", model.unit)
     small = Clip(1, clip.frames, min(tile, clip.height), min(tile, clip.width))
     blurred, voxels = random_clip(settings, small, device)
-    ledger = _Ledger(model)
-    with ledger, _watched_parts(model, ledger) as watched, torch.set_grad_enabled(backward):
-        with autocast(device, precision):
-            restored = model(blurred, voxels)
-        if backward:
-            (restored.float() - blurred).square().mean().backward()
     high, wide = (
         _padded(whole, unit) / _padded(part, unit)
         for whole, part in ((clip.height, small.height), (clip.width, small.width))
     )
+    ledger = _Ledger(model)
+    with (
+        ledger,
+        _watched_parts(model, ledger) as watched,
+        torch.set_grad_enabled(backward),
+        as_if_larger(clip.batch * high * wide),
+    ):
+        with autocast(device, precision):
+            restored = model(blurred, voxels)
+        if backward:
+            (restored.float() - blurred).square().mean().backward()
     parts = tuple(_grown(part, clip.batch, high, wide) for part in watched)
     return Costs(
         parts, round(ledger.activations.peak * clip.batch * high * wide) + ledger.derived.peak

@@ -8,17 +8,21 @@ sigmoid mask (Liang et al., VRT, 2022, section 3.3; BasicVSR++).
 
 from __future__ import annotations
 
+from functools import lru_cache, partial
+
 import torch
 import torch.nn.functional as F
 from einops import rearrange, repeat
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from vrtspike.model.recompute import recompute
-from vrtspike.model.warp import full_precision, normalized_grid
+from vrtspike.model.recompute import is_small, recompute
+from vrtspike.model.warp import full_precision
 
 KERNEL = 3
 TAPS = KERNEL * KERNEL
+BLOCK_GATHERED = 2**20
+"""Elements that are gathered at once on a CPU (4 MiB in float32): they fit the cache."""
 
 
 class DeformableAlignment(nn.Module):
@@ -56,24 +60,30 @@ class DeformableAlignment(nn.Module):
         x = torch.cat((warped, current, flow.to(current.dtype)), dim=1)
         raw = full_precision(self.conv_offset(x.contiguous(memory_format=torch.channels_last)))
         # Offsets and what they gather are nine times the feature: made again rather than kept.
-        wanted = self.checkpoint
-        if neighbour.is_cuda:
-            return recompute(self._convolve, neighbour, raw, flow, wanted=wanted)
-        # Image by image, because what is gathered then stays in a CPU's cache.
-        parts = zip(*(torch.split(x, 1) for x in (neighbour, raw, flow)), strict=True)
-        return torch.cat([recompute(self._convolve, *part, wanted=wanted) for part in parts])
+        gathered = neighbour.numel() * TAPS
+        convolve = partial(
+            recompute, self._convolve, wanted=self.checkpoint and not is_small(gathered)
+        )
+        if neighbour.is_cuda or gathered <= BLOCK_GATHERED:
+            return convolve(neighbour, raw, flow)
+        # Some images after others, because what is gathered then stays in a CPU's cache.
+        images = max(1, len(neighbour) * BLOCK_GATHERED // gathered)
+        parts = zip(*(torch.split(x, images) for x in (neighbour, raw, flow)), strict=True)
+        return torch.cat([convolve(*part) for part in parts])
 
     def _convolve(self, neighbour: Tensor, raw: Tensor, flow: Tensor) -> Tensor:
         """Convolve at the offsets and with the mask that `raw` holds, `(n, 27 * groups, h, w)`."""
-        residue, mask = raw[:, : 2 * TAPS * self.groups], raw[:, 2 * TAPS * self.groups :]
-        offset = self.max_residue * torch.tanh(residue)
-        offset = offset + repeat(flow.flip(1), "n two h w -> n (k two) h w", k=TAPS * self.groups)
+        residue, mask = raw.split((2 * TAPS * self.groups, TAPS * self.groups), dim=1)
+        residue = rearrange(residue, "n (k two) h w -> n k two h w", two=2)
+        offset = torch.add(flow.flip(1)[:, None], residue.tanh(), alpha=self.max_residue)
         convolve = sampled_deform_conv2d
         if neighbour.is_cuda:
             from torchvision.ops import deform_conv2d  # a second of import that CPUs need not pay
 
             convolve = deform_conv2d
-        return convolve(neighbour, offset, self.weight, self.bias, padding=1, mask=mask.sigmoid())
+        return convolve(
+            neighbour, offset.flatten(1, 2), self.weight, self.bias, padding=1, mask=mask.sigmoid()
+        )
 
 
 def sampled_deform_conv2d(
@@ -91,22 +101,45 @@ def sampled_deform_conv2d(
     the reference.
     """
     groups, (height, width) = mask.shape[1] // TAPS, x.shape[-2:]
-    taps = torch.arange(KERNEL, device=x.device) - padding
-    y = torch.arange(height, device=x.device)[:, None]
-    rows = repeat(taps, "i -> (i j) 1 1", j=KERNEL) + y
-    columns = repeat(taps, "j -> (i j) 1 1", i=KERNEL) + torch.arange(width, device=x.device)
-    kernel = weight.flatten(1)
-    images = []
-    for image, image_offset, image_mask in zip(x, offset, mask, strict=True):
-        dy, dx = rearrange(image_offset, "(g k two) h w -> two g k h w", k=TAPS, two=2)
-        grid = normalized_grid(dx + columns, dy + rows, height, width)
-        sampled = F.grid_sample(
-            rearrange(image, "(g c) h w -> g c h w", g=groups),
-            rearrange(grid, "g k h w two -> g (k h) w two").to(x.dtype),
-            padding_mode="zeros",
-            align_corners=True,
-        )
-        modulation = rearrange(image_mask.to(x.dtype), "(g k) h w -> g 1 (k h) w", g=groups)
-        sampled = rearrange(sampled * modulation, "g c (k h) w -> (g c k) (h w)", k=TAPS)
-        images.append(torch.addmm(bias[:, None], kernel, sampled))
-    return rearrange(images, "n o (h w) -> n o h w", h=height)
+    grid = _sampling_grid(offset, groups, padding)
+    # The picture is transposed, because offsets hold y before x, and grid_sample takes x first.
+    sampled = F.grid_sample(
+        rearrange(x, "n (g c) h w -> (n g) c w h", g=groups),
+        grid.to(x.dtype),
+        padding_mode="zeros",
+        align_corners=True,
+    )
+    modulation = rearrange(mask.to(x.dtype), "n (g k) h w -> (n g) 1 (k h) w", g=groups)
+    sampled = rearrange(
+        sampled * modulation, "(n g) c (k h) w -> n (g c k) (h w)", g=groups, k=TAPS
+    )
+    kernel = weight.flatten(1).expand(len(x), -1, -1)
+    out = torch.baddbmm(bias[:, None], kernel, sampled)
+    return rearrange(out, "n o (h w) -> n o h w", h=height)
+
+
+def _sampling_grid(offset: Tensor, groups: int, padding: int) -> Tensor:
+    """Return where each tap samples, `(n * g, k * h, w, 2)` in [-1, 1], y before x."""
+    height, width = offset.shape[-2:]
+    scale, places = _tap_places(height, width, padding, offset.device, offset.dtype)
+    taps = rearrange(offset, "n (g k two) h w -> n g k two h w", g=groups, k=TAPS)
+    grid = torch.addcmul(places, taps, scale)
+    return rearrange(grid, "n g k two h w -> (n g) (k h) w two")
+
+
+@lru_cache(maxsize=64)
+def _tap_places(
+    height: int, width: int, padding: int, device: torch.device, dtype: torch.dtype
+) -> tuple[Tensor, Tensor]:
+    """Return the step of a pixel `(2, 1, 1)` in a sampling grid, and taps' places `(k, 2, h, w)`.
+
+    The places are those of offset zero.
+    """
+    taps = torch.arange(KERNEL, device=device) - padding
+    y = repeat(taps, "i -> (i j) h w", j=KERNEL, h=height, w=width)
+    x = repeat(taps, "j -> (i j) h w", i=KERNEL, h=height, w=width)
+    rows = torch.arange(height, device=device)[:, None]
+    positions = torch.stack((y + rows, x + torch.arange(width, device=device)), dim=1)
+    steps = [2.0 / max(size - 1, 1) for size in (height, width)]
+    scale = torch.tensor(steps, device=device, dtype=dtype)[:, None, None]
+    return scale, positions * scale - 1.0

@@ -13,8 +13,8 @@ code of the place in the window is added. Its windows span one frame, and the tw
 query each other (Liang et al., VRT, 2022, section 3.2). As published, it masks in space only.
 
 On a CPU the windows are computed block by block, small enough that scores stay in the cache; the
-backward pass computes them again, so that nothing but `qkv` is kept, and sums the gradient of a
-learned bias on the way. Elsewhere `scaled_dot_product_attention` does it.
+backward pass computes them again, so that nothing but `qkv` is kept, unless the video is small, and
+sums the gradient of a learned bias on the way. Elsewhere `scaled_dot_product_attention` does it.
 """
 
 from __future__ import annotations
@@ -30,12 +30,15 @@ from einops import rearrange, reduce, repeat
 from jaxtyping import Float
 from torch import Tensor
 
+from vrtspike.model.recompute import is_small
 from vrtspike.model.warp import full_precision
 
 Window = tuple[int, int, int]
 MASKED = -100.0
 BLOCK_SCORES = 2**20
 """Scores computed at once on a CPU (4 MiB in float32): they and their gradient fit the cache."""
+KEPT_SCORES = 2**22
+"""Up to so many scores of a layer are kept for the backward pass on a CPU, as softmax weights."""
 
 
 def relative_position_rows(window: Window) -> int:
@@ -72,6 +75,26 @@ def border_mask(
             regions = regions * 2 + wrapped.view(shape)
     flat = regions.flatten()
     return torch.where(flat[:, None] == flat[None, :], 0.0, MASKED)
+
+
+@lru_cache(maxsize=64)
+def border_masks(
+    window: Window, shift: Window, counts: Window, device: torch.device
+) -> tuple[Tensor, Tensor]:
+    """Return the masks `(kinds, n, n)` that occur in a video of `counts` windows along each axis.
+
+    The second tensor, `(nt, nh, nw)`, says which of them is each window's.
+    """
+    kinds: dict[tuple[bool, ...], int] = {}
+    lasts = product(
+        *(
+            [moved > 0 and i == count - 1 for i in range(count)]
+            for count, moved in zip(counts, shift, strict=True)
+        )
+    )
+    places = [kinds.setdefault(last, len(kinds)) for last in lasts]
+    masks = torch.stack([border_mask(window, shift, border, device) for border in kinds])
+    return masks, torch.tensor(places, device=device).view(counts)
 
 
 @lru_cache(maxsize=16)
@@ -197,59 +220,81 @@ def _bias_at_border(
 
 
 class _Blockwise(torch.autograd.Function):
-    """Window attention block by block; scores are computed again in the backward pass."""
+    """Window attention block by block; weights that are not kept are computed again."""
 
     @staticmethod
-    def forward(ctx: Any, qkv: Tensor, bias: Tensor, code: Tensor | None, grid: Grid) -> Tensor:
-        ctx.save_for_backward(qkv, bias, code)
-        ctx.grid = grid
+    def forward(
+        ctx: Any, qkv: Tensor, bias: Tensor, code: Tensor | None, grid: Grid, keep: bool
+    ) -> Tensor:
         out = qkv.new_empty((*qkv.shape[:4], qkv.shape[4] // 3))
+        kept: list[Tensor] | None = [] if keep else None
         if code is None:
-            _forward(qkv, out, bias, None, grid)
+            _forward(qkv, out, bias, None, grid, kept)
         else:
             (own, pairs), (pairs_out, own_out) = qkv.chunk(2, dim=-1), out.chunk(2, dim=-1)
-            _forward(own, own_out, bias, None, grid)
-            _forward(pairs, pairs_out, None, code, grid.pairs())
+            _forward(own, own_out, bias, None, grid, kept)
+            _forward(pairs, pairs_out, None, code, grid.pairs(), kept)
+        ctx.save_for_backward(bias, code, *([qkv] if kept is None else kept))
+        ctx.grid, ctx.keep, ctx.shape = grid, keep, qkv.shape
         return out
 
     @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor, Tensor | None, None]:
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor, Tensor | None, None, None]:
         (out_grad,) = gradients
-        qkv, bias, code = ctx.saved_tensors
-        qkv_grad = torch.empty_like(qkv)
+        bias, code, *saved = ctx.saved_tensors
+        qkv = None if ctx.keep else saved[0]
+        kept = iter(saved) if ctx.keep else None
+        qkv_grad = out_grad.new_empty(ctx.shape)
         bias_grad = torch.zeros_like(bias)
         if code is None:
-            _backward(qkv, out_grad, qkv_grad, bias, bias_grad, None, ctx.grid)
-            return qkv_grad, bias_grad, None, None
-        (own, pairs), (own_grad, pairs_grad) = qkv.chunk(2, dim=-1), qkv_grad.chunk(2, dim=-1)
+            _backward(qkv, kept, out_grad, qkv_grad, bias, bias_grad, None, ctx.grid)
+            return qkv_grad, bias_grad, None, None, None
+        own, pairs = (None, None) if qkv is None else qkv.chunk(2, dim=-1)
+        own_grad, pairs_grad = qkv_grad.chunk(2, dim=-1)
         pairs_out_grad, own_out_grad = out_grad.chunk(2, dim=-1)
-        _backward(own, own_out_grad, own_grad, bias, bias_grad, None, ctx.grid)
-        _backward(pairs, pairs_out_grad, pairs_grad, None, None, code, ctx.grid.pairs())
+        _backward(own, kept, own_out_grad, own_grad, bias, bias_grad, None, ctx.grid)
+        pair_grid = ctx.grid.pairs()
+        _backward(pairs, kept, pairs_out_grad, pairs_grad, None, None, code, pair_grid)
         size = ctx.grid.window[1:]
         code_grad = reduce(
             pairs_grad, "b t (nh wh) (nw ww) c -> (wh ww) c", "sum", wh=size[0], ww=size[1]
         )
-        return qkv_grad, bias_grad, code_grad.to(code.dtype), None
+        return qkv_grad, bias_grad, code_grad.to(code.dtype), None, None
 
 
-_attend_on_cpu = torch.compiler.disable(_Blockwise.apply)  # type: ignore[no-untyped-call]
+@torch.compiler.disable  # type: ignore[untyped-decorator]
+def _attend_on_cpu(qkv: Tensor, bias: Tensor, code: Tensor | None, grid: Grid) -> Tensor:
+    """Attend block by block; keep the weights for the backward pass where they are few."""
+    scores = qkv.shape[:4].numel() * grid.tokens() * grid.heads
+    keep = torch.is_grad_enabled() and is_small(scores, KEPT_SCORES)
+    out: Tensor = _Blockwise.apply(qkv, bias, code, grid, keep)  # type: ignore[no-untyped-call]
+    return out
 
 
 def _forward(
-    qkv: Tensor, out: Tensor, bias: Tensor | None, code: Tensor | None, grid: Grid
+    qkv: Tensor,
+    out: Tensor,
+    bias: Tensor | None,
+    code: Tensor | None,
+    grid: Grid,
+    kept: list[Tensor] | None,
 ) -> None:
-    """Write what each token gathers in one grid to `out`."""
+    """Write what each token gathers in one grid to `out`; add to `kept` what a backward needs."""
     source, target = _Windows(qkv, grid, parts=3), _Windows(out, grid, parts=1)
     places = _code_in_heads(code, grid, source.dtype)
-    scores = source.room_for_scores()
-    for block, mask in source.blocks(bias):
-        q, k, v = source.gather_all(block, places)
-        weight = _weights(q, k, mask, scores)
-        target.scatter(block, 0, torch.bmm(weight, v))
+    masks = _Masks(bias, source)
+    room = _Room()
+    for block in source.blocks():
+        q, k, v = source.gather(block, places)
+        weight = _weights(q, k, masks, block, room.take(q) if kept is None else _Room().take(q))
+        target.scatter(block, torch.bmm(weight, v)[None])
+        if kept is not None:
+            kept += (q, k, v, weight)
 
 
 def _backward(
-    qkv: Tensor,
+    qkv: Tensor | None,
+    kept: Iterator[Tensor] | None,
     out_grad: Tensor,
     qkv_grad: Tensor,
     bias: Tensor | None,
@@ -257,114 +302,153 @@ def _backward(
     code: Tensor | None,
     grid: Grid,
 ) -> None:
-    """Write the gradient of one grid to `qkv_grad`, and add to `bias_grad`."""
-    source, target = _Windows(qkv, grid, parts=3), _Windows(qkv_grad, grid, parts=3)
-    above = _Windows(out_grad, grid, parts=1)
-    places = _code_in_heads(code, grid, source.dtype)
-    scores, score_grads = source.room_for_scores(), source.room_for_scores()
-    for block, mask in source.blocks(bias):
-        q, k, v = source.gather_all(block, places)
-        grad = above.gather(block, 0)
-        weight = _weights(q, k, mask, scores)
-        target.scatter(block, 2, torch.bmm(weight.transpose(1, 2), grad))
-        score_grad = torch.bmm(grad, v.transpose(1, 2), out=score_grads[: len(q)])
+    """Write the gradient of one grid to `qkv_grad`, and add to `bias_grad`.
+
+    Queries, keys, values and weights of each block are `kept`, or made again from `qkv`.
+    """
+    above, target = _Windows(out_grad, grid, parts=1), _Windows(qkv_grad, grid, parts=3)
+    source = None if qkv is None else _Windows(qkv, grid, parts=3)
+    places = None if source is None else _code_in_heads(code, grid, source.dtype)
+    masks = None if source is None else _Masks(bias, source)
+    room, grad_room = _Room(), _Room()
+    for block in target.blocks():
+        (grad,) = above.gather(block)
+        if kept is not None:
+            q, k, v, weight = (next(kept) for _ in range(4))
+        else:
+            assert source is not None and masks is not None, "either kept, or made again"
+            q, k, v = source.gather(block, places)
+            weight = _weights(q, k, masks, block, room.take(q))
+        score_grad = torch.bmm(grad, v.transpose(1, 2), out=grad_room.take(q))
         torch._softmax_backward_data(score_grad, weight, -1, weight.dtype, grad_input=score_grad)
         if bias_grad is not None:
-            for window in score_grad.view(-1, *bias_grad.shape):
-                bias_grad += window
-        target.scatter(block, 1, torch.bmm(score_grad.transpose(1, 2), q))
-        target.scatter(block, 0, torch.bmm(score_grad, k).mul_(source.scale))
+            bias_grad += score_grad.view(-1, *bias_grad.shape).sum(0)
+        grads = q.new_empty((3, *q.shape))
+        _add_product(grads[0], score_grad, k, q.shape[-1] ** -0.5)
+        _add_product(grads[1], score_grad.transpose(1, 2), q, q.shape[-1] ** -0.5)
+        torch.bmm(weight.transpose(1, 2), grad, out=grads[2])
+        target.scatter(block, grads)
 
 
-def _weights(q: Tensor, k: Tensor, bias: Tensor | None, room: Tensor) -> Tensor:
-    """Return softmax(q k^T + bias) `(windows * m, n, n)`, written into `room`; q is scaled."""
-    scores = torch.bmm(q, k.transpose(1, 2), out=room[: len(q)])
-    if bias is not None:
-        scores.view(-1, *bias.shape).add_(bias)
-    return torch.softmax(scores, dim=-1, out=scores)
+def _weights(q: Tensor, k: Tensor, masks: _Masks, block: _Block, room: Tensor) -> Tensor:
+    """Return softmax(q k^T / sqrt(d) + bias + mask) `(windows * m, n, n)`, written to `room`."""
+    has_mask = masks.write(block, room)
+    _add_product(room, q, k.transpose(1, 2), q.shape[-1] ** -0.5, beta=int(has_mask))
+    return torch.softmax(room, dim=-1, out=room)
+
+
+def _add_product(room: Tensor, a: Tensor, b: Tensor, scale: float, *, beta: int = 0) -> None:
+    """Write beta * room + scale * a b to `room`."""
+    torch.baddbmm(room, a, b, beta=beta, alpha=scale, out=room)
 
 
 def _code_in_heads(code: Tensor | None, grid: Grid, dtype: torch.dtype) -> Tensor | None:
     """Return the code as `(3, m, n, d)`, to add to the queries, keys and values of a window."""
     if code is None:
         return None
-    return rearrange(code.to(dtype), "n (p m d) -> p m n d", p=3, m=grid.heads).contiguous()
+    return rearrange(code.to(dtype), "n (p m d) -> p m n d", p=3, m=grid.heads)
 
 
-class _Block(NamedTuple):
-    """Some windows that are computed at once: one group of frames, some rows and columns of it."""
-
-    sample: int
-    time: int
-    rows: slice
-    columns: slice
-    border: tuple[bool, bool, bool]
+_Block = tuple[slice, slice, slice, slice]
+"""Some windows that are computed at once: samples, groups of frames, rows and columns."""
 
 
 class _Windows:
     """A video `(b, t, h, w, parts*c)` seen as windows, without a copy."""
 
     def __init__(self, video: Tensor, grid: Grid, *, parts: int) -> None:
-        self._grid = grid
+        self.grid = grid
         self._windows = rearrange(
             video,
-            "b (nt wt) (nh wh) (nw ww) (p m d) -> b nt p nh nw m wt wh ww d",
+            "b (nt wt) (nh wh) (nw ww) (p m d) -> p b nt nh nw m wt wh ww d",
             p=parts,
             m=grid.heads,
             **grid.sizes(),
         )
-        self.scale = float(self._windows.shape[-1]) ** -0.5
+        self.counts = self._windows.shape[1:5]
+        self.device = video.device
         self.dtype = full_precision(video[:0]).dtype
         """Scores are computed in float32 at least."""
-        self._most = max(1, BLOCK_SCORES // (grid.heads * grid.tokens() ** 2))
 
-    def blocks(self, bias: Tensor | None) -> Iterator[tuple[_Block, Tensor | None]]:
-        """Cut the windows into blocks that share a mask; yield each with its bias plus mask."""
-        count_b, count_t, _, *counts = self._windows.shape[:5]
-        bias = None if bias is None else bias.to(self.dtype)
-        regions = [
-            [(range(count - 1), False), (range(count - 1, count), True)]
-            if moved
-            else [(range(count), False)]
-            for count, moved in zip((count_t, *counts), self._grid.shift, strict=True)
-        ]
-        for (times, last_t), (rows, last_h), (columns, last_w) in product(*regions):
-            border = (last_t, last_h, last_w)
-            mask = _bias_at_border(bias, self._grid, border, self._windows.device)
-            wide = max(1, min(len(columns), self._most))
-            high = max(1, self._most // wide)
-            places = product(range(count_b), times, rows[::high], columns[::wide])
-            for sample, time, y, x in places:
-                below, right = min(y + high, rows.stop), min(x + wide, columns.stop)
-                yield _Block(sample, time, slice(y, below), slice(x, right), border), mask
+    def blocks(self) -> Iterator[_Block]:
+        """Cut the windows into blocks of about `BLOCK_SCORES`; pairs of frames stay together."""
+        most = max(1, BLOCK_SCORES // (self.grid.heads * self.grid.tokens() ** 2))
+        cuts: list[list[slice]] = []
+        for axis, count in reversed(list(enumerate(self.counts))):
+            unit = 2 if axis == 1 and self.grid.mutual else 1
+            pieces = -(-count // max(unit, most // unit * unit))
+            size = -(-count // (unit * pieces)) * unit
+            cuts.insert(0, [slice(i, min(i + size, count)) for i in range(0, count, size)])
+            most = max(1, most // size)
+        return product(*cuts)
 
-    def room_for_scores(self) -> Tensor:
-        """Return room for the scores of any block, `(windows * m, n, n)`."""
-        windows = min(self._most, self._windows.shape[3] * self._windows.shape[4])
-        tokens = self._grid.tokens()
-        shape = (windows * self._grid.heads, tokens, tokens)
-        return self._windows.new_empty(shape, dtype=self.dtype)
-
-    def gather_all(self, block: _Block, code: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
-        """Copy the scaled queries, the keys and the values of a block."""
-        parts = [self.gather(block, part) for part in range(3)]
+    def gather(self, block: _Block, code: Tensor | None = None) -> tuple[Tensor, ...]:
+        """Copy the parts of a block, each to `(windows * m, n, d)`; add the code of the place."""
+        video = self._windows[(slice(None), *block)]
+        copy = video.new_empty(video.shape, dtype=self.dtype)
+        for there, here in zip(self._by_frame(copy), self._swapped(video), strict=True):
+            there.copy_(here)
         if code is not None:
-            for part, addend in zip(parts, code, strict=True):
-                part.view(-1, *addend.shape).add_(addend)
-        return parts[0].mul_(self.scale), parts[1], parts[2]
+            copy.view(len(code), -1, *code.shape[1:]).add_(code[:, None])
+        return copy.view(len(copy), -1, self.grid.tokens(), copy.shape[-1]).unbind()
 
-    def gather(self, block: _Block, part: int) -> Tensor:
-        """Copy one part of a block to `(windows * m, n, d)`."""
-        view = self._at(block, part)
-        copy = view.new_empty(view.shape, dtype=self.dtype).copy_(view)
-        return copy.view(-1, self._grid.tokens(), view.shape[-1])
+    def scatter(self, block: _Block, parts: Tensor) -> None:
+        """Write the parts of a block, `(parts, windows * m, n, d)`, to their places."""
+        video = self._windows[(slice(None), *block)]
+        parts = parts.view(video.shape)
+        for here, there in zip(self._by_frame(parts), self._swapped(video), strict=True):
+            there.copy_(here)
 
-    def scatter(self, block: _Block, part: int, values: Tensor) -> None:
-        """Write one part of a block, `(windows * m, n, d)`, to its place."""
-        place = self._at(block, part)
-        place.copy_(values.view(place.shape))
+    def _by_frame(self, parts: Tensor) -> list[Tensor]:
+        """Return what is copied at once: all; or else keys and values, and queries by frame."""
+        if not (self.grid.mutual and len(parts) == 3):
+            return [parts]
+        return [parts[1:], parts[0, :, 0::2], parts[0, :, 1::2]]
 
-    def _at(self, block: _Block, part: int) -> Tensor:
-        is_query = part == 0 and self._windows.shape[2] == 3
-        time = block.time ^ 1 if is_query and self._grid.mutual else block.time
-        return self._windows[block.sample, time, part, block.rows, block.columns]
+    def _swapped(self, parts: Tensor) -> list[Tensor]:
+        """Return the same of a video: a frame's queries are those of the other frame."""
+        whole, *queries = self._by_frame(parts)
+        return [whole, *reversed(queries)]
+
+
+class _Room:
+    """Memory for the scores of one block after the other; the first one is the largest."""
+
+    def __init__(self) -> None:
+        self._whole: Tensor | None = None
+
+    def take(self, queries: Tensor) -> Tensor:
+        """Return room for the scores of queries `(windows * m, n, d)`: `(windows * m, n, n)`."""
+        if self._whole is None:
+            self._whole = queries.new_empty((*queries.shape[:2], queries.shape[1]))
+        return self._whole[: len(queries)]
+
+
+class _Masks:
+    """What is added to the scores: the bias, and the mask of each kind of border."""
+
+    def __init__(self, bias: Tensor | None, windows: _Windows) -> None:
+        grid, self._table = windows.grid, None if bias is None else bias.to(windows.dtype)
+        self._kinds = None
+        if any(grid.shift):
+            masks, self._kinds = border_masks(
+                grid.window, grid.shift, tuple(windows.counts[1:]), windows.device
+            )
+            masks = masks[:, None].to(windows.dtype)
+            self._table = (
+                masks.expand(-1, grid.heads, -1, -1) if self._table is None else self._table + masks
+            )
+
+    def write(self, block: _Block, scores: Tensor) -> bool:
+        """Write bias plus mask of a block's windows to `scores`; False if there is none."""
+        if self._table is None:
+            return False
+        by_window = scores.view(-1, *self._table.shape[-3:])
+        if self._kinds is None:
+            by_window.copy_(self._table)
+            return True
+        kinds = self._kinds[block[1:]].flatten()
+        samples = len(by_window) // len(kinds)
+        kinds = kinds if samples == 1 else kinds.repeat(samples)
+        torch.index_select(self._table, 0, kinds, out=by_window)
+        return True

@@ -36,7 +36,7 @@ def simulate_scenes(
     progress: Progress | None = None,
 ) -> None:
     """Render scenes and record them into a dataset folder."""
-    root, scenes = Path(out).absolute(), _with_absolute_films(scenes)
+    root, scenes = Path(out).absolute(), with_absolute_paths(scenes)
     begin(root, describe_scenes(scenes, camera))
     tasks = scene_tasks(scenes)
     record = ray.remote(write_scene)
@@ -69,12 +69,15 @@ def simulate_video(
     finish(root)
 
 
-def _with_absolute_films(scenes: SceneSettings) -> SceneSettings:
-    """Name the videos so that tasks find them from wherever they run."""
-    if scenes.films is None:
-        return scenes
-    videos = tuple(video.absolute() for video in scenes.films.videos)
-    return scenes.model_copy(update={"films": scenes.films.model_copy(update={"videos": videos})})
+def with_absolute_paths(scenes: SceneSettings) -> SceneSettings:
+    """Name photographs and videos so that tasks find them from wherever they run."""
+    changes: dict[str, object] = {}
+    if scenes.photographs is not None:
+        changes["photographs"] = tuple(place.absolute() for place in scenes.photographs)
+    if scenes.films is not None:
+        videos = tuple(video.absolute() for video in scenes.films.videos)
+        changes["films"] = scenes.films.model_copy(update={"videos": videos})
+    return scenes.model_copy(update=changes)
 
 
 def _parts(items: Sequence[VideoTask], most: int) -> list[Sequence[VideoTask]]:

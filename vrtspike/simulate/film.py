@@ -49,7 +49,7 @@ class Film:
         first = _first_frame(source, frames * speed + 2, rng)
         self._target = first + lead
         view = _draw_view(source, settings.reduce, height, width, rng)
-        self._light = InterpolatedVideo(video, first, "flow", view)
+        self._light = InterpolatedVideo(video, first, view=view)
 
     def render(self, instants: NDArray[np.float64]) -> Float[np.ndarray, "n h w 3"]:
         """Return the light at the given instants; they must not go back by more than a frame."""

@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 from vrtspike.data.order import Draw
 from vrtspike.scene_settings import SceneSettings
 from vrtspike.simulate.blur import to_uint8
-from vrtspike.simulate.photographs import load_photograph, photographs_of
+from vrtspike.simulate.photographs import Name, load_photograph, photographs_of
 from vrtspike.simulate.scenes import Photograph, Scene
 
 PAIRS = 8
@@ -48,6 +48,9 @@ LEAST_EXPOSURE = 0.25
 """Shortest exposure of a blurred frame, as a share of the scenes' own."""
 SIDE = 4
 """Side of the part of a photograph that a scene uses, in sides of the frame: all that it needs."""
+
+TEXTURES = 8
+"""Most photographs that are read for the objects of a scene; of more, so many are drawn."""
 
 Arrays = dict[str, NDArray[Any]]
 
@@ -176,13 +179,16 @@ def draw_scene(rng: np.random.Generator, split: str, scenes: SceneSettings) -> S
 
     Parts, because a scene filters all that it is given.
     """
-    photographs, side = photographs_of(split), SIDE * max(scenes.height, scenes.width)
-    names = photographs.backgrounds
-    background = names[int(rng.integers(len(names)))]
+    photographs = photographs_of(split, scenes.photographs)
+    side = SIDE * max(scenes.height, scenes.width)
+    background = photographs.backgrounds[int(rng.integers(len(photographs.backgrounds)))]
+    textures = photographs.backgrounds + photographs.textures
+    if len(textures) > TEXTURES:
+        textures = tuple(textures[i] for i in rng.choice(len(textures), TEXTURES, replace=False))
     return Scene(
         rng,
         _part(rng, background, side),
-        [_part(rng, name, side) for name in names + photographs.textures],
+        [_part(rng, name, side) for name in textures],
         height=scenes.height,
         width=scenes.width,
         frames=scenes.frames,
@@ -193,7 +199,7 @@ def draw_scene(rng: np.random.Generator, split: str, scenes: SceneSettings) -> S
     )
 
 
-def _part(rng: np.random.Generator, name: str, side: int) -> Photograph:
+def _part(rng: np.random.Generator, name: Name, side: int) -> Photograph:
     photograph = load_photograph(name)
     y, x = (int(rng.integers(max(0, n - side) + 1)) for n in photograph.shape[:2])
     return np.rot90(photograph[y : y + side, x : x + side], int(rng.integers(4)))

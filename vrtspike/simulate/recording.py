@@ -23,7 +23,11 @@ from vrtspike.scene_settings import CameraSettings, SceneSettings
 from vrtspike.simulate.blur import ExposedFrame, Render, expose_frames
 from vrtspike.simulate.camera import build_camera
 from vrtspike.simulate.film import Film
-from vrtspike.simulate.photographs import load_photograph, photographs_of
+from vrtspike.simulate.photographs import (
+    describe_photographs,
+    load_photograph,
+    photographs_of,
+)
 from vrtspike.simulate.scenes import Scene
 from vrtspike.simulate.vary import Recording, draw_recording, same_for_all
 from vrtspike.simulate.writer import camera_facts, describe, write_sequence
@@ -69,6 +73,8 @@ def describe_scenes(
     said = scenes.model_dump(mode="json", exclude_none=True)
     if scenes.films is not None:
         said["films"]["videos"] = [video.name for video in scenes.films.videos]
+    if scenes.photographs is not None:
+        said["photographs"] = describe_photographs(scenes.photographs)
     settings = {"scenes": said, "camera": camera_facts(camera)}
     how = recording or same_for_all(scenes, camera)
     return describe(
@@ -88,12 +94,12 @@ def build_scene(
     `motion` takes the place of that of `scenes`.
     """
     rng = task.generator(scenes.seed)
-    photographs = photographs_of(task.split)
+    photographs = photographs_of(task.split, scenes.photographs)
     names = photographs.backgrounds
     scene = Scene(
         rng,
         load_photograph(names[task.index % len(names)]),
-        [load_photograph(name) for name in names + photographs.textures],
+        photographs,
         height=scenes.height,
         width=scenes.width,
         frames=scenes.frames,

@@ -6,12 +6,16 @@ one threshold, one exposure and one spike rate fails at others.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
 
 from vrtspike.data.alignment import Timeline
 from vrtspike.scene_settings import CameraSettings, SceneSettings
+
+MIDDLE = 0.5
+"""Share of the exposure after which the sharp frame's instant lies, unless it varies."""
 
 
 @dataclass(frozen=True)
@@ -27,7 +31,7 @@ class Recording:
 def same_for_all(scenes: SceneSettings, camera: CameraSettings) -> Recording:
     """Return what holds where nothing varies: exposures begin with their frames."""
     exposure = scenes.exposure_steps
-    timeline = Timeline(scenes.steps_per_frame, (0, exposure), exposure // 2)
+    timeline = Timeline(scenes.steps_per_frame, (0, exposure), _target(exposure, MIDDLE))
     return Recording(timeline, camera, scenes.motion)
 
 
@@ -43,7 +47,7 @@ def draw_recording(
     vary, usual = scenes.vary, same_for_all(scenes, camera)
     if vary is None:
         return usual
-    threshold, noise, pace, share, place = rng.random(5)
+    threshold, noise, pace, share, place, instant = rng.random(6)
     steps = _whole(vary.steps_per_frame, pace) or scenes.steps_per_frame
     changes: dict[str, float] = {"rate_hz": camera.rate_hz * steps / scenes.steps_per_frame}
     if vary.threshold is not None:
@@ -54,10 +58,16 @@ def draw_recording(
     drawn_share = usual_share if vary.exposure is None else _between(vary.exposure, share)
     exposure = max(1, round(drawn_share * steps))
     start = 0 if vary.exposure is None else int(place * (steps - exposure + 1))
-    timeline = Timeline(steps, (start, start + exposure), start + exposure // 2)
+    target = _target(exposure, MIDDLE if vary.target is None else _between(vary.target, instant))
+    timeline = Timeline(steps, (start, start + exposure), start + target)
     longer = exposure / steps / usual_share
     motion = (scenes.motion[0] * longer, scenes.motion[1] * longer)
     return Recording(timeline, camera.model_copy(update=changes), motion)
+
+
+def _target(exposure: int, share: float) -> int:
+    """Return the whole step next to a share of the exposure, the earlier one of two."""
+    return math.ceil(share * exposure - 0.5)
 
 
 def _between(limits: tuple[float, float], share: float) -> float:

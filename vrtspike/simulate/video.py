@@ -2,9 +2,9 @@
 
 The video's time is stretched: `source_frames` of its frames pass in `steps_per_frame` steps, so it
 is taken for footage of rate_hz * source_frames / steps_per_frame frames a second (dataset.yaml says
-so). Light between two frames is their linear mixture, or follows their motion
-(`vrtspike.simulate.flow`). The target instant of each blurred frame falls on a frame of the video,
-which is its sharp frame, unmixed:
+so). Light between two frames follows their motion (`vrtspike.simulate.flow`), or is their linear
+mixture. The target instant of each blurred frame falls on a frame of the video, which is its sharp
+frame, unmixed:
 
     video time of step x of frame f = first + f * source_frames
                                       + ceil(lead) - lead + x * source_frames / steps_per_frame,
@@ -27,7 +27,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 import numpy as np
 from jaxtyping import Float
@@ -43,10 +43,8 @@ from vrtspike.errors import ConfigError, DataFormatError
 from vrtspike.scene_settings import CameraSettings, VideoSettings
 from vrtspike.simulate.blur import ExposedFrame, expose_frame
 from vrtspike.simulate.camera import build_camera
+from vrtspike.simulate.flow import FlowInterpolation
 from vrtspike.simulate.writer import camera_facts, describe, write_sequence
-
-if TYPE_CHECKING:
-    from vrtspike.simulate.flow import FlowInterpolation
 
 CUT_LEVELS = 15.0
 CUT_RATIO = 2.0
@@ -219,7 +217,7 @@ class InterpolatedVideo:
         self,
         path: Path,
         start: int = 0,
-        interpolation: Literal["linear", "flow"] = "linear",
+        interpolation: Literal["linear", "flow"] = "flow",
         view: Callable[[Image], Image] | None = None,
     ) -> None:
         self.path = path
@@ -256,9 +254,6 @@ class InterpolatedVideo:
 
     def _motion_after(self, number: int) -> FlowInterpolation:
         """Return the motion from a frame to the next; that of the last pair asked for is kept."""
-        # Flow needs torch: half a gigabyte that processes which mix linearly do not load.
-        from vrtspike.simulate.flow import FlowInterpolation
-
         if self._motion is None or self._motion[0] != number:
             self._motion = None
             pair = FlowInterpolation(self._frame(number), self._frame(number + 1))

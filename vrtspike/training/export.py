@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import json
 import struct
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Mapping
 from typing import Literal
 
 from pydantic import ValidationError
@@ -16,13 +17,16 @@ from safetensors.torch import save
 from torch import Tensor
 
 from vrtspike.config import dump_config
-from vrtspike.errors import CheckpointError, one_line
+from vrtspike.errors import CheckpointError, DataFormatError, one_line
 from vrtspike.settings import Config
 from vrtspike.storage import Folder
 from vrtspike.training.checkpoint import Saved
 from vrtspike.training.saving import empty_tensors, load
 
 Weights = Literal["averaged", "raw"]
+
+PAUSE_S = 10.0
+"""How long after storage did not take the weights they are written again."""
 
 
 def write_export(
@@ -31,6 +35,30 @@ def write_export(
     """Write whole weights, or leave the file that was there (on this machine)."""
     content = save({k: v.contiguous() for k, v in weights.items()}, metadata=dict(metadata))
     folder.write(name, content)
+
+
+def write_export_surely(
+    folder: Folder,
+    name: str,
+    weights: Mapping[str, Tensor],
+    metadata: Mapping[str, str],
+    *,
+    timeout_s: float,
+    failing: Callable[[DataFormatError], None],
+) -> None:
+    """Write whole weights; try again for `timeout_s` while storage is full or away.
+
+    `failing` is told of each attempt that failed.
+    """
+    until = time.monotonic() + timeout_s
+    while True:
+        try:
+            return write_export(folder, name, weights, metadata)
+        except DataFormatError as error:
+            if time.monotonic() > until:
+                raise
+            failing(error)
+            time.sleep(PAUSE_S)
 
 
 def export_metadata(config: Config, step: int) -> dict[str, str]:

@@ -26,6 +26,7 @@ from vrtspike.model.spynet import levels_at, silence
 from vrtspike.scene_settings import SceneSettings
 from vrtspike.settings import Config
 from vrtspike.simulate.flow_pairs import PHASES, FlowPairReader, scale_at
+from vrtspike.simulate.photographs import photographs_of
 from vrtspike.training.flow_loss import FlowLoss, end_point_error
 from vrtspike.training.step import Arrays, Loss, Unpacked, moved
 from vrtspike.training.task import Task
@@ -163,6 +164,14 @@ def check_flow(config: Config) -> None:
                 where=where,
                 expected=f"scenes.{name} null",
             )
+    if train.minutes is not None:
+        raise ConfigError(
+            "later steps cost more than the first ones, which so do not tell how many fit",
+            where=where,
+            got=f"train.minutes {train.minutes:g}",
+            expected="train.minutes null, and train.steps",
+        )
+    photographs_of(data.train_split, scenes.photographs)
     if train.freeze_flow_steps:
         raise ConfigError(
             "there is nothing to train while the flow network is frozen",

@@ -18,13 +18,19 @@ class Inputs:
         train = task.config.train
         self.share = Share(train.batch, train.micro_batch, ranks)
 
-    def micro_batches(self, done: int, cpus: float) -> MicroBatches:
-        """Open this rank's stream after `done` steps; its tasks use so many CPUs."""
+    def micro_batches(self, done: int, steps: int | None, cpus: float) -> MicroBatches:
+        """Open this rank's stream from `done` steps up to `steps`; its tasks use so many CPUs.
+
+        Without `steps` it has no end until `end_at` gives it one.
+        """
         task, split = self._task, self._task.config.data.train_split
         stream = Stream(task.reader(split), task.samples(split), self.share, self._rank)
-        steps = task.config.train.steps
-        first, end = (count * self.share.accumulation for count in (done, steps))
-        return MicroBatches(stream, first, end, cpus=cpus)
+        each = self.share.accumulation
+        return MicroBatches(stream, done * each, None if steps is None else steps * each, cpus=cpus)
+
+    def end_at(self, batches: MicroBatches, steps: int) -> None:
+        """End a stream after so many steps of the run."""
+        batches.end_at(steps * self.share.accumulation)
 
     def names(self, step: int) -> str:
         """Name the samples of a step, those of all ranks."""

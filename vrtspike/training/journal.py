@@ -2,10 +2,14 @@
 
 One JSON object a line, with `kind` and `step` (steps done, from 1):
     train     loss, terms (each before its weight), lr, lr_flow, grad_norm, samples_per_s, step_s,
-              data_wait (share of the time), memory_gb, skipped (non-finite steps so far),
-              elapsed_s (since the run first started)
-    val       psnr (dB), ssim, blurred_psnr, best_psnr
-    start     world_size, passed_over (checkpoints that did not verify)
+              data_wait (share of the time), memory_gb, skipped (non-finite steps so far), spent_s
+              and spent_cpu_s (of all steps so far, by the clock and of CPU: that of rank 0's
+              process), elapsed_s (since the run first started)
+    val       psnr (dB), ssim, blurred_psnr, best_psnr, share (of the run that is done; null where
+              its length is not known)
+    start     world_size, passed_over (checkpoints that did not verify), steps (of the whole run;
+              null where they are still to be measured, see `train.minutes`)
+    measured  steps (of the whole run), step_s, step_cpu_s (what the steps that were measured took)
     saved     seconds from the copy of the state to the manifest, blocked_s (of the loop)
 A continued run first drops the lines after the step it continues from, so that every step is in
 the file once.

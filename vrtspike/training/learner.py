@@ -58,20 +58,20 @@ class Learner:
 
     def _build_model(self, task: Task, ranks_per_node: int | None) -> nn.Module:
         train, seed = self._config.train, self._config.run.seed
-        start = train.init_weights
+        starts = train.init_weights or ()
 
         def build() -> nn.Module:
             torch.manual_seed(seed)
             return task.build()
 
         def load(model: nn.Module) -> None:
-            assert start is not None
-            logger.info("%s: %s", start, load_weights(model, start))
+            for start in starts:
+                logger.info("%s: %s", start, load_weights(model, start))
 
         model = parallelize(
             build,
             self._device,
-            load=None if start is None else load,
+            load=load if starts else None,
             compile_blocks=train.compile,
             reshard=train.reshard,
             ranks_per_node=ranks_per_node,

@@ -13,8 +13,31 @@ if TYPE_CHECKING:
     from vrtspike.data.pipeline import MicroBatches
 
 
+class Seconds(NamedTuple):
+    """Seconds by the clock, and of CPU time: that of this process, all its threads together."""
+
+    wall: float
+    cpu: float
+
+    @classmethod
+    def now(cls) -> Seconds:
+        """Read both clocks."""
+        return cls(time.perf_counter(), time.process_time())
+
+    def plus(self, other: Seconds) -> Seconds:
+        """Return the sum."""
+        return Seconds(self.wall + other.wall, self.cpu + other.cpu)
+
+    def minus(self, other: Seconds) -> Seconds:
+        """Return the difference."""
+        return Seconds(self.wall - other.wall, self.cpu - other.cpu)
+
+
+NO_TIME = Seconds(0.0, 0.0)
+
+
 class Taken(NamedTuple):
-    """Steps, their seconds, and the seconds of them spent waiting for data."""
+    """Steps, their seconds by the clock, and the seconds of them spent waiting for data."""
 
     steps: int
     seconds: float
@@ -22,21 +45,28 @@ class Taken(NamedTuple):
 
 
 class StepClock:
-    """Measure the time of steps between two log lines, without validation and saving."""
+    """Measure the time of steps, without validation and saving.
 
-    def __init__(self, batches: MicroBatches) -> None:
+    `spent` is that of all steps of the run so far: `take` returns what came since the last call.
+    """
+
+    def __init__(self, batches: MicroBatches, spent: Seconds = NO_TIME) -> None:
         self._batches = batches
         self._steps, self._seconds, self._waited = 0, 0.0, 0.0
-        self._since = time.perf_counter()
+        self.spent = spent
+        self._since = Seconds.now()
 
-    def step(self) -> None:
-        """End a step."""
+    def step(self) -> Seconds:
+        """End a step; return what it took."""
+        took = Seconds.now().minus(self._since)
         self._steps += 1
-        self._seconds += time.perf_counter() - self._since
+        self._seconds += took.wall
+        self.spent = self.spent.plus(took)
+        return took
 
     def resume(self) -> None:
         """Begin the next step."""
-        self._since = time.perf_counter()
+        self._since = Seconds.now()
 
     def take(self) -> Taken:
         """Return what was counted since the last call."""

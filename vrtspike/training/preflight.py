@@ -19,6 +19,7 @@ from vrtspike.model import build_model
 from vrtspike.model.weights import check_weights
 from vrtspike.settings import Config, LossSettings, ModelSettings
 from vrtspike.storage import Folder
+from vrtspike.training.budget import pace_in, steps_of
 from vrtspike.training.checkpoint import newest
 from vrtspike.training.folder import checkpoints_of
 from vrtspike.training.task import task_of
@@ -76,6 +77,8 @@ FREE_KEYS = (
     "train.cpus_per_worker",
     "train.threads_per_worker",
     "train.steps",
+    "train.minutes",
+    "train.clock",
     "train.validate_every",
     "train.log_every",
     "train.max_bad_steps",
@@ -195,10 +198,11 @@ def _check_spikes(config: Config, manifest: Manifest) -> None:
             fix="resample the frames to a multiple of the spike grid",
         )
     shards = [shard for split in manifest.splits.values() for shard in split.shards]
-    exposure = min(shard.timeline.exposure_steps for shard in shards if shard.timeline)
+    # Bins of a shorter exposure share its steps; more than the longest one has are a mistake.
+    exposure = max(shard.timeline.exposure_steps for shard in shards if shard.timeline)
     if config.model.spike.bins > exposure:
         raise ConfigError(
-            "more voxel bins than steps in the exposure",
+            "more voxel bins than steps in any exposure",
             got=f"model.spike.bins {config.model.spike.bins}",
             expected=f"at most {exposure}",
             fix=f"set model.spike.bins={exposure} or less",
@@ -222,8 +226,8 @@ def check_model_and_loss(config: Config) -> None:
     task, weights = task_of(config), config.train.init_weights
     with torch.device("meta"):
         model = task.build()
-    if weights is not None:
-        check_start(model, weights)
+    for start in weights or ():
+        check_start(model, start)
     task.loss(torch.device("cpu"))
 
 
@@ -259,22 +263,28 @@ def check_resume(config: Config, data: Fingerprinted, run: Folder) -> int:
     if config.train.task == "flow":  # scenes are what it is trained on
         free = tuple(key for key in free if key != "scenes")
     check_continued("run", run, config, data, before, fingerprint, free=free)
-    steps = before["train"]["steps"]
+    then = saved.facts.get("steps", before["train"]["steps"])
+    steps = steps_of(config.train, pace_in(saved.facts))
+    if steps is None:
+        return saved.step
     jumps = ["the learning rate"] if config.train.schedule != "constant" else []
     jumps += ["the size of the pairs"] if config.train.task == "flow" else []
-    if steps != config.train.steps and jumps:
+    if then not in (steps, None) and jumps:
         logger.warning(
-            "train.steps was %s and is %s: %s may jump where the run continues",
+            "the run's last step was %s and is %s: %s may jump where it continues",
+            then,
             steps,
-            config.train.steps,
             " and ".join(jumps),
         )
-    if saved.step > config.train.steps:
+    if saved.step > steps:
+        minutes = config.train.minutes
         raise ConfigError(
             f"the run {config.run.name!r} is past its last step",
             where=run,
-            got=f"train.steps {config.train.steps}",
-            expected=f"at least {saved.step}",
+            got=f"train.steps {steps}"
+            if minutes is None
+            else f"train.minutes {minutes:g}, which are {steps} steps",
+            expected=f"at least {saved.step} steps",
         )
     return saved.step
 

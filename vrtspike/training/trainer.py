@@ -33,6 +33,7 @@ from vrtspike.run_files import CONFIG, EXPORT
 from vrtspike.settings import Config
 from vrtspike.storage import Folder, local_path
 from vrtspike.training.board import Board, News, Record
+from vrtspike.training.budget import pace_in, steps_of
 from vrtspike.training.checkpoint import newest
 from vrtspike.training.claim import claim
 from vrtspike.training.export import exported_step
@@ -95,7 +96,7 @@ def run_training(
     if config.train.task == "restore":
         check_data(config, ensure_data(config))
     resumed = check_resume(config, task_of(config), run)
-    if resumed == config.train.steps == exported_step(run, EXPORT):
+    if _finished(run, config) and resumed == exported_step(run, EXPORT):
         logger.info("run %s is complete", config.run.name)
         return run
 
@@ -167,10 +168,9 @@ def _train(
     wanted = ENVIRONMENT | {WATCHER: on_cluster, STATE_TRACKING: on_cluster}
     fit = Fit("ray-train", wanted, lambda storage: _trainer(plan, board, storage))
     task = task_of(plan.config)
-    title, steps = f"train {plan.config.run.name}", plan.config.train.steps
     told, ended = False, News()
     try:
-        with Progress(title, steps) as progress:
+        with Progress(f"train {plan.config.run.name}", steps_of(plan.config.train)) as progress:
             while True:
                 over = not fit.is_alive()
                 if stopping.signal is not None and not told:
@@ -231,7 +231,7 @@ def _trainer(plan: WorkerPlan, board: Any, storage: str) -> Any:
 def _finished(run: Folder, config: Config) -> bool:
     """Tell whether a run that was asked to stop had reached its end already."""
     saved, _ = newest(checkpoints_of(run), content=False)
-    return saved is not None and saved.step == config.train.steps
+    return saved is not None and saved.step == steps_of(config.train, pace_in(saved.facts))
 
 
 @dataclass
@@ -275,8 +275,15 @@ def _show(news: News, progress: Progress, task: Task) -> None:
                 name, form = task.judged_as
                 progress.update(progress.done, None, **{name: form.format(record[task.judged])})
             case "start":
+                progress.total = record["steps"]
                 for problem in record["passed_over"]:
                     logger.warning("passed over a checkpoint: %s", problem)
+            case "measured":
+                progress.total = record["steps"]
+                progress.say(
+                    f"{record['steps']:,} steps of {record['step_s']:.3g} s, in CPU time "
+                    f"{record['step_cpu_s']:.3g} s"
+                )
 
 
 def _train_fields(record: Record) -> dict[str, object]:

@@ -9,6 +9,7 @@ repeat: they go to the driver through the run's board, and Ray sees a normal end
 from __future__ import annotations
 
 import logging
+import sys
 import time
 import uuid
 from collections.abc import Iterator
@@ -22,17 +23,18 @@ import torch
 import torch.distributed as dist
 
 from vrtspike.data.pipeline import MicroBatch
-from vrtspike.errors import DataFormatError, ResourceError, StorageError, VrtSpikeError
+from vrtspike.errors import ResourceError, StorageError, VrtSpikeError
 from vrtspike.heap import keep_heap
 from vrtspike.run_files import EXPORT
 from vrtspike.training.agree import check_shared, from_first_rank, ranks_per_node
+from vrtspike.training.budget import Budget, pace_in
 from vrtspike.training.checkpoint import newest
-from vrtspike.training.export import export_metadata, write_export
+from vrtspike.training.export import export_metadata, write_export_surely
 from vrtspike.training.folder import WorkerPlan, checkpoints_of, collective_timeout_s
 from vrtspike.training.inputs import Inputs
 from vrtspike.training.journal import Journal
 from vrtspike.training.learner import Learner
-from vrtspike.training.meter import StepClock, memory_gb
+from vrtspike.training.meter import NO_TIME, Seconds, StepClock, memory_gb
 from vrtspike.training.optim import (
     learning_rate,
     learning_rates,
@@ -50,7 +52,7 @@ logger = logging.getLogger(__name__)
 LOOK_SECONDS = 2.0
 """How often the ranks ask Ray whether one of their nodes is to be taken away."""
 STORAGE_PAUSE_SECONDS = 10.0
-"""How long after a failure of storage it is tried again."""
+"""How long after a failure of storage the workers start again."""
 
 
 def run_worker(plan: WorkerPlan, board: Any) -> None:
@@ -107,7 +109,8 @@ class Worker:
         self.task = task_of(self.config)
         self.inputs = Inputs(self.task, self.rank, self.world)
         done = self.saved.step if self.saved else 0
-        self.batches = self.inputs.micro_batches(done, plan.data_cpus)
+        self.budget = Budget(train, pace_in(self.saved.facts) if self.saved else None)
+        self.batches = self.inputs.micro_batches(done, self.budget.steps, plan.data_cpus)
         # Data tasks take seconds to come up; the model is built meanwhile.
         self.batches.start()
         self.learner = Learner(
@@ -118,6 +121,8 @@ class Worker:
         saver = Saver(checkpoints, group=own, keep=keep, first=self._publish)
         patience = train.storage_timeout_s
         self.saves = Saves(saver, self.learner.state, watch, self._describe, patience)
+        spent = self.saved.facts.get("spent", NO_TIME) if self.saved else NO_TIME
+        self.clock = StepClock(self.batches, Seconds(*spent))
         self.best: tuple[float, int] | None = None
         self.skipped = self.validated = 0
         self.look_at = 0.0 if plan.preemptible else float("inf")
@@ -129,9 +134,15 @@ class Worker:
         done = self._resume()
         if self.rank == 0:
             self.journal = Journal(self.run_folder, resumed=done)
-            self._tell("start", done, world_size=self.world, passed_over=self.passed_over)
+            self._tell(
+                "start",
+                done,
+                world_size=self.world,
+                passed_over=self.passed_over,
+                steps=self.budget.steps,
+            )
         stopped = False
-        if done < self.config.train.steps:
+        if done != self.budget.steps:
             done, stopped = self._train(done)
         if not stopped:
             self._export(done)
@@ -162,13 +173,14 @@ class Worker:
 
     def _train(self, done: int) -> tuple[int, bool]:
         """Step from `done` to the end; return the steps done and whether a stop cut it short."""
-        train = self.config.train
+        train, clock = self.config.train, self.clock
         if self._is_due(done) and self.validated != done:
             # A stop came between this step and its validation.
             self._validate(done)
-        stream, clock = iter(self.batches), StepClock(self.batches)
-        first, bad = done, 0
-        for step in range(done, train.steps):
+        stream, first, bad = iter(self.batches), done, 0
+        clock.resume()
+        while done != self.budget.steps:
+            step = done
             self._set_rate(step)
             result = self.step(
                 self._take(stream),
@@ -177,17 +189,19 @@ class Worker:
             )
             done = step + 1
             bad = self._count(result, step, bad)
-            clock.step()
-            last, stop = done == train.steps, "stop" in result.notices
+            self.budget.add(clock.step())
+            if "measured" in result.notices:
+                self._settle(done)
+            last, stop = done == self.budget.steps, "stop" in result.notices
             if self.rank == 0 and (done % train.log_every == 0 or last or done == first + 1):
-                self._log(done, result, clock)
+                self._log(done, result)
             self._note(self.saves.ended())
             if last or (self._is_due(done) and not stop):
                 self._validate(done)
             if last or stop:
                 self._note(self.saves.save_surely(done))
                 return done, not last
-            if done % train.checkpoint_every == 0 or "save" in result.notices:
+            if done % train.checkpoint_every == 0 or {"save", "measured"} & result.notices:
                 self._save(done)
             if "look" in result.notices:
                 self._look_out()
@@ -196,8 +210,17 @@ class Worker:
 
     def _is_due(self, done: int) -> bool:
         """Tell whether the weights after so many steps are to be validated."""
-        every = self.config.train.validate_every
-        return done > 0 and every > 0 and done % every == 0
+        return self.budget.is_due(done, self.validated)
+
+    def _settle(self, done: int) -> None:
+        """Set the number of steps by those that were measured."""
+        self.watch.tick("setting the number of steps")
+        self.budget.settle(done, self.device)
+        steps, pace = self.budget.steps, self.budget.pace
+        assert steps is not None and pace is not None
+        self.inputs.end_at(self.batches, steps)
+        if self.rank == 0:
+            self._tell("measured", done, steps=steps, step_s=pace.wall, step_cpu_s=pace.cpu)
 
     def _take(self, stream: Iterator[MicroBatch]) -> Iterator[MicroBatch]:
         """Yield the micro-batches of a step, with signs of life."""
@@ -211,12 +234,13 @@ class Worker:
     def _notices(self) -> dict[str, bool]:
         """Say what rank 0 wants all ranks to do after this step."""
         if self.rank != 0:
-            return {"stop": False, "save": False, "look": False}
+            return {"stop": False, "save": False, "look": False, "measured": False}
         now = time.monotonic()
         return {
             "stop": self.watch.stop,
             "save": self.saves.wanted,
             "look": now > self.look_at,
+            "measured": self.budget.measured,
         }
 
     def _look_out(self) -> None:
@@ -234,11 +258,12 @@ class Worker:
             )
 
     def _set_rate(self, step: int) -> None:
-        """Give the optimiser the learning rate of a step."""
+        """Give the optimiser the learning rate of a step; while the number of steps is not known,
+        that of a run without end: the warm-up, and then the rate that the schedule starts with."""
         train = self.config.train
         rate = learning_rate(
             step,
-            steps=train.steps,
+            steps=self.budget.steps or sys.maxsize,
             lr=train.lr,
             schedule=train.schedule,
             warmup_steps=train.warmup_steps,
@@ -269,8 +294,8 @@ class Worker:
         """Write a record to the journal and send it to the driver (rank 0)."""
         self.watch.post(self.journal.write(kind, step, **fields))
 
-    def _log(self, done: int, result: StepResult, clock: StepClock) -> None:
-        taken, rates = clock.take(), learning_rates(self.learner.optimizer)
+    def _log(self, done: int, result: StepResult) -> None:
+        taken, rates = self.clock.take(), learning_rates(self.learner.optimizer)
         self._tell(
             "train",
             done,
@@ -284,6 +309,8 @@ class Worker:
             data_wait=taken.waited / taken.seconds,
             memory_gb=memory_gb(self.device),
             skipped=self.skipped,
+            spent_s=self.clock.spent.wall,
+            spent_cpu_s=self.clock.spent.cpu,
             elapsed_s=time.time() - self.started,
         )
 
@@ -305,7 +332,8 @@ class Worker:
             self.best = (figures[judged], done)
         assert self.best is not None
         if self.rank == 0:
-            self._tell("val", done, **figures, **{f"best_{judged}": self.best[0]})
+            best, share = {f"best_{judged}": self.best[0]}, self.budget.share(done)
+            self._tell("val", done, **figures, **best, share=share)
             assert picture is not None
             self.journal.picture(self.task.shown, done, picture)
         if improved:
@@ -319,6 +347,9 @@ class Worker:
             "best": self.best,
             "skipped": self.skipped,
             "validated": self.validated,
+            "steps": self.budget.steps,
+            "pace": self.budget.pace,
+            "spent": self.clock.spent,
             "elapsed_s": time.time() - self.started,
         }
         return facts, self.best[1] if self.best else None
@@ -349,17 +380,12 @@ class Worker:
         if self.rank == 0:
             metadata = export_metadata(self.config, done)
             patience = self.config.train.storage_timeout_s
-            until = time.monotonic() + patience
             with self.watch.patient("waiting for storage", patience):
-                while True:
-                    try:
-                        write_export(self.run_folder, EXPORT, weights, metadata)
-                        break
-                    except DataFormatError as error:
-                        if time.monotonic() > until:
-                            raise
-                        self.watch.warn(f"cannot write the weights yet: {error}")
-                        time.sleep(STORAGE_PAUSE_SECONDS)
+                write_export_surely(
+                    *(self.run_folder, EXPORT, weights, metadata),
+                    timeout_s=patience,
+                    failing=lambda error: self.watch.warn(f"cannot write the weights yet: {error}"),
+                )
         dist.barrier()
 
 

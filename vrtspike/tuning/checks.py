@@ -8,14 +8,16 @@ that no model can have.
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Mapping
 from typing import Any
 
 from vrtspike.config import change, check_known, known_keys, within
 from vrtspike.data.shards import Manifest
 from vrtspike.errors import ConfigError, VrtSpikeError
-from vrtspike.settings import Config, LossSettings, ModelSettings
+from vrtspike.settings import Config, LossSettings, ModelSettings, TrainSettings
 from vrtspike.sweep_settings import Distribution, SweepSettings
+from vrtspike.training.budget import budget_text
 from vrtspike.training.preflight import COST_KEYS, FREE_KEYS, check_data, check_loss, check_model
 from vrtspike.training.task import check_restores
 from vrtspike.tuning.space import (
@@ -33,6 +35,8 @@ SWEPT = ("model", "loss", "train", *(key for key in SPIKE_KEYS if key.startswith
 
 UNFAIR = {
     "train.steps": "all trials have the same budget",
+    "train.minutes": "all trials have the same budget",
+    "train.clock": "all trials have the same budget",
     "train.batch": "all trials see the same samples",
     "train.workers": "all trials have the same resources",
     "train.min_workers": "all trials have the same resources",
@@ -41,6 +45,9 @@ UNFAIR = {
     "train.validate_every": "trials are compared at the same steps",
 }
 """Settings that are the same in all trials, and why."""
+
+BY_TIME = ("train.batch", "data.crop")
+"""Settings that decide which samples a step sees: to be swept where trials are given equal time."""
 
 
 def check_space(config: Config, manifest: Manifest | None = None) -> None:
@@ -53,7 +60,8 @@ def check_space(config: Config, manifest: Manifest | None = None) -> None:
     check_restores(config, "a sweep")
     sweep = sweep_of(config)
     for key in sweep.space:
-        _check_key(key)
+        if config.train.minutes is None or key not in BY_TIME:
+            _check_key(key)
     _check_metric(config, sweep)
     possible = Possible(config, manifest)
     plain = possible(BASELINE)
@@ -166,23 +174,48 @@ def _check_metric(config: Config, sweep: SweepSettings) -> None:
             expected="step_s or memory_gb",
             fix="set sweep.metric=step_s",
         )
-    train = config.train
-    grace, last = sweep.grace_steps(train.steps), 0
-    if train.validate_every:
-        last = (train.steps - 1) // train.validate_every * train.validate_every
-    if sweep.grace is not None and last < grace:
-        raise ConfigError(
-            f"{sweep.metric} is not reported between the grace and the last step, so no trial can "
-            "be cut short",
-            got=f"train.validate_every {train.validate_every} of {train.steps} steps, "
-            f"grace {grace} steps",
-            fix="set a smaller train.validate_every or sweep.grace, or sweep.scheduler=none",
-        )
+    _check_budget(config.train, sweep)
     if config.model.fusion == "none" or _tries(sweep.space.get("model.fusion"), "none"):
         raise ConfigError(
             "the model without spikes is not a trial: it is part of every sweep as its baseline",
             got="model.fusion none",
             fix="take it out",
+        )
+
+
+def _check_budget(train: TrainSettings, sweep: SweepSettings) -> None:
+    """Refuse a budget at which trials cannot be compared, or none can be cut short."""
+    every, by_time = train.validate_every, train.minutes is not None
+    if by_time and sweep.cost:
+        raise ConfigError(
+            f"trials of equal minutes cannot be ranked by {sweep.metric}: losses are compared step "
+            "by step",
+            where="train.minutes",
+            got=f"{train.minutes:g}",
+            expected="null",
+            fix="set train.minutes=null and train.steps",
+        )
+    if sweep.grace is None:
+        return
+    if by_time and every >= 1:
+        raise ConfigError(
+            "trials of equal minutes have different steps, and would be compared at different "
+            "shares of them",
+            where="train.validate_every",
+            got=f"{every} steps, sweep.scheduler {sweep.scheduler}",
+            expected="a share of the steps",
+            fix="set train.validate_every=0.2, say, or sweep.scheduler=none",
+        )
+    if not 0 < every < 1:
+        every = every / train.steps
+    last = math.ceil(1 / every - 1e-9) * every - every if every else 0.0
+    if last < sweep.grace - 1e-9:
+        raise ConfigError(
+            f"{sweep.metric} is not reported between the grace and the last step, so no trial can "
+            "be cut short",
+            got=f"train.validate_every {train.validate_every} of {budget_text(train)}, "
+            f"sweep.grace {sweep.grace:g}",
+            fix="set a smaller train.validate_every or sweep.grace, or sweep.scheduler=none",
         )
 
 

@@ -7,6 +7,7 @@ they end. The driver's main thread reads `shown` and `news`, and calls `stop`.
 from __future__ import annotations
 
 import json
+import math
 import queue
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, fields
@@ -45,7 +46,7 @@ FIGURES = tuple(name.name for name in fields(Row) if name.name not in ("trial", 
 
 @dataclass(frozen=True)
 class Shown:
-    """What the progress line shows: steps done, steps in all, and fields."""
+    """What the progress line shows: steps (or seconds) done and in all, and fields."""
 
     done: int
     total: int
@@ -72,7 +73,8 @@ class Desk(Searcher):
                 records = [r for r in read_curve(folder, row) if r["kind"] == "val"]
                 self.scheduler.learn(row.trial.name, records, whole=row.state == "done")
         self._live: dict[str, Trial] = {}
-        self._steps: dict[str, int] = {}
+        self._done: dict[str, float] = {}
+        """How much of its run each live trial has done, as a share."""
         self.stopping = False
         """Whether nothing more is started, and what runs is asked to stop."""
         self.trouble: Exception | None = None
@@ -119,7 +121,8 @@ class Desk(Searcher):
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
         """Hear how far a trial is."""
         if trial_id in self._live:
-            self._steps[trial_id] = result["step"]
+            steps = result["of_steps"]
+            self._done[trial_id] = result["step"] / steps if steps else 0.0
             self._show()
 
     def on_trial_complete(
@@ -127,7 +130,7 @@ class Desk(Searcher):
     ) -> None:
         """Write down what a trial came to; one that was asked to stop is to go on later."""
         trial = self._live.pop(trial_id, None)
-        self._steps.pop(trial_id, None)
+        self._done.pop(trial_id, None)
         if trial is None:
             return
         facts = {} if result is None else result
@@ -159,12 +162,13 @@ class Desk(Searcher):
         self._news.put(f"[{ended}/{self.agenda.count}] {line_of(row)}")
 
     def _show(self) -> None:
-        """Renew what the progress line shows."""
-        steps, count = self.config.train.steps, self.agenda.count
+        """Renew what the progress line shows: steps, or seconds where trials have equal time."""
+        train, count = self.config.train, self.agenda.count
+        each = train.steps if train.minutes is None else math.ceil(60 * train.minutes)
         # One that was cut short has done its part.
-        done = len(self.agenda.rows) * steps + sum(self._steps.values())
+        done = round((len(self.agenda.rows) + sum(self._done.values())) * each)
         trials = f"{len(self.agenda.rows)}/{count}"
-        self.shown = Shown(done, count * steps, {"trials": trials, "running": len(self._live)})
+        self.shown = Shown(done, count * each, {"trials": trials, "running": len(self._live)})
 
 
 def name_of(trial: TuneTrial) -> str:
@@ -184,6 +188,9 @@ def line_of(row: Row) -> str:
         parts.append(f"{row.val_psnr:.2f} dB (val)")
     if row.psnr is not None:
         parts.append(f"{row.psnr:.2f} dB")
+    if row.spent_s is not None and row.spent_cpu_s is not None:
+        minutes, cpu_minutes = row.spent_s / 60, row.spent_cpu_s / 60
+        parts.append(f"{row.steps:,} steps in {minutes:.3g} min ({cpu_minutes:.3g} CPU min)")
     if row.step_s is not None:
         parts.append(f"{row.step_s:.3g} s/step")
     if row.memory_gb is not None:

@@ -14,7 +14,7 @@ from vrtspike.tuning.tables import gain_text
 from vrtspike.viz.markdown import cell, table
 from vrtspike.viz.report import counted
 
-HEADS = ("trial", "settings", "steps", "PSNR (dB)", "gain (dB)", "s/step", "GB")
+HEADS = ("trial", "settings", "steps", "min", "CPU min", "PSNR (dB)", "gain (dB)", "s/step", "GB")
 
 
 def sweep_section(facts: Mapping[str, Any]) -> str:
@@ -39,11 +39,16 @@ def _row(trial: Mapping[str, Any]) -> list[str]:
         str(trial["name"]),
         said(trial["settings"]),
         f"{trial['steps']:,}{state}",
+        *(_number(_minutes(trial[name]), ".3g") for name in ("spent_s", "spent_cpu_s")),
         _number(trial["psnr"], ".2f"),
         "" if gain is None else gain_text(Gain(gain, spread)),
         _number(trial["step_s"], ".3g"),
         _number(trial["memory_gb"], ".3g"),
     ]
+
+
+def _minutes(seconds: float | None) -> float | None:
+    return None if seconds is None else seconds / 60
 
 
 def _number(value: float | None, digits: str) -> str:

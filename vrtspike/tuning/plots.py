@@ -73,14 +73,18 @@ def _alike(row: Row) -> bool:
 
 
 def learning_curves(summary: Summary) -> str:
-    """Return the validation PSNR of all trials over their steps."""
-    order = ("stopped", "trial", "baseline", "fused")
+    """Return the validation PSNR of all trials over their steps, or minutes where those are what
+    trials have equal of."""
+    order, minutes = ("stopped", "trial", "baseline", "fused"), summary.config.train.minutes
     lines = []
     for row in summary.rows:
         found = [
-            (float(record["step"]), float(record["psnr"]))
+            (
+                float(record["step"]) if minutes is None else record["share"] * minutes,
+                float(record["psnr"]),
+            )
             for record in summary.curves.get(row.trial.name, ())
-            if record["kind"] == "val" and record["psnr"] is not None
+            if record["kind"] == "val" and None not in (record["psnr"], record["share"])
         ]
         if found:
             lines.append(Line(_named(row), style_of(summary, row), thinned(found)))
@@ -88,7 +92,8 @@ def learning_curves(summary: Summary) -> str:
         return ""
     # What matters most is drawn last, over the others.
     lines.sort(key=lambda line: order.index(line.style))
-    chart = line_chart(lines, x_name="step", y_name="validation PSNR (dB)", digits=2)
+    x_name = "step" if minutes is None else "minutes"
+    chart = line_chart(lines, x_name=x_name, y_name="validation PSNR (dB)", digits=2)
     return f"""
 <section><h2>Learning curves</h2>{_legend(LEGEND, [line.style for line in lines])}
 <div class="single"><h3>Validation PSNR (dB)</h3>{chart}</div></section>"""

@@ -14,6 +14,7 @@ from html import escape
 from vrtspike.config import dump_config
 from vrtspike.inference.results import Panel
 from vrtspike.storage import Folder
+from vrtspike.training.budget import budget_text
 from vrtspike.tuning.plots import (
     METRICS,
     costs,
@@ -77,7 +78,7 @@ def _header(summary: Summary) -> str:
         f"ranked by <b>{escape(METRICS[sweep.metric])}</b>",
         f"search {sweep.search}",
         f"scheduler {sweep.scheduler}",
-        f"{summary.expected} trials of {config.train.steps:,} steps",
+        f"{summary.expected} trials of {budget_text(config.train)}",
         f"data {escape(str(Folder.at(config.data.source)))}",
     ]
     return header("vrtspike sweep", config.run.name, " · ".join(about))
@@ -171,6 +172,9 @@ def _trials(summary: Summary) -> str:
         if summary.cost
         else f"val PSNR and val gain: at the trial's last step, validation split; the others: the "
         f"exported weights on {summary.config.evaluation.split}. Gains in dB over the baseline."
+    ) + (
+        " min: what the trial's steps took by the clock; CPU min: CPU time of a worker's process "
+        "(rank 0) in them."
     )
     return f"""
 <section><h2>Trials</h2>{table}<p class="note">{escape(note)}</p></section>"""
@@ -231,9 +235,16 @@ def _details(summary: Summary, environment: Mapping[str, str]) -> str:
 def _protocol(summary: Summary) -> list[str]:
     """Say how trials are compared."""
     config, sweep = summary.config, sweep_of(summary.config)
+    train = config.train
+    at_equal_time = (
+        ""
+        if train.minutes is None
+        else " Each measures its first steps and takes as many as fit, without validation and "
+        "saving."
+    )
     budget = (
-        f"All trials take {config.train.steps:,} steps of {config.train.batch} samples in the same "
-        f"order, on {config.train.workers} worker(s) each."
+        f"All trials train for {budget_text(train)}, samples in the same order, on "
+        f"{train.workers} worker(s) each.{at_equal_time}"
     )
     if summary.cost:
         return [
@@ -260,5 +271,5 @@ def _protocol(summary: Summary) -> list[str]:
         "compares finalists with a baseline of their own settings, as far as it has them; the "
         "other table and the charts compare all trials with the sweep's own baseline.",
         "The val gain of a trial that was cut short is at its last step, over the baseline's "
-        "validation at the same step.",
+        "validation at the same share of its steps.",
     ]

@@ -72,6 +72,12 @@ class Row:
     """Most memory of a worker (rank 0), in 10^9 bytes."""
     seconds: float | None = None
     """From the start of the trial, all of its attempts."""
+    spent_s: float | None = None
+    """Seconds that its steps took by the clock, without validation and saving."""
+    spent_cpu_s: float | None = None
+    """CPU time of them, in seconds: that of one worker's process (rank 0)."""
+    share: float | None = None
+    """Share of its run that was done at the last validation."""
     error: str | None = None
 
     def value(self, metric: str) -> float | None:

@@ -2,7 +2,8 @@
 
 Baselines and finalists run to their end, so that every gain is one of whole trainings. A continued
 sweep tells the scheduler what finished trials had reached; a trial that goes on is not cut where it
-went on before.
+went on before. Schedulers compare trials at equal shares of their runs, which, with
+`train.minutes`, are of different steps.
 """
 
 from __future__ import annotations
@@ -25,7 +26,9 @@ from vrtspike.settings import Config
 from vrtspike.training.board import Record
 from vrtspike.tuning.space import sweep_of
 
-TIME = "step"
+TIME, WHOLE = "millionths", 1_000_000
+"""What schedulers take for time: how far a trial is, whole numbers so that asha's multiples of the
+grace meet it exactly; and what that is at its end."""
 
 
 @dataclass(frozen=True)
@@ -41,9 +44,9 @@ class SearchOnly(FIFOScheduler):
     `searched` holds the ids of the trials that belong to the search; the caller adds to it.
     """
 
-    def __init__(self, inner: TrialScheduler, steps: int) -> None:
+    def __init__(self, inner: TrialScheduler) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
-        self._inner, self._steps = inner, steps
+        self._inner = inner
         self.searched: set[str] = set()
         self.stopped: set[str] = set()
         """Trials that were cut short."""
@@ -57,8 +60,9 @@ class SearchOnly(FIFOScheduler):
         self._inner.on_trial_add(controller, trial)
         last: dict[str, Any] | None = None
         for record in validations:
-            if record["psnr"] is not None:
-                last = {TIME: record["step"], "psnr": record["psnr"], "ssim": record["ssim"]}
+            seen = _looked_at(record["share"], record["psnr"], record["ssim"])
+            if seen is not None:
+                last = seen
                 self._inner.on_trial_result(controller, trial, last)
         if whole and last is not None:
             self._inner.on_trial_complete(controller, trial, last)
@@ -80,7 +84,7 @@ class SearchOnly(FIFOScheduler):
         if self._inner.on_trial_result(tune_controller, trial, seen) != TrialScheduler.STOP:
             return str(TrialScheduler.CONTINUE)
         # What has come to its end is still to be scored, and what went on before goes on now.
-        if result[TIME] >= self._steps or result.get("replayed"):
+        if seen[TIME] >= WHOLE or result.get("replayed"):
             self._spared.add(name)
             return str(TrialScheduler.CONTINUE)
         self.stopped.add(name)
@@ -102,15 +106,22 @@ class SearchOnly(FIFOScheduler):
 
 def _seen(result: Mapping[str, Any]) -> dict[str, Any] | None:
     """Return what schedulers look at; None before there is a validation that is a number."""
-    if result.get("val_psnr") is None:
+    return _looked_at(result.get("share"), result.get("val_psnr"), result.get("val_ssim"))
+
+
+def _looked_at(
+    share: float | None, psnr: float | None, ssim: float | None
+) -> dict[str, Any] | None:
+    """Return a validation at a share of a run as schedulers take it; None: it tells nothing."""
+    if share is None or psnr is None:
         return None
-    return {TIME: result[TIME], "psnr": result["val_psnr"], "ssim": result["val_ssim"]}
+    return {TIME: round(share * WHOLE), "psnr": psnr, "ssim": ssim}
 
 
 def scheduler_of(config: Config) -> SearchOnly:
     """Return the scheduler that a sweep's settings name."""
-    sweep, steps = sweep_of(config), config.train.steps
-    grace_steps = sweep.grace_steps(steps)
+    sweep = sweep_of(config)
+    grace = round((sweep.grace or 1.0) * WHOLE)
     inner: TrialScheduler
     match sweep.scheduler:
         case "none":
@@ -120,8 +131,8 @@ def scheduler_of(config: Config) -> SearchOnly:
                 time_attr=TIME,
                 metric=sweep.metric,
                 mode="max",
-                max_t=steps,
-                grace_period=grace_steps,
+                max_t=WHOLE,
+                grace_period=grace,
                 reduction_factor=sweep.reduction or 3.0,
             )
         case "median":
@@ -129,7 +140,7 @@ def scheduler_of(config: Config) -> SearchOnly:
                 time_attr=TIME,
                 metric=sweep.metric,
                 mode="max",
-                grace_period=grace_steps,
+                grace_period=grace,
                 min_time_slice=math.inf,  # type: ignore[arg-type]  # never pause
             )
-    return SearchOnly(inner, steps)
+    return SearchOnly(inner)

@@ -131,10 +131,10 @@ class Summary:
         return gain_over(rows, self.reference)
 
     def val_gain(self, row: Row) -> float | None:
-        """Return the gain in the validation at the last step of a trial, which may be cut short,
-        over the baseline of the sweep's own seed at the same step."""
+        """Return the gain in the last validation of a trial, which may be cut short, over the
+        baseline of the sweep's own seed at the same share of its run."""
         at = {
-            record["step"]: record["psnr"]
+            record["share"]: record["psnr"]
             for base in self.reference
             if base.trial.seed == self.config.run.seed
             for record in self.curves.get(base.trial.name, ())
@@ -142,9 +142,9 @@ class Summary:
         }
         # One that failed may have gone on after its last validation.
         unknown = row.trial.arm == "baseline" or row.val_psnr is None or row.state == "failed"
-        if unknown or row.steps not in at:
+        if unknown or row.share not in at:
             return None
-        return float(row.val_psnr - at[row.steps])
+        return float(row.val_psnr - at[row.share])
 
     @cached_property
     def finals(self) -> list[Final]:

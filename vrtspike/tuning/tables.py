@@ -102,7 +102,8 @@ def ranked(summary: Summary) -> list[Row]:
 
     def place(row: Row) -> tuple[float, ...]:
         value = row.value(sweep.metric)
-        return states.index(row.state), -row.steps, value is None, sign * (value or 0.0)
+        done = -(row.share or 0.0)
+        return states.index(row.state), done, -row.steps, value is None, sign * (value or 0.0)
 
     # What is cheap because it computes something else is not good.
     finals = sorted(
@@ -170,6 +171,13 @@ def _columns(summary: Summary) -> dict[str, Callable[[Row], str]]:
 
         return text
 
+    def minutes(name: str) -> Callable[[Row], str]:
+        def text(row: Row) -> str:
+            seconds = getattr(row, name)
+            return "" if seconds is None else f"{seconds / 60:.3g}"
+
+        return text
+
     def gain(row: Row) -> str:
         found = summary.gain(row)
         return "" if found is None else gain_text(found)
@@ -200,7 +208,13 @@ def _columns(summary: Summary) -> dict[str, Callable[[Row], str]]:
         if any(row.lpips is not None for row in summary.rows):
             columns["LPIPS"] = figure("lpips", ".4f")
         columns["gain"] = gain
-    columns |= {"s/step": figure("step_s", ".3g"), "GB": figure("memory_gb", ".3g")}
+    columns |= {
+        "steps": lambda row: f"{row.steps:,}",
+        "min": minutes("spent_s"),
+        "CPU min": minutes("spent_cpu_s"),
+        "s/step": figure("step_s", ".3g"),
+        "GB": figure("memory_gb", ".3g"),
+    }
     if summary.cost:
         columns |= {"loss difference": difference, "loss": equal}
     return columns | {"state": state_text}
@@ -227,6 +241,8 @@ def _facts(summary: Summary, row: Row) -> dict[str, Any]:
         "loss_equal": summary.equal(row) if name in summary.loss_differences else None,
         **{cost: getattr(row, cost) for cost in COSTS},
         "seconds": row.seconds,
+        "spent_s": row.spent_s,
+        "spent_cpu_s": row.spent_cpu_s,
         "stopped_early": row.state == "stopped",
         "error": row.error,
     }

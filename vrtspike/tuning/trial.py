@@ -4,10 +4,11 @@ Tune asks `step` for what happened; the run itself (`run_training`) goes on in a
 of its own, as it would outside a sweep. A trial that is started again, by Tune or by a later sweep,
 continues its run and first tells what it had reached before.
 
-Results are dictionaries: `step` (steps done), the figures of a `Row` so far, `validated` (whether
-this result is one of a validation), `replayed` (whether it is one from before this start), and at
-the end `done`: with `state`, with `trouble` (of the cluster or of storage: the trial is to go on
-later), or, when the run was asked to stop, with neither.
+Results are dictionaries: `step` (steps done), `of_steps` (of the whole run, where that is known),
+the figures of a `Row` so far, `validated` (whether this result is one of a validation), `replayed`
+(whether it is one from before this start), and at the end `done`: with `state`, with `trouble` (of
+the cluster or of storage: the trial is to go on later), or, when the run was asked to stop, with
+neither.
 """
 
 from __future__ import annotations
@@ -140,7 +141,7 @@ class Figures:
     def __init__(self) -> None:
         self._step_s: list[float] = []
         self._validated = 0
-        self._figures: dict[str, Any] = {"step": 0}
+        self._figures: dict[str, Any] = {"step": 0, "of_steps": None}
 
     def add(self, record: Record) -> bool:
         """Take a record in; tell whether it is a validation that was not known."""
@@ -153,11 +154,16 @@ class Figures:
                     "loss": record["loss"],
                     "memory_gb": record["memory_gb"],
                     "seconds": record["elapsed_s"],
+                    "spent_s": record["spent_s"],
+                    "spent_cpu_s": record["spent_cpu_s"],
                 }
+            case "start" | "measured":
+                self._figures["of_steps"] = record["steps"]
             case "val" if step > self._validated:
                 self._validated = step
                 self._figures |= {
                     "step": step,
+                    "share": record["share"],
                     "val_psnr": record["psnr"],
                     "val_ssim": record["ssim"],
                 }

@@ -29,7 +29,7 @@ from vrtspike.inference.robustness import check_robustness, evaluate_robustness,
 from vrtspike.inference.run_folder import Restorer
 from vrtspike.settings import Config
 from vrtspike.storage import check_target
-from vrtspike.viz.methods import BASELINE, MAIN
+from vrtspike.viz.methods import BASELINE, MAIN, guess_of, guesses_among
 from vrtspike.viz.report import RunRecord, write_report
 from vrtspike.whole_file import whole_file
 
@@ -47,12 +47,14 @@ def run_evaluation(
     """Evaluate models on the split that the configuration names, and write results and report.
 
     `runs` are the folders of those that have one: the report shows their training. `known_as` says
-    in the protocol what a method's weights are. Only `fused` and `baseline` get disturbed spikes.
+    in the protocol what a method's weights are. A model's first guess is scored before the model.
+    Only `fused` and `baseline` get disturbed spikes.
     """
     clips = check_evaluation(config, models, out)
     split, settings = config.evaluation.split, config.evaluation
     dataset = open_dataset(config.data.source, config.data.layout)
     disturbed = _disturbed(models)
+    models = with_first_guesses(models)
     first, second = 1 + len(models), passes(disturbed) if settings.robustness else 0
     if device.type == "cpu":
         keep_heap()
@@ -108,10 +110,24 @@ def _disturbed(models: Mapping[str, Restorer]) -> dict[str, Restorer]:
     return {name: model for name, model in models.items() if name in (MAIN, BASELINE)}
 
 
+def with_first_guesses(models: Mapping[str, Restorer]) -> dict[str, Restorer]:
+    """Return the models, each behind its first guess if it refines one."""
+    found: dict[str, Restorer] = {}
+    for name, restorer in models.items():
+        guess = restorer.first_guess
+        found |= {name: restorer} if guess is None else {guess_of(name): guess, name: restorer}
+    return found
+
+
 def with_names(protocol: Mapping[str, Any], known_as: Mapping[str, str]) -> dict[str, Any]:
-    """Return a protocol that says what the weights of its models are."""
+    """Return a protocol that says what the weights of its models are, and whose first guesses."""
+    refined = {guess: name for name, guess in guesses_among(protocol["models"]).items()}
     models = {
-        name: {"weights": known_as[name], **facts} if name in known_as else facts
+        name: {
+            **({"weights": known_as[name]} if name in known_as else {}),
+            **({"first_guess_of": refined[name]} if name in refined else {}),
+            **facts,
+        }
         for name, facts in protocol["models"].items()
     }
     return {**protocol, "models": models}

@@ -17,11 +17,11 @@ from vrtspike.inference.response import Response, Robustness
 from vrtspike.inference.results import Panel, Results, write_text
 from vrtspike.inference.spread import Figure, Gain, figure, gain
 from vrtspike.storage import write_atomically
-from vrtspike.viz.methods import BASELINE, PACKAGED, method
+from vrtspike.viz.methods import BASELINE, PACKAGED, guesses_among, method
 from vrtspike.viz.report import counted
 from vrtspike.viz.robustness import fall_text, level_text, look_of, robustness_svg, side_name
 from vrtspike.viz.strip import encoded, hardest_panel, strip
-from vrtspike.viz.tables import OTHERS, signed
+from vrtspike.viz.tables import OTHERS, signed, what_vrt_adds
 
 FIGURES: dict[str, tuple[str, int, Callable[[Iterable[float]], float]]] = {
     "psnr": ("PSNR (dB)", 2, max),
@@ -66,7 +66,9 @@ def cell(text: str) -> str:
 def _dataset(name: str, results: Results, files: Path) -> list[str]:
     """Return the part of the page on one dataset, and write its files."""
     parts = [f"## {cell(name)}", _about(results), _methods(results)]
-    parts += list(filter(None, [_gains(results), _models(results), _picture(name, results, files)]))
+    added = cell(" ".join(what_vrt_adds(results)))
+    picture = _picture(name, results, files)
+    parts += list(filter(None, [added, _gains(results), _models(results), picture]))
     if results.robustness is not None:
         parts += _robustness(name, results.robustness, files)
     return [*parts, _protocol(results)]
@@ -123,11 +125,12 @@ def _figure(found: Figure | None, digits: int, best: str) -> str:
 
 
 def _gains(results: Results) -> str:
-    """Return the table of what each model gains over the input and the baseline."""
+    """Return the table of what each model gains over the input, the baseline and its own guess."""
     models = [name for name in results.methods if method(name).style != "control"]
     over = [name for name in ("blurred", BASELINE) if name in results.methods]
     if not models or not over:
         return ""
+    heads = ["gain (dB)", *(f"over {method(other).name}" for other in over)]
     rows = [
         [
             _name(results, name),
@@ -135,7 +138,12 @@ def _gains(results: Results) -> str:
         ]
         for name in models
     ]
-    return table(["gain (dB)", *(f"over {method(other).name}" for other in over)], rows)
+    if guesses := guesses_among(results.methods):
+        heads.append("over its first guess")
+        for name, row in zip(models, rows, strict=True):
+            own = guesses.get(name)
+            row.append("" if own is None else _gain(gain(results, name, own)))
+    return table(heads, rows)
 
 
 def _gain(found: Gain) -> str:
@@ -148,13 +156,28 @@ def _models(results: Results) -> str:
     rows = [
         [
             method(name).name,
-            f"`{_weights(results, name) or name}`",
+            _place(results, name, facts),
             f"{facts['parameters']:,}",
-            str(facts["spike_bins"] or "none"),
+            _spikes(facts["spikes"]),
         ]
         for name, facts in models.items()
     ]
-    return table(["model", "weights", "parameters", "spike bins"], rows, words=2) if rows else ""
+    return table(["model", "weights", "parameters", "spikes"], rows, words=2) if rows else ""
+
+
+def _place(results: Results, name: str, facts: Mapping[str, Any]) -> str:
+    """Return what a model's weights are called; of a first guess, in which others they are."""
+    if refined := facts.get("first_guess_of"):
+        return f"in `{_weights(results, refined) or refined}`"
+    return f"`{_weights(results, name) or name}`"
+
+
+def _spikes(seen: Mapping[str, Any] | None) -> str:
+    """Say what a model sees of the spikes."""
+    if seen is None:
+        return "none"
+    images = len(seen["windows"]) + seen["exposure"] + seen["interval"]
+    return f"{seen['bins']} bins" + (f", {counted(images, 'image')}" if images else "")
 
 
 def _picture(name: str, results: Results, files: Path) -> str:

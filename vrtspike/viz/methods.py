@@ -6,6 +6,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 BASELINE, MAIN = "baseline", "fused"
+GUESS, BASELINE_GUESS = "first_guess", "baseline_first_guess"
+FIRST_GUESS = ": first guess"
+"""Said after the name of another model, of what its transformer refines."""
 PACKAGED = " (packaged)"
 """Said after the name of weights that come with the package."""
 UNSHOWN = ("tfi",)
@@ -27,6 +30,10 @@ _KNOWN = {
     "tfp": Method("Spike average (TFP)", "TFP", "threshold × mean of spikes, gray", "control"),
     "tfi": Method("Spike interval (TFI)", "TFI", "threshold ÷ spike interval, gray", "control"),
     "sdm": Method("Spike/blur ratio (SDM)", "SDM", "blurred × spike ratio, untrained", "control"),
+    GUESS: Method("First guess", "First guess", "what VRT with spikes refines", "guess"),
+    BASELINE_GUESS: Method(
+        "First guess without spikes", "Guess", "what VRT without spikes refines", "guess"
+    ),
     "baseline": Method("VRT without spikes", "VRT", "the baseline, trained alike", "baseline"),
     "fused": Method("VRT with spikes", "VRT + spikes", "the fused model", "fused"),
     "sharp": Method("Sharp frame", "Sharp", "the ground truth", "control"),
@@ -35,7 +42,22 @@ _KNOWN = {
 
 def method(name: str) -> Method:
     """Return how a method is shown; one that is not known is called as the user called it."""
-    return _KNOWN.get(name, Method(name, name, "a model given by name", "other"))
+    if name in _KNOWN:
+        return _KNOWN[name]
+    if name.endswith(FIRST_GUESS):
+        return Method(name, name, "what VRT refines there", "guess")
+    return Method(name, name, "a model given by name", "other")
+
+
+def guess_of(name: str) -> str:
+    """Return what a model's first guess is called as a method."""
+    return {MAIN: GUESS, BASELINE: BASELINE_GUESS}.get(name, name + FIRST_GUESS)
+
+
+def guesses_among(methods: Iterable[str]) -> dict[str, str]:
+    """Return the models whose first guess is a method, too, each with its first guess."""
+    names = list(methods)
+    return {name: guess_of(name) for name in names if guess_of(name) in names}
 
 
 def is_known(name: str) -> bool:

@@ -17,7 +17,7 @@ from typing import Any
 from vrtspike.inference.results import Results, write_text
 from vrtspike.run_files import CONFIG, METRICS
 from vrtspike.viz.charts import Line, dot_chart, line_chart
-from vrtspike.viz.methods import BASELINE, main_model, method
+from vrtspike.viz.methods import BASELINE, guess_of, main_model, method
 from vrtspike.viz.page import facts, header, legend, page, tiles
 from vrtspike.viz.pictures import PanelPage
 from vrtspike.viz.robustness import robustness_section
@@ -103,6 +103,9 @@ def _tiles(results: Results) -> str:
     if BASELINE in results.methods and name != BASELINE:
         gain = score.psnr - results.over_frames(BASELINE).psnr
         numbers.append((signed(gain), "dB", "over the same model without spikes"))
+    if guess_of(name) in results.methods:
+        gain = score.psnr - results.over_frames(guess_of(name)).psnr
+        numbers.append((signed(gain), "dB", "over its own first guess"))
     numbers.append((signed(score.psnr - blurred.psnr), "dB", "over the blurred input"))
     numbers.append((f"{score.ssim:.3f}", "", f"SSIM, blurred input {blurred.ssim:.3f}"))
     return tiles(numbers)

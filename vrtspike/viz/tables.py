@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Mapping
 from html import escape
 
 from vrtspike.inference.results import Results, Score
-from vrtspike.viz.methods import BASELINE, method
+from vrtspike.viz.methods import BASELINE, guesses_among, method
 
 NOTE = """PSNR in dB and SSIM on uint8-rounded RGB, whole frames, mean over all frames; by clip: the
 mean over sequences. TFP and TFI are gray, so the colour they lack counts against them."""
@@ -56,11 +56,21 @@ def summary_table(results: Results) -> str:
     rows = "".join(
         f"<tr>{''.join(cells[name] for cells in columns.values())}</tr>" for name in scores
     )
+    added = "".join(f"<p>{escape(sentence)}</p>" for sentence in what_vrt_adds(results))
     style = "summary many" if len(columns) > FEW else "summary"
     return f"""
 <section><h2>Summary</h2><div class="scroll"><table class="{style}">
 <thead><tr>{heads}</tr></thead><tbody>{rows}</tbody></table></div>
-<p class="note">{" ".join(filter(None, notes))}</p></section>"""
+{added}<p class="note">{" ".join(filter(None, notes))}</p></section>"""
+
+
+def what_vrt_adds(results: Results) -> list[str]:
+    """Return a sentence for each model that refines a first guess: what it adds to it."""
+    sentences = []
+    for name, guess in guesses_among(results.methods).items():
+        gain = results.over_frames(name).psnr - results.over_frames(guess).psnr
+        sentences.append(f"{method(name).name} adds {signed(gain)} dB to its first guess.")
+    return sentences
 
 
 def sequence_table(scores: Mapping[str, Mapping[str, Score]]) -> str:
