@@ -239,7 +239,7 @@ def test_names_go_before_folders_and_models_beside_have_names(
     others = ["small-no-spike (packaged)", "small", str(runs["fused"])]
     assert list(models) == ["fused", *others]
     assert list(found["held_out"]) == [*CONTROLS, *models]
-    spikes = [facts["spike_bins"] is not None for facts in models.values()]
+    spikes = [facts["spikes"] is not None for facts in models.values()]
     assert spikes == [True, False, False, True]
     scores = (tmp_path / "out" / "results.csv").read_text()
     assert all(scores.count(f",{name},") == 2 for name in models)

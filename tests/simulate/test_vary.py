@@ -195,3 +195,26 @@ def test_a_target_that_is_stated_wrongly_is_found(tmp_path: Path) -> None:
 def test_ranges_that_are_none_are_refused(ranges: dict[str, tuple[float, float]]) -> None:
     with pytest.raises(ValidationError):
         VarySettings(**ranges)
+
+
+def test_another_target_is_the_same_recording_at_another_instant(tmp_path: Path) -> None:
+    """What an evaluation at several instants rests on: only the sharp frames are others."""
+    found: dict[float, dict[str, bytes]] = {}
+    for share in (0.0, 0.5, 1.0):
+        vary = VarySettings(target=(share, share))
+        root = tmp_path / f"{share}"
+        write_scenes(SCENES.model_copy(update={"vary": vary}), CAMERA, root)
+        (clip,) = open_dataset(root).clips("train")[:1]
+        assert clip.info.timeline == Timeline(32, (0, 28), round(28 * share))
+        found[share] = {
+            str(path.relative_to(root)): path.read_bytes()
+            for path in sorted(root.rglob("*"))
+            if path.suffix in (".png", ".dat")
+        }
+    write_scenes(SCENES, CAMERA, tmp_path / "usual")
+    for name, content in found[0.5].items():
+        assert (tmp_path / "usual" / name).read_bytes() == content, "the middle is the usual one"
+        for share in (0.0, 1.0):
+            same = found[share][name] == content
+            assert same == ("sharp" not in name), name
+    assert {len(files) for files in found.values()} == {3 * (2 + 2 + 2)}
