@@ -12,7 +12,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import BeforeValidator, ConfigDict, Field, model_validator
 
 from vrtspike.scene_settings import CameraSettings, SceneSettings, VideoSettings
 from vrtspike.section import Fraction, NameOrPath, Place, Positive, Section, StepsOrShare, listed
@@ -52,6 +52,19 @@ class RunSettings(Section):
     """GPUs that a cluster which grows by itself can have; null: those that it has now."""
 
 
+class MisregisterSettings(Section):
+    """How far training samples' spikes lie beside what their frames show, as a draw for each."""
+
+    model_config = ConfigDict(allow_inf_nan=False)
+
+    shift: Annotated[float, Field(ge=0)] = 0.0
+    """Greatest shift down or up, and to the left or right, in frame pixels."""
+    rotate: Annotated[float, Field(ge=0, le=180)] = 0.0
+    """Greatest rotation either way around the middle of the crop, in degrees."""
+    scale: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """Greatest share by which the spikes' picture is larger or smaller."""
+
+
 class DataSettings(Section):
     """A dataset folder, the shards made from it, and what the model sees of them."""
 
@@ -82,11 +95,18 @@ class DataSettings(Section):
     """One of these is drawn for each training sample: its spikes become those of a camera of so
     many times the threshold."""
     time_shift_steps: Annotated[int, Field(ge=0)] = 0
-    """Training samples' spikes are shifted against their frames by up to so many steps, as far as
-    the steps of a frame before and after its exposure reach."""
+    """Training samples' spikes are shifted against their frames by up to so many steps, earlier or
+    later."""
     drop_spikes: Fraction = 0.0
     """Share of the training samples whose spikes are all taken away, so that the model learns what
     to do without."""
+    lose_spikes: Fraction = 0.0
+    """Training samples lose a share of their spikes at random, drawn from 0 to this."""
+    spike_noise: Fraction = 0.0
+    """Pixels of training samples fire in each step with a probability of their own, drawn from 0 to
+    this."""
+    misregister: MisregisterSettings = MisregisterSettings()
+    """Where training samples' spikes lie on their frames."""
     shard_samples: Positive = 32
     """Samples of a shard file."""
     tile: Positive | None = None

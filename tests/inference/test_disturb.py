@@ -10,8 +10,6 @@ from vrtspike.inference.disturb import (
     KINDS,
     Disturbance,
     Kind,
-    add_noise,
-    drop,
     generator,
     levels_of,
     shift_in_space,
@@ -46,24 +44,6 @@ def test_one_level_changes_nothing_and_no_level_changes_the_input(
         same = np.array_equal(found, spikes[start : start + 40])
         assert same == (level == undisturbed(kind))
     np.testing.assert_array_equal(spikes, before)
-
-
-def test_dropping_loses_each_spike_with_the_probability(spikes: NDArray[np.bool_]) -> None:
-    for probability in (0.05, 0.2, 0.5):
-        kept = drop(spikes, probability, rng())
-        assert not (kept & ~spikes).any()
-        assert kept.sum() / spikes.sum() == pytest.approx(1 - probability, abs=0.01)
-        # Independently: what is lost in one step says nothing of the next.
-        lost = (spikes & ~kept)[:-1][spikes[:-1] & spikes[1:]]
-        after = (spikes & ~kept)[1:][spikes[:-1] & spikes[1:]]
-        assert abs(np.corrcoef(lost, after)[0, 1]) < 0.02
-
-
-def test_noise_fires_with_the_probability_and_loses_no_spike(spikes: NDArray[np.bool_]) -> None:
-    for probability in (0.005, 0.1):
-        noisy = add_noise(spikes, probability, rng())
-        assert not (spikes & ~noisy).any()
-        assert noisy[~spikes].mean() == pytest.approx(probability, rel=0.15)
 
 
 def test_a_higher_threshold_keeps_every_nth_spike(spikes: NDArray[np.bool_]) -> None:

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from vrtspike.data.alignment import Timeline
 from vrtspike.data.augment import Augmentation, draw_augmentation
-from vrtspike.data.distort import draw_distortion, raise_threshold
+from vrtspike.data.distort import draw_distortion
 from vrtspike.data.info import DatasetInfo
 from vrtspike.data.order import Draw, sample_rng, spike_rng
 from vrtspike.data.representation import SpikeRepresentation
@@ -43,6 +43,10 @@ class SampleReader:
     threshold_factors: tuple[int, ...] = (1,)
     time_shift_steps: int = 0
     drop_spikes: float = 0.0
+    lose_spikes: float = 0.0
+    spike_noise: float = 0.0
+    misregister: tuple[float, float, float] = (0.0, 0.0, 0.0)
+    """Greatest shift (frame pixels), rotation (degrees) and change of scale (share)."""
 
     def training(self, draws: Iterable[Draw]) -> dict[str, NDArray[Any]]:
         """Read, crop and flip the samples of one micro-batch."""
@@ -97,16 +101,25 @@ class SampleReader:
         """Return what the model sees of the spikes of a sample's crop, changed as was drawn."""
         split, info = self._split()
         timeline, rng = split.timeline(draw.index), spike_rng(self.seed, draw)
+        shift, rotate, scale = self.misregister
         change = draw_distortion(
-            rng, timeline, self.threshold_factors, self.time_shift_steps, self.drop_spikes
+            rng,
+            self.threshold_factors,
+            self.time_shift_steps,
+            self.drop_spikes,
+            shift=shift,
+            rotate=rotate,
+            scale=scale,
+            noise=self.spike_noise,
+            lost=self.lose_spikes,
         )
-        bits = sample.spike_bits(*drawn.on_grid(info.spike_scale or 1))
-        bits = raise_threshold(bits, change.threshold_factor, rng)
-        if change.dropped:
-            bits = np.zeros_like(bits)
+        grid = info.spike_scale or 1
+        crop, shape = drawn.on_grid(grid), split.shape
+        read = change.place.reading(crop, (shape.hs, shape.ws), grid)
+        bits = change.place.apply(sample.spike_bits(*read), read, crop, grid)
         return augmented_voxels(
             represent,
-            bits,
+            change.apply(bits, rng),
             timeline,
             split.threshold(draw.index) * change.threshold_factor,
             drawn,

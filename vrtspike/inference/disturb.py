@@ -3,7 +3,7 @@
 In: spikes `(s, h, w)` of one frame and a generator of random numbers. Out: spikes of the same
 shape; the input is left as it is.
 
-    threshold   every n-th spike: a camera of n times the threshold (`vrtspike.data.distort`)
+    threshold   every n-th spike: a camera of n times the threshold
     time        the steps that lie `offset` later in the stream (earlier, if negative)
     space       the grid moved down and right, its edge repeated
     dropped     each spike lost with a probability, independently
@@ -11,7 +11,8 @@ shape; the input is left as it is.
     silent      no spike at all
 
 A generator is a function of what is disturbed (`generator`), so a frame that is read twice, by
-clips that share it, has the same spikes twice.
+clips that share it, has the same spikes twice. Training may draw some of this, too
+(`vrtspike.data.distort`).
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from typing import Literal
 import numpy as np
 from jaxtyping import Bool
 
-from vrtspike.data.distort import raise_threshold
+from vrtspike.data.distort import add_noise, lose_spikes, raise_threshold
 
 Kind = Literal["threshold", "time", "space", "dropped", "noise", "silent"]
 KINDS: tuple[Kind, ...] = ("threshold", "time", "space", "dropped", "noise", "silent")
@@ -66,7 +67,7 @@ class Disturbance:
             case "space":
                 return shift_in_space(own, int(self.level))
             case "dropped":
-                return drop(own, self.level, rng)
+                return lose_spikes(own, self.level, rng)
             case "noise":
                 return add_noise(own, self.level, rng)
             case "silent":
@@ -119,20 +120,3 @@ def shift_in_space(spikes: Spikes, pixels: int) -> Spikes:
     _, height, width = spikes.shape
     rows, columns = (np.maximum(np.arange(side) - pixels, 0) for side in (height, width))
     return spikes[:, rows[:, None], columns]
-
-
-def drop(spikes: Spikes, probability: float, rng: np.random.Generator) -> Spikes:
-    """Lose each spike with a probability, independently."""
-    kept = np.empty_like(spikes)
-    # A step at a time: numbers for all of them would take four times the spikes' memory.
-    for step, fired in enumerate(spikes):
-        kept[step] = fired & (rng.random(fired.shape, np.float32) >= probability)
-    return kept
-
-
-def add_noise(spikes: Spikes, probability: float, rng: np.random.Generator) -> Spikes:
-    """Let each pixel fire in each step with a probability, independently of the light."""
-    noisy = np.empty_like(spikes)
-    for step, fired in enumerate(spikes):
-        noisy[step] = fired | (rng.random(fired.shape, np.float32) < probability)
-    return noisy

@@ -78,6 +78,13 @@ class RestoreTask(Task):
             threshold_factors=data.threshold_factors,
             time_shift_steps=data.time_shift_steps,
             drop_spikes=data.drop_spikes,
+            lose_spikes=data.lose_spikes,
+            spike_noise=data.spike_noise,
+            misregister=(
+                data.misregister.shift,
+                data.misregister.rotate,
+                data.misregister.scale,
+            ),
         )
 
     def name(self, split: str, index: int) -> str:

@@ -35,6 +35,10 @@ SPIKE_KEYS = (
     "data.voxels",
     "data.threshold_factors",
     "data.time_shift_steps",
+    "data.drop_spikes",
+    "data.lose_spikes",
+    "data.spike_noise",
+    "data.misregister",
 )
 """Settings, or sections of them, that the model without spikes does not have."""
 
