@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from fractions import Fraction
 from itertools import product
+from math import floor
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +19,7 @@ from vrtspike.data.clips import Clip, read_spikes
 from vrtspike.data.dataset import open_dataset
 from vrtspike.data.reconstruct import tfi, tfp
 from vrtspike.data.representation import SpikeRepresentation, own_spikes, represent_frames
-from vrtspike.errors import ConfigError, DataFormatError
+from vrtspike.errors import DataFormatError
 from vrtspike.settings import ModelSettings, SpikeBranchSettings
 
 Array = NDArray[Any]
@@ -29,6 +31,7 @@ KINDS = {
     "exposure": EVERYTHING,
     "target": replace(EVERYTHING, around="target"),
     "log1p": replace(EVERYTHING, around="target", voxels="log1p"),
+    "more bins than steps": replace(EVERYTHING, bins=17),
 }
 TIMELINES = [
     Timeline(8, (0, 8), 4),
@@ -71,6 +74,9 @@ class Naive:
         members: list[list[int]] = [[] for _ in range(represent.bins)]
         for step in range(length):
             members[step * represent.bins // length].append(begin + step)
+        if represent.bins > length:  # each takes the step in which it begins
+            starts = (Fraction(k * length, represent.bins) for k in range(represent.bins))
+            members = [[begin + floor(start)] for start in starts]
         parts = [range(part[0], part[-1] + 1) for part in members]
         if represent.voxels == "rate":
             return [self.mean(part) for part in parts]
@@ -296,8 +302,6 @@ def test_spikes_that_do_not_fit_are_refused() -> None:
     timeline = TIMELINES[0]
     with pytest.raises(DataFormatError, match=r"steps of a frame.*got 9 steps.*expected 8"):
         SpikeRepresentation(4)(np.zeros((2, 9, 4, 4), bool), timeline, 1.0)
-    with pytest.raises(ConfigError, match="9 bins over 8 steps"):
-        SpikeRepresentation(9)(spikes_of(timeline), timeline, 1.0)
 
 
 @pytest.fixture(scope="module")

@@ -55,8 +55,8 @@ def compare_fast_paths(
 ) -> list[Comparison]:
     """Compute each part both ways, in turns, in float32."""
     generator = torch.Generator().manual_seed(0)
-    plain = {"fusion": "none", "guess": None, "trunk": True, "flow_from": "frames", "patch": 1}
-    model = build_model(settings.model_copy(update=plain))
+    bare = {"fusion": "none", "guess": None, "trunk": True, "flow_from": "frames", "patch": 1}
+    model = build_model(settings.model_copy(update=bare))
     assert isinstance(model, VRT)
     model = model.eval().to(device)
     shape = (clip.batch, clip.frames, clip.height, clip.width)
