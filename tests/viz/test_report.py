@@ -289,9 +289,8 @@ def test_a_first_guess_is_a_method_before_its_model(config: Config, tmp_path: Pa
     run = save_run(guided, tmp_path / "guided")
     fused, plain = Restorer.load(run), Restorer.load(save_run(config, tmp_path / "plain"))
     with torch.no_grad():
-        for number, bias in enumerate((0.25, -0.25)):  # the guess is brighter, its model is not
-            layer = (fused.model.guess, fused.model.trunk)[number].conv_last
-            layer.bias.fill_(bias)
+        fused.model.guess.conv_last.bias.fill_(0.25)  # the guess is brighter, its model is not
+        fused.model.trunk.vrt.conv_last.bias.fill_(-0.25)
     heard: list[tuple[int, int]] = []
     out = tmp_path / "out"
     models = {"fused": fused, "plain": plain, "small (packaged)": fused}
