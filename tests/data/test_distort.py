@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from vrtspike.data.alignment import Timeline
 from vrtspike.data.distort import (
     Distortion,
     Misregistration,
@@ -52,22 +51,20 @@ def test_phases_are_uniform_so_the_rate_is_kept() -> None:
     assert not (kept & ~spikes).any()
 
 
-def test_draws_stay_within_what_was_asked_and_within_the_frame() -> None:
-    timeline, rng = Timeline(64, (2, 58), 30), np.random.default_rng(2)
-    drawn = [draw_distortion(rng, timeline, (1, 2, 4), 5) for _ in range(400)]
+def test_draws_stay_within_what_was_asked() -> None:
+    rng = np.random.default_rng(2)
+    drawn = [draw_distortion(rng, (1, 2, 4), 5) for _ in range(400)]
     assert {d.threshold_factor for d in drawn} == {1, 2, 4}
-    assert {d.shift for d in drawn} == set(range(-2, 6))
-    assert Distortion(1, -2).window(timeline) == slice(0, 56)
-    still = {draw_distortion(rng, timeline, (1,), 0) for _ in range(20)}
+    assert {d.shift for d in drawn} == set(range(-5, 6))
+    still = {draw_distortion(rng, (1,), 0) for _ in range(20)}
     assert still == {Distortion()}
 
 
 def test_a_share_of_the_samples_has_no_spikes_and_the_others_draws_stay() -> None:
-    timeline = Timeline(64, (2, 58), 30)
 
     def drawn(share: float) -> list[Distortion]:
         seeds = (np.random.default_rng(seed) for seed in range(600))
-        return [draw_distortion(rng, timeline, (1, 2), 5, share) for rng in seeds]
+        return [draw_distortion(rng, (1, 2), 5, share) for rng in seeds]
 
     some, none = drawn(0.25), drawn(0.0)
     assert 0.2 < np.mean([d.dropped for d in some]) < 0.3
@@ -167,12 +164,11 @@ def test_a_quarter_turn_of_a_square_is_that_of_its_array(spikes: NDArray[np.bool
 
 
 def test_places_noise_and_loss_are_drawn_within_their_limits_and_leave_the_other_draws() -> None:
-    timeline = Timeline(64, (2, 58), 30)
     plain, other = [], []
     for seed in range(400):
         first, second, before = (np.random.default_rng(seed) for _ in range(3))
-        plain.append(draw_distortion(first, timeline, (1, 2), 5, 0.25))
-        other.append(draw_distortion(second, timeline, (1, 2), 5, 0.25, **EVERYTHING))
+        plain.append(draw_distortion(first, (1, 2), 5, 0.25))
+        other.append(draw_distortion(second, (1, 2), 5, 0.25, **EVERYTHING))
         before.integers(2), before.integers(-2, 6), before.random()
         following = {rng.random() for rng in (first, second, before)}
         assert len(following) == 1, "what follows stays, too"
