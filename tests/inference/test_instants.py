@@ -119,8 +119,10 @@ def test_pieces_and_stops_change_no_instant(
     clip = write_clip(tmp_path, 9)
     stops = 0
     while True:
-        job = InstantsJob(clip.place, clip.stream, tmp_path / "out", settings=at(COUNT))
-        job.workers, job.order, job.model.stop_after = workers, shuffled, patience
+        model = Placed()
+        model.stop_after = patience
+        job = InstantsJob(clip.place, clip.stream, tmp_path / "out", model, at(COUNT))
+        job.workers, job.order = workers, shuffled
         try:
             (result,) = job.run()
         except KeyboardInterrupt:
@@ -164,7 +166,7 @@ def test_a_video_of_images_has_so_many_times_the_rate(tmp_path: Path) -> None:
     out = tmp_path / "a.mp4"
     InstantsJob(clip.place, clip.stream, out, settings=at(COUNT)).run()
     found = inspect_video_file(out)
-    assert (found.frames, found.rate) == (5 * COUNT, 25 * COUNT)
+    assert found.frames == 5 * COUNT and found.rate == 25 * COUNT
     assert found.times is not None
     assert [t * found.time_base for t in found.times] == [Fraction(n, 100) for n in range(20)]
 
