@@ -12,6 +12,8 @@ differ: both axes span the same time.
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 import torch
 import torch.nn.functional as F
 from einops import rearrange
@@ -31,10 +33,17 @@ def initial_slopes(heads: int) -> nn.Parameter:
 
 def temporal_bias(slopes: Float[Tensor, " m"], queries: int, keys: int) -> Float[Tensor, "m t s"]:
     """Return -slope * |t_query - t_key|, with times in frames of the query."""
-    t_query = torch.arange(queries, device=slopes.device) + 0.5
-    t_key = (torch.arange(keys, device=slopes.device) + 0.5) * (queries / keys)
-    distance = (t_query[:, None] - t_key).abs()
-    return -slopes[:, None, None] * distance.to(slopes.dtype)
+    distance = _instants_apart(queries, keys, slopes.device).to(slopes.dtype)
+    return -slopes[:, None, None] * distance
+
+
+@lru_cache(maxsize=64)
+def _instants_apart(queries: int, keys: int, device: torch.device) -> Tensor:
+    """Return |t_query - t_key|, `(t, s)`."""
+    with torch.inference_mode(False):  # what is kept here may take part in training later
+        t_query = torch.arange(queries, device=device) + 0.5
+        t_key = (torch.arange(keys, device=device) + 0.5) * (queries / keys)
+        return (t_query[:, None] - t_key).abs()
 
 
 def resample_time(x: Float[Tensor, "b s ..."], instants: int) -> Float[Tensor, "b t ..."]:
@@ -62,15 +71,18 @@ class TemporalAttention(nn.Module):
     ) -> Float[Tensor, "b t h w c"]:
         """Attend from each instant of `query` to all instants of `source` at the same pixel."""
         # Keys and values are two products, for halves of one would not lie in one piece.
-        k_weight, v_weight = self.kv.weight.chunk(2)
-        k_bias, v_bias = self.kv.bias.chunk(2)
+        k_weight, v_weight = rearrange(self.kv.weight, "(two o) c -> two o c", two=2).unbind()
+        k_bias, v_bias = rearrange(self.kv.bias, "(two o) -> two o", two=2).unbind()
         q = self._sequences(self.q(query))
         k = self._sequences(F.linear(source, k_weight, k_bias))
         v = self._sequences(F.linear(source, v_weight, v_bias))
-        score = torch.bmm(q, k.transpose(1, 2)) * q.shape[-1] ** -0.5
-        if self.slopes is not None:
+        score = torch.bmm(q, k.transpose(1, 2))
+        scale = q.shape[-1] ** -0.5
+        if self.slopes is None:
+            score = score * scale
+        else:
             bias = temporal_bias(self.slopes, query.shape[1], source.shape[1])
-            score = (score.view(-1, *bias.shape) + bias).flatten(0, 1)
+            score = torch.add(bias, score.view(-1, *bias.shape), alpha=scale).flatten(0, 1)
         out = torch.bmm(score.softmax(dim=-1).to(v.dtype), v)
         batch, _, height, width, _ = query.shape
         out = rearrange(

@@ -7,6 +7,8 @@ value at (y, x) is taken from (y + flow_y, x + flow_x). Pixel centres are at int
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 import torch
 import torch.nn.functional as F
 from einops import rearrange
@@ -28,19 +30,30 @@ def sampling_positions(flow: Float[Tensor, "n 2 h w"]) -> tuple[Tensor, Tensor]:
     return x, y
 
 
-def normalized_grid(x: Tensor, y: Tensor, height: int, width: int) -> Tensor:
-    """Map pixel positions to the [-1, 1] grid of `grid_sample(align_corners=True)`."""
-    return torch.stack(
-        (x * (2.0 / max(width - 1, 1)) - 1.0, y * (2.0 / max(height - 1, 1)) - 1.0), dim=-1
-    )
+@lru_cache(maxsize=32)
+def pixel_grid(
+    height: int, width: int, device: torch.device, dtype: torch.dtype
+) -> tuple[Tensor, Tensor]:
+    """Return the [-1, 1] grid of `grid_sample(align_corners=True)` that samples every pixel itself.
+
+    First the step from a pixel to the next, `(2, 1, 1)`, then the grid `(2, h, w)`; x before y.
+    """
+    with torch.inference_mode(False):  # what is kept here may take part in training later
+        steps = [2.0 / max(size - 1, 1) for size in (width, height)]
+        step = torch.tensor(steps, device=device, dtype=dtype)[:, None, None]
+        x = torch.arange(width, device=device, dtype=dtype).expand(height, -1)
+        y = torch.arange(height, device=device, dtype=dtype)[:, None].expand(-1, width)
+        return step, torch.stack((x, y)) * step - 1.0
 
 
 def flow_warp(
     image: Float[Tensor, "n c h w"], flow: Float[Tensor, "n 2 h w"], *, padding: str = "zeros"
 ) -> Float[Tensor, "n c h w"]:
     """Warp by bilinear sampling; `padding` (zeros, border) is what lies outside the image."""
-    x, y = sampling_positions(flow)
-    grid = normalized_grid(x, y, *image.shape[-2:]).to(image.dtype)
+    flow = full_precision(flow)
+    step, places = pixel_grid(*image.shape[-2:], flow.device, flow.dtype)
+    grid = torch.addcmul(places, flow, step).to(image.dtype)
+    grid = rearrange(grid, "n two h w -> n h w two")
     return F.grid_sample(image, grid, padding_mode=padding, align_corners=True)
 
 

@@ -21,7 +21,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from functools import lru_cache
-from itertools import product
+from itertools import accumulate, product
+from math import prod
+from operator import mul
 from typing import Any, NamedTuple
 
 import torch
@@ -77,24 +79,30 @@ def border_mask(
     return torch.where(flat[:, None] == flat[None, :], 0.0, MASKED)
 
 
-@lru_cache(maxsize=64)
-def border_masks(
-    window: Window, shift: Window, counts: Window, device: torch.device
-) -> tuple[Tensor, Tensor]:
-    """Return the masks `(kinds, n, n)` that occur in a video of `counts` windows along each axis.
+Borders = tuple[tuple[bool, ...], ...]
 
-    The second tensor, `(nt, nh, nw)`, says which of them is each window's.
-    """
+
+@lru_cache(maxsize=64)
+def border_masks(window: Window, shift: Window, borders: Borders, device: torch.device) -> Tensor:
+    """Return the masks `(kinds, 1, n, n)` of several kinds of border."""
+    masks = [border_mask(window, shift, border, device) for border in borders]
+    return torch.stack(masks)[:, None]
+
+
+@lru_cache(maxsize=64)
+def border_kinds(
+    shift: Window, counts: tuple[int, int, int, int], device: torch.device
+) -> tuple[Borders, Tensor]:
+    """Return the borders that occur, and which of them each window has, `(b, nt, nh, nw)`."""
     kinds: dict[tuple[bool, ...], int] = {}
     lasts = product(
         *(
             [moved > 0 and i == count - 1 for i in range(count)]
-            for count, moved in zip(counts, shift, strict=True)
+            for count, moved in zip(counts[1:], shift, strict=True)
         )
     )
     places = [kinds.setdefault(last, len(kinds)) for last in lasts]
-    masks = torch.stack([border_mask(window, shift, border, device) for border in kinds])
-    return masks, torch.tensor(places, device=device).view(counts)
+    return tuple(kinds), torch.tensor(places * counts[0], device=device).view(counts)
 
 
 @lru_cache(maxsize=16)
@@ -226,38 +234,34 @@ class _Blockwise(torch.autograd.Function):
     def forward(
         ctx: Any, qkv: Tensor, bias: Tensor, code: Tensor | None, grid: Grid, keep: bool
     ) -> Tensor:
+        qkv = qkv.contiguous()
         out = qkv.new_empty((*qkv.shape[:4], qkv.shape[4] // 3))
         kept: list[Tensor] | None = [] if keep else None
-        if code is None:
-            _forward(qkv, out, bias, None, grid, kept)
-        else:
-            (own, pairs), (pairs_out, own_out) = qkv.chunk(2, dim=-1), out.chunk(2, dim=-1)
-            _forward(own, own_out, bias, None, grid, kept)
-            _forward(pairs, pairs_out, None, code, grid.pairs(), kept)
+        for part in _parts(bias, code, grid):
+            part.forward(qkv, out, kept)
         ctx.save_for_backward(bias, code, *([qkv] if kept is None else kept))
         ctx.grid, ctx.keep, ctx.shape = grid, keep, qkv.shape
         return out
 
     @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor, Tensor | None, None, None]:
-        (out_grad,) = gradients
+    def backward(
+        ctx: Any, *gradients: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor | None, None, None]:
+        out_grad = gradients[0].contiguous()
         bias, code, *saved = ctx.saved_tensors
-        qkv = None if ctx.keep else saved[0]
-        kept = iter(saved) if ctx.keep else None
+        qkv, kept = (None, iter(saved)) if ctx.keep else (saved[0], None)
         qkv_grad = out_grad.new_empty(ctx.shape)
         bias_grad = torch.zeros_like(bias)
+        for part in _parts(bias, code, ctx.grid):
+            part.backward(qkv, kept, out_grad, qkv_grad, bias_grad)
         if code is None:
-            _backward(qkv, kept, out_grad, qkv_grad, bias, bias_grad, None, ctx.grid)
             return qkv_grad, bias_grad, None, None, None
-        own, pairs = (None, None) if qkv is None else qkv.chunk(2, dim=-1)
-        own_grad, pairs_grad = qkv_grad.chunk(2, dim=-1)
-        pairs_out_grad, own_out_grad = out_grad.chunk(2, dim=-1)
-        _backward(own, kept, own_out_grad, own_grad, bias, bias_grad, None, ctx.grid)
-        pair_grid = ctx.grid.pairs()
-        _backward(pairs, kept, pairs_out_grad, pairs_grad, None, None, code, pair_grid)
-        size = ctx.grid.window[1:]
         code_grad = reduce(
-            pairs_grad, "b t (nh wh) (nw ww) c -> (wh ww) c", "sum", wh=size[0], ww=size[1]
+            qkv_grad[..., qkv_grad.shape[-1] // 2 :],
+            "b t (nh wh) (nw ww) c -> (wh ww) c",
+            "sum",
+            wh=ctx.grid.window[1],
+            ww=ctx.grid.window[2],
         )
         return qkv_grad, bias_grad, code_grad.to(code.dtype), None, None
 
@@ -271,63 +275,87 @@ def _attend_on_cpu(qkv: Tensor, bias: Tensor, code: Tensor | None, grid: Grid) -
     return out
 
 
-def _forward(
-    qkv: Tensor,
-    out: Tensor,
-    bias: Tensor | None,
-    code: Tensor | None,
-    grid: Grid,
-    kept: list[Tensor] | None,
-) -> None:
-    """Write what each token gathers in one grid to `out`; add to `kept` what a backward needs."""
-    source, target = _Windows(qkv, grid, parts=3), _Windows(out, grid, parts=1)
-    places = _code_in_heads(code, grid, source.dtype)
-    masks = _Masks(bias, source)
-    room = _Room()
-    for block in source.blocks():
-        q, k, v = source.gather(block, places)
-        weight = _weights(q, k, masks, block, room.take(q) if kept is None else _Room().take(q))
-        target.scatter(block, torch.bmm(weight, v)[None])
-        if kept is not None:
-            kept += (q, k, v, weight)
+class _Half(NamedTuple):
+    """Which part of the channels belongs to a grid: part `index` of `of` equal ones."""
+
+    index: int
+    of: int
 
 
-def _backward(
-    qkv: Tensor | None,
-    kept: Iterator[Tensor] | None,
-    out_grad: Tensor,
-    qkv_grad: Tensor,
-    bias: Tensor | None,
-    bias_grad: Tensor | None,
-    code: Tensor | None,
-    grid: Grid,
-) -> None:
-    """Write the gradient of one grid to `qkv_grad`, and add to `bias_grad`.
+class _Part(NamedTuple):
+    """Attention in one grid, and where its channels lie in `qkv` and in the result."""
 
-    Queries, keys, values and weights of each block are `kept`, or made again from `qkv`.
-    """
-    above, target = _Windows(out_grad, grid, parts=1), _Windows(qkv_grad, grid, parts=3)
-    source = None if qkv is None else _Windows(qkv, grid, parts=3)
-    places = None if source is None else _code_in_heads(code, grid, source.dtype)
-    masks = None if source is None else _Masks(bias, source)
-    room, grad_room = _Room(), _Room()
-    for block in target.blocks():
-        (grad,) = above.gather(block)
-        if kept is not None:
-            q, k, v, weight = (next(kept) for _ in range(4))
-        else:
-            assert source is not None and masks is not None, "either kept, or made again"
-            q, k, v = source.gather(block, places)
+    grid: Grid
+    bias: Tensor | None
+    code: Tensor | None
+    source: _Half
+    target: _Half
+
+    def forward(self, qkv: Tensor, out: Tensor, kept: list[Tensor] | None) -> None:
+        """Write what each token gathers to `out`; add to `kept` what a backward needs."""
+        source = _Windows(qkv, self.grid, self.source, parts=3)
+        target = _Windows(out, self.grid, self.target, parts=1)
+        masks, room = _Masks(self.bias, source), _Room()
+        for block in source.blocks():
+            if kept is not None:
+                room = _Room()
+            qkv_block = source.gather(block, self.code)
+            q, k, v = qkv_block.unbind()
             weight = _weights(q, k, masks, block, room.take(q))
-        score_grad = torch.bmm(grad, v.transpose(1, 2), out=grad_room.take(q))
-        torch._softmax_backward_data(score_grad, weight, -1, weight.dtype, grad_input=score_grad)
-        if bias_grad is not None:
-            bias_grad += score_grad.view(-1, *bias_grad.shape).sum(0)
-        grads = q.new_empty((3, *q.shape))
-        _add_product(grads[0], score_grad, k, q.shape[-1] ** -0.5)
-        _add_product(grads[1], score_grad.transpose(1, 2), q, q.shape[-1] ** -0.5)
-        torch.bmm(weight.transpose(1, 2), grad, out=grads[2])
-        target.scatter(block, grads)
+            target.scatter(block, torch.bmm(weight, v))
+            if kept is not None:
+                kept += (qkv_block, weight)
+
+    def backward(
+        self,
+        qkv: Tensor | None,
+        kept: Iterator[Tensor] | None,
+        out_grad: Tensor,
+        qkv_grad: Tensor,
+        bias_grad: Tensor,
+    ) -> None:
+        """Write the gradient to `qkv_grad`, and add to `bias_grad`.
+
+        Queries, keys, values and weights of each block are `kept`, or made again from `qkv`.
+        """
+        above = _Windows(out_grad, self.grid, self.target, parts=1)
+        target = _Windows(qkv_grad, self.grid, self.source, parts=3)
+        source = None if qkv is None else _Windows(qkv, self.grid, self.source, parts=3)
+        masks = None if source is None else _Masks(self.bias, source)
+        room, grad_room = _Room(), _Room()
+        for block in target.blocks():
+            if kept is not None:
+                qkv_block, weight = next(kept), next(kept)
+                q, k, v = qkv_block.unbind()
+            else:
+                assert source is not None and masks is not None, "either kept, or made again"
+                qkv_block = source.gather(block, self.code)
+                q, k, v = qkv_block.unbind()
+                weight = _weights(q, k, masks, block, room.take(q))
+            grad = above.gather(block)[0]
+            score_grad = torch.bmm(grad, v.transpose(1, 2), out=grad_room.take(q))
+            torch._softmax_backward_data(
+                score_grad, weight, -1, weight.dtype, grad_input=score_grad
+            )
+            if self.bias is not None:
+                bias_grad += score_grad.view(-1, *bias_grad.shape).sum(0)
+            grads = torch.empty_like(qkv_block)
+            q_grad, k_grad, v_grad = grads.unbind()
+            _add_product(q_grad, score_grad, k, q.shape[-1] ** -0.5)
+            _add_product(k_grad, score_grad.transpose(1, 2), q, q.shape[-1] ** -0.5)
+            torch.bmm(weight.transpose(1, 2), grad, out=v_grad)
+            target.scatter(block, grads)
+
+
+def _parts(bias: Tensor, code: Tensor | None, grid: Grid) -> list[_Part]:
+    """Return self attention, and with a code mutual attention, whose result comes first."""
+    if code is None:
+        return [_Part(grid, bias, None, _Half(0, 1), _Half(0, 1))]
+    places = rearrange(code, "n (p m d) -> p 1 m n d", p=3, m=grid.heads)
+    return [
+        _Part(grid, bias, None, _Half(0, 2), _Half(1, 2)),
+        _Part(grid.pairs(), None, places, _Half(1, 2), _Half(0, 2)),
+    ]
 
 
 def _weights(q: Tensor, k: Tensor, masks: _Masks, block: _Block, room: Tensor) -> Tensor:
@@ -342,30 +370,32 @@ def _add_product(room: Tensor, a: Tensor, b: Tensor, scale: float, *, beta: int 
     torch.baddbmm(room, a, b, beta=beta, alpha=scale, out=room)
 
 
-def _code_in_heads(code: Tensor | None, grid: Grid, dtype: torch.dtype) -> Tensor | None:
-    """Return the code as `(3, m, n, d)`, to add to the queries, keys and values of a window."""
-    if code is None:
-        return None
-    return rearrange(code.to(dtype), "n (p m d) -> p m n d", p=3, m=grid.heads)
-
-
 _Block = tuple[slice, slice, slice, slice]
 """Some windows that are computed at once: samples, groups of frames, rows and columns."""
+_Strided = tuple[tuple[int, ...], tuple[int, ...], int]
+"""Sizes, strides and offset."""
 
 
 class _Windows:
-    """A video `(b, t, h, w, parts*c)` seen as windows, without a copy."""
+    """A contiguous video `(b, t, h, w, of * parts * c)` seen as windows, without a copy.
 
-    def __init__(self, video: Tensor, grid: Grid, *, parts: int) -> None:
-        self.grid = grid
-        self._windows = rearrange(
-            video,
-            "b (nt wt) (nh wh) (nw ww) (p m d) -> p b nt nh nw m wt wh ww d",
-            p=parts,
-            m=grid.heads,
-            **grid.sizes(),
-        )
-        self.counts = self._windows.shape[1:5]
+    Views `(parts, b, nt, nh, nw, m, wt, wh, ww, d)` are made by their strides: one call for each,
+    where small videos are ruled by the number of calls.
+    """
+
+    def __init__(self, video: Tensor, grid: Grid, half: _Half, *, parts: int) -> None:
+        self.grid, self._video = grid, video
+        batch, *sizes, channels = video.shape
+        steps = video.stride()[:4]
+        counts = [size // edge for size, edge in zip(sizes, grid.window, strict=True)]
+        width = channels // (half.of * parts)
+        head = width // grid.heads
+        self.counts = (batch, *counts)
+        self._edges = (grid.heads, *grid.window, head)
+        windows = [step * edge for step, edge in zip(steps[1:], grid.window, strict=True)]
+        self._strides = (width, steps[0], *windows, head, *steps[1:], 1)
+        self._offset = video.storage_offset() + half.index * parts * width
+        self._parts = parts
         self.device = video.device
         self.dtype = full_precision(video[:0]).dtype
         """Scores are computed in float32 at least."""
@@ -382,33 +412,45 @@ class _Windows:
             most = max(1, most // size)
         return product(*cuts)
 
-    def gather(self, block: _Block, code: Tensor | None = None) -> tuple[Tensor, ...]:
-        """Copy the parts of a block, each to `(windows * m, n, d)`; add the code of the place."""
-        video = self._windows[(slice(None), *block)]
-        copy = video.new_empty(video.shape, dtype=self.dtype)
-        for there, here in zip(self._by_frame(copy), self._swapped(video), strict=True):
-            there.copy_(here)
+    def gather(self, block: _Block, code: Tensor | None = None) -> Tensor:
+        """Copy the parts of a block, `(parts, windows * m, n, d)`; add the code of the place."""
+        heads, head = self._edges[0], self._edges[-1]
+        windows = prod(cut.stop - cut.start for cut in block)
+        shape = (self._parts, windows * heads, self.grid.tokens(), head)
+        copy = torch.empty(shape, dtype=self.dtype, device=self.device)
+        for there, here in self._pieces(block):
+            copy.as_strided(*there).copy_(self._video.as_strided(*here))
         if code is not None:
-            copy.view(len(code), -1, *code.shape[1:]).add_(code[:, None])
-        return copy.view(len(copy), -1, self.grid.tokens(), copy.shape[-1]).unbind()
+            copy.view(self._parts, windows, heads, *shape[2:]).add_(code)
+        return copy
 
     def scatter(self, block: _Block, parts: Tensor) -> None:
         """Write the parts of a block, `(parts, windows * m, n, d)`, to their places."""
-        video = self._windows[(slice(None), *block)]
-        parts = parts.view(video.shape)
-        for here, there in zip(self._by_frame(parts), self._swapped(video), strict=True):
-            there.copy_(here)
+        for here, there in self._pieces(block):
+            self._video.as_strided(*there).copy_(parts.as_strided(*here))
 
-    def _by_frame(self, parts: Tensor) -> list[Tensor]:
-        """Return what is copied at once: all; or else keys and values, and queries by frame."""
-        if not (self.grid.mutual and len(parts) == 3):
-            return [parts]
-        return [parts[1:], parts[0, :, 0::2], parts[0, :, 1::2]]
+    def _pieces(self, block: _Block) -> Iterator[tuple[_Strided, _Strided]]:
+        """Yield what is copied at once: where it is in the copy of a block, and in the video.
 
-    def _swapped(self, parts: Tensor) -> list[Tensor]:
-        """Return the same of a video: a frame's queries are those of the other frame."""
-        whole, *queries = self._by_frame(parts)
-        return [whole, *reversed(queries)]
+        That is all of it; but in mutual attention a frame's queries are those of the other frame.
+        """
+        counts = tuple(cut.stop - cut.start for cut in block)
+        sizes = (self._parts, *counts, *self._edges)
+        strides = tuple(accumulate(sizes[:0:-1], mul, initial=1))[::-1]
+        starts = (cut.start for cut in block)
+        offset = self._offset + sum(map(mul, starts, self._strides[1:5]))
+        if not (self.grid.mutual and self._parts == 3):
+            yield (sizes, strides, 0), (sizes, self._strides, offset)
+            return
+        keys = (2, *sizes[1:])
+        yield (keys, strides, strides[0]), (keys, self._strides, offset + self._strides[0])
+        queries = (*sizes[1:2], counts[1] // 2, *sizes[3:])
+        steps, jumps = (
+            (every[1], 2 * every[2], *every[3:]) for every in (strides, self._strides)
+        )
+        for frame in (0, 1):
+            other = offset + (1 - frame) * self._strides[2]
+            yield (queries, steps, frame * strides[2]), (queries, jumps, other)
 
 
 class _Room:
@@ -419,9 +461,10 @@ class _Room:
 
     def take(self, queries: Tensor) -> Tensor:
         """Return room for the scores of queries `(windows * m, n, d)`: `(windows * m, n, n)`."""
+        count, tokens, _ = queries.shape
         if self._whole is None:
-            self._whole = queries.new_empty((*queries.shape[:2], queries.shape[1]))
-        return self._whole[: len(queries)]
+            self._whole = queries.new_empty((count, tokens, tokens))
+        return self._whole if count == len(self._whole) else self._whole[:count]
 
 
 class _Masks:
@@ -431,13 +474,10 @@ class _Masks:
         grid, self._table = windows.grid, None if bias is None else bias.to(windows.dtype)
         self._kinds = None
         if any(grid.shift):
-            masks, self._kinds = border_masks(
-                grid.window, grid.shift, tuple(windows.counts[1:]), windows.device
-            )
-            masks = masks[:, None].to(windows.dtype)
-            self._table = (
-                masks.expand(-1, grid.heads, -1, -1) if self._table is None else self._table + masks
-            )
+            borders, self._kinds = border_kinds(grid.shift, windows.counts, windows.device)
+            masks = border_masks(grid.window, grid.shift, borders, windows.device)
+            masks = masks.to(windows.dtype).expand(-1, grid.heads, -1, -1)
+            self._table = masks if self._table is None else masks + self._table
 
     def write(self, block: _Block, scores: Tensor) -> bool:
         """Write bias plus mask of a block's windows to `scores`; False if there is none."""
@@ -446,9 +486,6 @@ class _Masks:
         by_window = scores.view(-1, *self._table.shape[-3:])
         if self._kinds is None:
             by_window.copy_(self._table)
-            return True
-        kinds = self._kinds[block[1:]].flatten()
-        samples = len(by_window) // len(kinds)
-        kinds = kinds if samples == 1 else kinds.repeat(samples)
-        torch.index_select(self._table, 0, kinds, out=by_window)
+        else:
+            torch.index_select(self._table, 0, self._kinds[block].flatten(), out=by_window)
         return True

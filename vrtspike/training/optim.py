@@ -102,6 +102,21 @@ def learning_rates(optimizer: Optimizer) -> dict[str, float]:
     return {"flow" if group["flow"] else "main": group["lr"] for group in optimizer.param_groups}
 
 
+def step_clipped(optimizer: Optimizer, norm: float, most: float | None) -> None:
+    """Step with gradients of a norm, scaled down to `most` where that is less.
+
+    The fused optimiser scales them (and leaves them scaled) in the pass that takes the step.
+    """
+    if most is None or norm <= most:
+        optimizer.step()
+        return
+    device = optimizer.param_groups[0]["params"][0].device
+    # What torch's GradScaler does to it.
+    optimizer.grad_scale = torch.tensor((norm + 1e-6) / most, device=device)  # type: ignore[attr-defined]
+    optimizer.step()
+    del optimizer.grad_scale  # type: ignore[attr-defined]
+
+
 def drop_flow_gradients(optimizer: Optimizer) -> None:
     """Take the gradients of the flow group away, so that a step leaves it and its moments alone."""
     for group in optimizer.param_groups:

@@ -27,7 +27,7 @@ from vrtspike.data.order import Share
 from vrtspike.model.precision import autocast
 from vrtspike.settings import Precision
 from vrtspike.training.local import LocalParameters
-from vrtspike.training.optim import drop_flow_gradients
+from vrtspike.training.optim import drop_flow_gradients, step_clipped
 from vrtspike.training.parallel import synchronize_gradients
 
 Arrays = Mapping[str, NDArray[Any]]
@@ -176,9 +176,7 @@ class TrainingStep:
         norm = math.sqrt(square_sum)
         finite = math.isfinite(means[0]) and math.isfinite(norm)
         if finite:
-            if self._clip_norm is not None and norm > self._clip_norm:
-                torch._foreach_mul_(gradients, self._clip_norm / (norm + 1e-6))
-            self._optimizer.step()
+            step_clipped(self._optimizer, norm, self._clip_norm)
         return StepResult(
             loss=means[0],
             terms=dict(zip(self._loss.weights, means[1:], strict=True)),
