@@ -166,7 +166,7 @@ def test_a_sweep_over_cost_shows_costs_and_no_gains(count: int, tmp_path: Path) 
         assert corners == ",".join(circles[0])
 
 
-def test_a_sweep_at_equal_time_says_so_and_draws_curves_over_minutes(tmp_path: Path) -> None:
+def test_a_sweep_at_equal_time_says_so_and_draws_curves_over_its_shares(tmp_path: Path) -> None:
     summary = spikes_sweep()
     by_steps = write(tmp_path, summary)
     assert "9 trials of 10 steps" in by_steps and "step 10: 25.00" in by_steps
@@ -174,8 +174,8 @@ def test_a_sweep_at_equal_time_says_so_and_draws_curves_over_minutes(tmp_path: P
     text = write(tmp_path, replace(summary, config=config))
     assert "9 trials of 3 CPU minutes" in text
     assert "measures its first steps and takes as many as fit" in text
-    # Step 4 of 10, of three minutes.
-    assert "minutes 1.2: 24.00" in section(text, "Learning curves")
+    # Step 4 of 10.
+    assert "% of 3 CPU minutes 40: 24.00" in section(text, "Learning curves")
 
 
 def test_words_from_outside_cannot_change_the_page(tmp_path: Path) -> None:

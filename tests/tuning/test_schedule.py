@@ -32,7 +32,7 @@ def config(**sweep: Any) -> Config:
 
 
 def result(step: int, value: float | None, **others: Any) -> dict[str, Any]:
-    figures = {"step": step, "share": step / 10, "loss": 0.5}
+    figures: dict[str, Any] = {"step": step, "share": step / 10, "loss": 0.5}
     figures |= {"val_psnr": value, "val_ssim": value}
     return figures | {"validated": True} | others
 

@@ -10,6 +10,7 @@ from collections.abc import Collection, Mapping, Sequence
 from html import escape
 
 from vrtspike.sweep_settings import Choice, Distribution, Grid, LogUniform
+from vrtspike.training.budget import budget_text
 from vrtspike.tuning.rows import Row
 from vrtspike.tuning.space import said, sweep_of
 from vrtspike.tuning.summary import Summary, front
@@ -73,14 +74,14 @@ def _alike(row: Row) -> bool:
 
 
 def learning_curves(summary: Summary) -> str:
-    """Return the validation PSNR of all trials over their steps, or minutes where those are what
-    trials have equal of."""
-    order, minutes = ("stopped", "trial", "baseline", "fused"), summary.config.train.minutes
+    """Return the validation PSNR of all trials over their steps, or, where they have equal time,
+    over shares of it."""
+    order, train = ("stopped", "trial", "baseline", "fused"), summary.config.train
     lines = []
     for row in summary.rows:
         found = [
             (
-                float(record["step"]) if minutes is None else record["share"] * minutes,
+                float(record["step"]) if train.minutes is None else 100 * record["share"],
                 float(record["psnr"]),
             )
             for record in summary.curves.get(row.trial.name, ())
@@ -92,7 +93,7 @@ def learning_curves(summary: Summary) -> str:
         return ""
     # What matters most is drawn last, over the others.
     lines.sort(key=lambda line: order.index(line.style))
-    x_name = "step" if minutes is None else "minutes"
+    x_name = "step" if train.minutes is None else f"% of {budget_text(train)}"
     chart = line_chart(lines, x_name=x_name, y_name="validation PSNR (dB)", digits=2)
     return f"""
 <section><h2>Learning curves</h2>{_legend(LEGEND, [line.style for line in lines])}
