@@ -19,6 +19,7 @@ from pydantic_core import ErrorDetails
 
 from vrtspike.errors import ConfigError
 from vrtspike.settings import Config
+from vrtspike.yaml_text import parse_yaml
 
 Tree = dict[str, Any]
 Sources = dict[tuple[str, ...], str]
@@ -137,7 +138,7 @@ def _read_mapping(path: Path, above: tuple[Path, ...]) -> Tree:
     if not path.is_file():
         raise ConfigError("configuration is not a file", where=where, got="a folder")
     try:
-        tree = yaml.safe_load(path.read_text(encoding="utf-8"))
+        tree = parse_yaml(path.read_text(encoding="utf-8"))
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         problem = " ".join(str(error).split())
         raise ConfigError(f"configuration is not YAML: {problem}", where=where) from None
@@ -175,7 +176,7 @@ def _apply_override(tree: Tree, override: str, sources: Sources) -> None:
             "an override is not key=value", got=repr(override), expected="train.steps=100"
         )
     try:
-        value = yaml.safe_load(text)
+        value = parse_yaml(text)
     except yaml.YAMLError:
         value = text
     check_known(dotted.strip(), f"override {override}")

@@ -28,6 +28,7 @@ from vrtspike.data.registration import Crop, Homography, Registration
 from vrtspike.errors import ConfigError, DataFormatError, one_line
 from vrtspike.section import Positive
 from vrtspike.storage import write_atomically
+from vrtspike.yaml_text import parse_yaml
 
 INFO_FILE = "dataset.yaml"
 SEQUENCE_FILE = "sequence.yaml"
@@ -225,7 +226,7 @@ def _read(path: Path) -> bytes:
 def _mapping(text: bytes, where: str) -> dict[str, Any]:
     """Parse YAML that must be a mapping."""
     try:
-        values = yaml.safe_load(text.decode("utf-8"))
+        values = parse_yaml(text.decode("utf-8"))
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise DataFormatError(
             "not readable as YAML", where=where, got=one_line(error, 200)

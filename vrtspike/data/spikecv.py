@@ -22,6 +22,8 @@ from vrtspike.data.record import first_fault
 from vrtspike.data.source import file_size, unreadable
 from vrtspike.data.stream import SpikeStream
 from vrtspike.errors import DataFormatError
+from vrtspike.names import fault_of_path
+from vrtspike.yaml_text import parse_yaml
 
 CONFIG_FILE = "config.yaml"
 ALL_STREAMS = "*.dat"
@@ -69,8 +71,8 @@ class SpikeCVInfo(BaseModel):
     @field_validator("filename", "data_field_identifier", "label_field_identifier")
     @classmethod
     def _stays_in_the_folder(cls, value: str | None) -> str | None:
-        if value is not None and (Path(value).is_absolute() or ".." in Path(value).parts):
-            raise ValueError("a name within the dataset's folder is expected")
+        if value not in (None, ".", "./") and (fault := fault_of_path(value)):
+            raise ValueError(f"a name within the dataset's folder is expected, but {fault}")
         return value
 
     @field_validator("labeled_data_type", mode="before")
@@ -158,7 +160,7 @@ def read_spikecv(folder: str | os.PathLike[str]) -> SpikeCVInfo:
     path = folder / CONFIG_FILE
     file_size(path, CONFIG_FILE)
     try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+        values = parse_yaml(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise unreadable(path, error, CONFIG_FILE) from error
     if not isinstance(values, dict) or "folder" in values:

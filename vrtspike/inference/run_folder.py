@@ -39,6 +39,7 @@ from vrtspike.run_files import CONFIG, EXPORT, METRICS
 from vrtspike.settings import Config, ModelSettings
 from vrtspike.storage import Folder
 from vrtspike.weights import or_by_name, packaged
+from vrtspike.yaml_text import parse_yaml
 
 
 @dataclass(frozen=True, eq=False)
@@ -201,7 +202,7 @@ def _own_config(file: Path) -> Config:
             "configs/model/vrt_deblur.yaml for published VRT weights",
         ) from None
     try:
-        return Config.model_validate(yaml.safe_load(text))
+        return Config.model_validate(parse_yaml(text))
     except (ValidationError, yaml.YAMLError) as error:
         raise CheckpointError(
             "the configuration in the weights is not one of this version",
