@@ -95,7 +95,8 @@ def test_a_model_that_takes_its_spikes_in_another_way_gives_another_result(
     job: Job, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     job.run()
-    other = replace(job.restorer, voxels="log1p")
+    assert job.restorer.spikes is not None
+    other = replace(job.restorer, spikes=replace(job.restorer.spikes, voxels="log1p"))
     monkeypatch.setattr(Job, "restorer", other)
     assert "a result of other" in only_error(again(job))
 

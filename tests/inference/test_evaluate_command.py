@@ -151,7 +151,7 @@ def test_a_model_of_spikes_needs_spikes(
     (blind / "dataset.yaml").write_text("frame: {height: 40, width: 48}\nsource: no camera\n")
     where = (f"data.source={blind}", "--out", tmp_path / "out")
     line = refused("--fused", runs["fused"], *where)
-    assert "held_out/a" in line and "spike bins" in line and "Fix:" in line
+    assert "held_out/a" in line and "a model with spikes" in line and "Fix:" in line
 
 
 def test_robustness_needs_a_model_of_spikes(

@@ -273,7 +273,6 @@ def test_weights_that_do_not_fit_are_refused(
     file = broken / "export/model.safetensors"
     name = next(name for name in load_file(file) if name.endswith("conv_last.bias"))
     save_file(load_file(file) | {name: torch.full((3,), float("nan"))}, file)
-    assert "8 bins over 6 steps" in refused(run("--weights", broken, footage="in/clip"))
     asked = ("--weights", broken, "--tile", 512, "--exposure", "0:8")
     line = refused(run(*asked, footage="in/clip"), 1)
     assert "clip: " in line and "not finite" in line and not (tmp_path / "out").exists()

@@ -290,7 +290,7 @@ def test_a_file_without_pictures_is_no_video(tmp_path: Path) -> None:
         container.mux(sound.encode(samples))
         container.mux(sound.encode())
     for read in (inspect_video, lambda path: next(iter_frames(path))):
-        with pytest.raises(DataFormatError, match=r"the file holds no video \[.*a\.wav"):
+        with pytest.raises(DataFormatError, match=r"no video format that is read \[.*a\.wav"):
             read(tmp_path / "a.wav")
         with pytest.raises(DataFormatError, match=r"no such video \[.*none\.mp4"):
             read(tmp_path / "none.mp4")

@@ -25,7 +25,9 @@ def trained(model: nn.Module, clip: tuple[Tensor, Tensor]) -> nn.Module:
     for _ in range(2):
         optimizer.zero_grad()
         (model(*clip) - clip[0].flip(-1)).abs().mean().backward()
-        assert all(parameter.grad is not None for parameter in model.parameters())
+        idle = [name for name, weight in model.named_parameters() if weight.grad is None]
+        # Flow is estimated at the resolution of patches: the level of pixels has nothing to do.
+        assert all("spynet.basic_module.5." in name for name in idle)
         optimizer.step()
     return model
 

@@ -73,7 +73,8 @@ class DeformableAlignment(nn.Module):
 
     def _convolve(self, neighbour: Tensor, raw: Tensor, flow: Tensor) -> Tensor:
         """Convolve at the offsets and with the mask that `raw` holds, `(n, 27 * groups, h, w)`."""
-        residue, mask = raw.split((2 * TAPS * self.groups, TAPS * self.groups), dim=1)
+        offsets = 2 * TAPS * self.groups
+        residue, mask = raw[:, :offsets], raw[:, offsets:]
         residue = rearrange(residue, "n (k two) h w -> n k two h w", two=2)
         offset = torch.add(flow.flip(1)[:, None], residue.tanh(), alpha=self.max_residue)
         convolve = sampled_deform_conv2d
@@ -100,7 +101,7 @@ def sampled_deform_conv2d(
     On a CPU this is several times faster, backward above all, than torchvision's kernel, which is
     the reference.
     """
-    groups, (height, width) = mask.shape[1] // TAPS, x.shape[-2:]
+    groups, height = mask.shape[1] // TAPS, x.shape[-2]
     grid = _sampling_grid(offset, groups, padding)
     # The picture is transposed, because offsets hold y before x, and grid_sample takes x first.
     sampled = F.grid_sample(

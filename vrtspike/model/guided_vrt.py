@@ -19,7 +19,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from vrtspike.model.early_fusion import EarlyFusionVRT
-from vrtspike.model.grid import beside_frames
+from vrtspike.model.grid import beside_frames, without_padding
 from vrtspike.model.guess import SHUFFLE, FirstGuess
 from vrtspike.model.spike_vrt import SpikeVRT
 from vrtspike.model.vrt import VRT
@@ -84,8 +84,8 @@ class GuidedVRT(nn.Module):
         restored = self.trunk(
             guess,
             spikes,
-            start=self.entry(features),
+            start=self.entry(rearrange(features, "(b t) c h w -> b t c h w", t=frames.shape[1])),
             flow_frames=(guess if self.flow_from == "guess" else frames).detach(),
         )
-        restored, guess = (x[..., :height, :width] for x in (restored, guess))
+        restored, guess = (without_padding(x, height, width) for x in (restored, guess))
         return (restored, guess) if with_guess else restored

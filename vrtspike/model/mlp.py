@@ -8,7 +8,7 @@ asked for, and saves memory worth the time, only `x` is kept for the backward pa
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -85,6 +85,7 @@ class _Chunks(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         weights, saved = ctx.saved_tensors[: ctx.weights], ctx.saved_tensors[ctx.weights :]
+        chunks: Iterable[tuple[Tensor, _Hidden]]
         if ctx.keep:
             chunks = [(saved[i], _Hidden(*saved[i + 1 : i + 7])) for i in range(0, len(saved), 7)]
         else:
@@ -145,8 +146,9 @@ def _hidden(tokens: Tensor, eps: float | None, weights: Sequence[Tensor]) -> _Hi
     """Compute the hidden features; without `eps` there is no normalisation, nor its moments."""
     normed, mean, deviation = tokens, tokens[:0], tokens[:0]
     if eps is not None:
+        scale, shift = weights[6:]
         normed, mean, deviation = torch.native_layer_norm(
-            tokens, tokens.shape[1:], *weights[6:], eps
+            tokens, tokens.shape[1:], scale, shift, eps
         )
     before = F.linear(normed, *weights[0:2])
     return _Hidden(normed, mean, deviation, before, F.gelu(before), F.linear(normed, *weights[2:4]))

@@ -34,7 +34,7 @@ from vrtspike.errors import DataFormatError
 from vrtspike.model.attention import BlockGroup
 from vrtspike.model.conv import VideoConv
 from vrtspike.model.deform import DeformableAlignment
-from vrtspike.model.grid import from_patches, pad_to_unit, to_patches
+from vrtspike.model.grid import from_patches, pad_to_unit, to_patches, without_padding
 from vrtspike.model.mlp import GatedMLP
 from vrtspike.model.spynet import SpyNet
 from vrtspike.model.warp import flow_warp, full_precision, nearest4_warp, warp_patches
@@ -277,9 +277,7 @@ class VRT(nn.Module):
         x = x + self.conv_after_body(self._features(x, flows, enter, leave))
         residual = from_patches(self.conv_last(x), self.patch)
         restored: Tensor = frames[:, :, :RGB] + residual.to(frames.dtype)
-        if restored.shape[-2:] == (height, width):
-            return restored
-        return restored[..., :height, :width].contiguous()
+        return without_padding(restored, height, width)
 
     def _check(self, blurred: Tensor) -> None:
         """Refuse what cannot be restored."""

@@ -244,9 +244,7 @@ class _Blockwise(torch.autograd.Function):
         return out
 
     @staticmethod
-    def backward(
-        ctx: Any, *gradients: Tensor
-    ) -> tuple[Tensor, Tensor, Tensor | None, None, None]:
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor, Tensor | None, None, None]:
         out_grad = gradients[0].contiguous()
         bias, code, *saved = ctx.saved_tensors
         qkv, kept = (None, iter(saved)) if ctx.keep else (saved[0], None)
@@ -266,7 +264,7 @@ class _Blockwise(torch.autograd.Function):
         return qkv_grad, bias_grad, code_grad.to(code.dtype), None, None
 
 
-@torch.compiler.disable  # type: ignore[untyped-decorator]
+@torch.compiler.disable
 def _attend_on_cpu(qkv: Tensor, bias: Tensor, code: Tensor | None, grid: Grid) -> Tensor:
     """Attend block by block; keep the weights for the backward pass where they are few."""
     scores = qkv.shape[:4].numel() * grid.tokens() * grid.heads
@@ -276,9 +274,9 @@ def _attend_on_cpu(qkv: Tensor, bias: Tensor, code: Tensor | None, grid: Grid) -
 
 
 class _Half(NamedTuple):
-    """Which part of the channels belongs to a grid: part `index` of `of` equal ones."""
+    """Which part of the channels belongs to a grid: part `number` (from 0) of `of` equal ones."""
 
-    index: int
+    number: int
     of: int
 
 
@@ -394,7 +392,7 @@ class _Windows:
         self._edges = (grid.heads, *grid.window, head)
         windows = [step * edge for step, edge in zip(steps[1:], grid.window, strict=True)]
         self._strides = (width, steps[0], *windows, head, *steps[1:], 1)
-        self._offset = video.storage_offset() + half.index * parts * width
+        self._offset = video.storage_offset() + half.number * parts * width
         self._parts = parts
         self.device = video.device
         self.dtype = full_precision(video[:0]).dtype
@@ -410,7 +408,8 @@ class _Windows:
             size = -(-count // (unit * pieces)) * unit
             cuts.insert(0, [slice(i, min(i + size, count)) for i in range(0, count, size)])
             most = max(1, most // size)
-        return product(*cuts)
+        for b, t, h, w in product(*cuts):
+            yield b, t, h, w
 
     def gather(self, block: _Block, code: Tensor | None = None) -> Tensor:
         """Copy the parts of a block, `(parts, windows * m, n, d)`; add the code of the place."""
@@ -445,9 +444,7 @@ class _Windows:
         keys = (2, *sizes[1:])
         yield (keys, strides, strides[0]), (keys, self._strides, offset + self._strides[0])
         queries = (*sizes[1:2], counts[1] // 2, *sizes[3:])
-        steps, jumps = (
-            (every[1], 2 * every[2], *every[3:]) for every in (strides, self._strides)
-        )
+        steps, jumps = ((every[1], 2 * every[2], *every[3:]) for every in (strides, self._strides))
         for frame in (0, 1):
             other = offset + (1 - frame) * self._strides[2]
             yield (queries, steps, frame * strides[2]), (queries, jumps, other)
