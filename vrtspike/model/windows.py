@@ -264,12 +264,12 @@ class _Blockwise(torch.autograd.Function):
         return qkv_grad, bias_grad, code_grad.to(code.dtype), None, None
 
 
-@torch.compiler.disable
+@torch.compiler.disable  # type: ignore[untyped-decorator]
 def _attend_on_cpu(qkv: Tensor, bias: Tensor, code: Tensor | None, grid: Grid) -> Tensor:
     """Attend block by block; keep the weights for the backward pass where they are few."""
     scores = qkv.shape[:4].numel() * grid.tokens() * grid.heads
     keep = torch.is_grad_enabled() and is_small(scores, KEPT_SCORES)
-    out: Tensor = _Blockwise.apply(qkv, bias, code, grid, keep)  # type: ignore[no-untyped-call]
+    out: Tensor = _Blockwise.apply(qkv, bias, code, grid, keep)
     return out
 
 
@@ -408,8 +408,8 @@ class _Windows:
             size = -(-count // (unit * pieces)) * unit
             cuts.insert(0, [slice(i, min(i + size, count)) for i in range(0, count, size)])
             most = max(1, most // size)
-        for b, t, h, w in product(*cuts):
-            yield b, t, h, w
+        times, rows, columns, samples = cuts[1], cuts[2], cuts[3], cuts[0]
+        yield from product(samples, times, rows, columns)
 
     def gather(self, block: _Block, code: Tensor | None = None) -> Tensor:
         """Copy the parts of a block, `(parts, windows * m, n, d)`; add the code of the place."""
