@@ -39,7 +39,7 @@ def test_a_flow_network_is_trained_and_a_fused_model_starts_from_it(
     assert known == [scales[3:]] * 7 + [scales[2:]] * 6 + [scales[1:]] * 4 + [scales] * 3
     validated = [record for record in records if record["kind"] == "val"]
     assert [record["step"] for record in validated] == [12, 20]
-    assert validated[-1]["best_epe"] == min(record["epe"] for record in validated)
+    assert validated[-1]["best_epe_guess"] == min(r["epe_guess"] for r in validated)
     fused = build_model(config.model)
     report = load_weights(fused, run.path / EXPORT)
     assert len(report.taken) == 6 * 10 + 2 and not report.unexpected

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
+from PIL import Image
 from safetensors.torch import save_file
 from torch import Tensor
 
@@ -79,6 +80,23 @@ def test_the_loss_is_that_of_plain_loops(left_out: int) -> None:
     assert values[left_out:] == pytest.approx(expected, rel=1e-5)
     weights = [1.0, 0.5, 0.25, 0.125][left_out:]
     assert float(total) == pytest.approx(float(np.dot(weights, expected)), rel=1e-5)
+
+
+def test_pixels_of_unknown_motion_do_not_count_at_any_scale() -> None:
+    rng = np.random.default_rng(0)
+    true = torch.from_numpy(rng.normal(size=(2, 2, 16, 16)).astype(np.float32))
+    found = [torch.zeros(2, 2, 16 >> i, 16 >> i, requires_grad=True) for i in range(4)]
+    _, halves = FlowLoss()([f[1:] for f in found], true[1:])
+    true[0] = torch.nan
+    total, terms = FlowLoss()(found, true)
+    for name, term in terms.items():
+        assert term.item() == pytest.approx(halves[name].item())
+    total.backward()
+    for flow in found:
+        assert flow.grad is not None
+        assert not flow.grad[0].any() and flow.grad[1].any() and flow.grad.isfinite().all()
+    total, _ = FlowLoss()(found, torch.full_like(true, torch.nan))
+    assert float(total.detach()) == 0.0, "a batch of which nothing is known teaches nothing"
 
 
 def test_reduced_pairs_go_through_the_coarse_levels_alone() -> None:
@@ -154,9 +172,9 @@ def test_validation_measures_end_point_errors(make: Make) -> None:
     for index in range(2):
         flow = task.reader("val").whole(index)["flow"]
         zero.append(np.hypot(flow[:PAIRS, 0], flow[:PAIRS, 1]).mean())
-    assert set(figures) == {"epe", "epe_blurred", "epe_zero"}
-    assert figures["epe"] == pytest.approx(np.mean(zero), rel=1e-5)
-    assert figures["epe_zero"] == pytest.approx(np.mean(zero), rel=1e-5)
+    kinds = ("sharp", "guess", "spikes", "blurred", "zero")
+    assert figures == {f"epe_{kind}": pytest.approx(np.mean(zero), rel=1e-5) for kind in kinds}
+    assert task.judged in figures
     assert picture is not None and picture.shape == (32, 96, 3) and model.training
     assert task.improves(1.0, 2.0) and not task.improves(2.0, 1.0)
 
@@ -182,6 +200,28 @@ def test_what_cannot_train_a_flow_network_is_refused(make: Make, change: str, me
     with pytest.raises(ConfigError, match=message) as refusal:
         check_before_ray(make(change, "train.cpus_per_worker=0.5"))
     assert "\n" not in str(refusal.value)
+
+
+def test_videos_join_the_samples_of_training_alone(make: Make, tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    picture = rng.integers(0, 255, (96, 160, 3), dtype=np.uint8)
+    films = tmp_path / "film"
+    films.mkdir()
+    for number in range(8):
+        Image.fromarray(np.roll(picture, number, axis=1)).save(films / f"{number}.png")
+    config = make(f"scenes.films={{videos: [{films}], sequences: 3, source_frames: [1, 2]}}")
+    check_before_ray(config)
+    task = task_of(config)
+    assert task.samples("train") == 4 + 3 and task.samples("val") == 2
+    assert task.name("train", 3) == "train_0003" and task.name("train", 4) == "train_film_0000"
+    for step in (0, 2, 19):
+        arrays = task.reader("train").training([Draw(0, 3, step), Draw(0, 4, step)])
+        assert len(arrays["flow"]) == 4 * PAIRS
+        moved = np.nanmedian(np.abs(arrays["flow"][2 * PAIRS :, 0])) * (8 if step == 0 else 1)
+        assert 0.2 < moved < 2.5, "pixels to the right, of reduced ones a part"
+    small = make(f"scenes.films={{videos: [{films}], sequences: 3, reduce: [2, 2]}}")
+    with pytest.raises(ConfigError, match=r"smaller than the pieces.*96x160.*at least 128x128"):
+        check_before_ray(small)
 
 
 def test_a_run_goes_on_with_its_scenes_alone(

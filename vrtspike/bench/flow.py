@@ -3,8 +3,9 @@
 In: a flow network, settings of scenes, and a video file or a folder of frames. Out: of each way to
 find motion, beside the flow that says that nothing moves, its error and its seconds a pair.
 
-- Scenes of the split `held_out`, whose photographs nothing was trained on, sharp and blurred: the
-  end-point error, the mean distance of found and true end points, in pixels.
+- Scenes of the split `held_out`, whose photographs nothing was trained on, in each way that the
+  network sees frames (`vrtspike.simulate.degradation`): the end-point error, the mean distance of
+  found and true end points, in pixels.
 - Real frames, whose motion nobody knows: the photometric error, the mean absolute difference, in
   gray levels of 255, of the first frame and of the second one warped by the flow.
 
@@ -34,8 +35,9 @@ from vrtspike.errors import DataFormatError
 from vrtspike.model.flow_network import FlowNetwork
 from vrtspike.model.warp import flow_warp
 from vrtspike.scene_settings import SceneSettings
+from vrtspike.simulate.degradation import KINDS
 from vrtspike.simulate.flow import dense_flow
-from vrtspike.simulate.flow_pairs import FlowPairReader
+from vrtspike.simulate.flow_pairs import PAIRS, FlowPairReader
 from vrtspike.training.flow_loss import end_point_error
 
 SPLIT = "held_out"
@@ -52,7 +54,7 @@ class FlowFigures:
     """What one way to find motion came to on one kind of pairs."""
 
     pairs: str
-    """Which pairs: `sharp`, `blurred`, or `n apart` of a video."""
+    """Which pairs: the kind of a scene's (`sharp`, `guess` ...), or `n apart` of a video."""
     method: str
     error: float
     """Pixels (end points), or gray levels of 255 (video)."""
@@ -139,8 +141,7 @@ def measure_flow(
     for index in range(count):
         arrays = reader.whole(index)
         for number, (pair, true) in enumerate(zip(arrays["frames"], arrays["flow"], strict=True)):
-            kind = "sharp" if number < len(arrays["flow"]) // 2 else "blurred"
-            tally.add(kind, "px", pair, partial(mean_error, true))
+            tally.add(KINDS[number // PAIRS], "px", pair, partial(mean_error, true))
         done += 1
         if progress is not None:
             progress(done, total)

@@ -14,10 +14,10 @@ from collections.abc import Callable
 from functools import lru_cache
 from pathlib import Path
 
+import cv2
 import numpy as np
 from jaxtyping import Float, UInt8
 from numpy.typing import NDArray
-from PIL import Image
 
 from vrtspike.data.alignment import Timeline
 from vrtspike.errors import ConfigError
@@ -41,14 +41,14 @@ class Film:
         height: int,
         width: int,
     ) -> None:
-        source = _inspected(video)
+        source = inspected(video)
         speed = int(rng.integers(settings.source_frames[0], settings.source_frames[1] + 1))
         self._timeline, self._rate = timeline, speed / timeline.steps_per_frame
         # The target of the first frame: so late that the exposure before it lies in the video.
         lead = math.ceil(timeline.target_step * self._rate)
-        first = _first_frame(source, frames * speed + 2, rng)
+        first = draw_start(source, frames * speed + 2, rng)
         self._target = first + lead
-        view = _draw_view(source, settings.reduce, height, width, rng)
+        view = draw_view(source, settings.reduce, height, width, rng)
         self._light = InterpolatedVideo(video, first, view=view)
 
     def render(self, instants: NDArray[np.float64]) -> Float[np.ndarray, "n h w 3"]:
@@ -58,13 +58,13 @@ class Film:
         return self._light.at(times)
 
 
-@lru_cache(maxsize=8)
-def _inspected(video: Path) -> VideoSource:
+@lru_cache(maxsize=1024)
+def inspected(video: Path) -> VideoSource:
     """Decode a video once a process to find its length and its cuts."""
     return inspect_video(video)
 
 
-def _first_frame(source: VideoSource, need: int, rng: np.random.Generator) -> int:
+def draw_start(source: VideoSource, need: int, rng: np.random.Generator) -> int:
     """Draw where a piece of `need` frames begins, evenly over all places without a cut."""
     rooms = [max(0, stop - start - need + 1) for start, stop in source.shots]
     if not sum(rooms):
@@ -83,10 +83,18 @@ def _first_frame(source: VideoSource, need: int, rng: np.random.Generator) -> in
     raise AssertionError("a place lies in one of the rooms")
 
 
-def _draw_view(
-    source: VideoSource, reduce: tuple[int, int], height: int, width: int, rng: np.random.Generator
+def draw_view(
+    source: VideoSource,
+    reduce: tuple[int, int],
+    height: int,
+    width: int,
+    rng: np.random.Generator,
+    smaller: int = 1,
 ) -> Callable[[Frame], Frame]:
-    """Draw how much smaller the video becomes, and what part of it is seen."""
+    """Draw how much smaller the video becomes, and what part of it is seen.
+
+    It becomes `smaller` times as small as that again, as far as it is large enough.
+    """
     most = min(source.height // height, source.width // width)
     if most < reduce[0]:
         raise ConfigError(
@@ -96,7 +104,7 @@ def _draw_view(
             expected=f"at least {height * reduce[0]}x{width * reduce[0]}",
             fix="lower scenes.height, scenes.width or scenes.films.reduce",
         )
-    factor = int(rng.integers(reduce[0], min(reduce[1], most) + 1))
+    factor = min(most, smaller * int(rng.integers(reduce[0], min(reduce[1], most) + 1)))
     top = int(rng.integers(source.height - height * factor + 1))
     left = int(rng.integers(source.width - width * factor + 1))
 
@@ -104,6 +112,6 @@ def _draw_view(
         part = frame[top : top + height * factor, left : left + width * factor]
         if factor == 1:
             return part
-        return np.asarray(Image.fromarray(part).resize((width, height), Image.Resampling.BOX))
+        return np.asarray(cv2.resize(part, (width, height), interpolation=cv2.INTER_AREA))
 
     return view

@@ -52,8 +52,7 @@ class FlowInterpolation:
     def __init__(self, first: Image, second: Image) -> None:
         self._frames = [frame * np.float32(1 / 255) for frame in (first, second)]
         self._flows = [dense_flow(first, second), dense_flow(second, first)]
-        y, x = np.mgrid[: first.shape[0], : first.shape[1]].astype(np.float32)
-        self._places = np.stack([x, y], axis=-1)
+        self._places = _places(*first.shape[:2])
 
     def at(self, share: float) -> Float[np.ndarray, "h w 3"]:
         """Return the light at a share in (0, 1) of the way from the first frame to the second."""
@@ -98,6 +97,17 @@ def dense_flow(first: Image, second: Image) -> Field:
     # Not an array to write to: a flow that is given is where the search starts from.
     flow = search.calc(*grays, None)  # type: ignore[call-overload]
     return np.asarray(flow, np.float32)[:height, :width]
+
+
+def sample_at(values: Float[np.ndarray, "h w c"], flow: Field) -> Float[np.ndarray, "h w c"]:
+    """Sample bilinearly at each pixel + `flow`; edges extend."""
+    return _sample(values, _places(*flow.shape[:2]) + flow, cv2.INTER_LINEAR)
+
+
+def _places(height: int, width: int) -> Field:
+    """Return each pixel's x and y."""
+    y, x = np.mgrid[:height, :width].astype(np.float32)
+    return np.stack([x, y], axis=-1)
 
 
 def _sample(

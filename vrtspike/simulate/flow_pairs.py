@@ -1,14 +1,17 @@
-"""Pairs of frames with their exact motion, drawn from rendered scenes.
+"""Pairs of frames with their motion: of rendered scenes, where it is exact, and of real videos.
 
 Out: `frames` `(n, 2, 3, h, w)` of 255 and `flow` float32 `(n, 2, h, w)`: where each pixel of the
-first frame is in the second one, relative to itself, x before y, in pixels. For training also
-`scale` `(n)`, how many times the pairs are reduced, or slower (`SIDES`). No pair is stored: what a
-draw (epoch, index, step) gives depends on it, the split and the settings alone. An epoch draws
-other scenes than the one before, out of the same photographs.
+first frame is in the second one, relative to itself, x before y, in pixels; NaN where nobody knows.
+For training also `scale` `(n)`, how many times the pairs are reduced, or slower (`SIDES`). No pair
+is stored: what a draw (epoch, index, step) gives depends on it, the split and the settings alone.
+An epoch draws other scenes than the one before, out of the same photographs, and other pieces of
+the same videos.
 
-The two instants are a frame interval apart, or less, so that some motion is small. A frame is the
-light of its instant, or, blurred, the mean of `EXPOSED` instants of an exposure around it. One
-scene gives `PAIRS` pairs, as it takes as long to draw as dozens of frames take to render.
+The two instants of a scene's pair are a frame interval apart, or less, so that some motion is
+small. What is seen of a pair is drawn (`vrtspike.simulate.degradation`): a frame is the light of
+its instant, or the mean of `EXPOSED` instants of an exposure around it, or what a camera or a model
+makes of these. One scene or stretch of video gives `PAIRS` pairs, as it takes as long to draw as
+dozens of frames take to render. Pairs of videos: `vrtspike.simulate.film_pairs`.
 """
 
 from __future__ import annotations
@@ -16,18 +19,21 @@ from __future__ import annotations
 import zlib
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
 from einops import rearrange, reduce
-from jaxtyping import Float, UInt8
+from jaxtyping import Float
 from numpy.typing import NDArray
 
 from vrtspike.data.order import Draw
 from vrtspike.scene_settings import SceneSettings
-from vrtspike.simulate.blur import to_uint8
+from vrtspike.simulate.degradation import KINDS, Kind, Light, degraded, draw_kind
+from vrtspike.simulate.film_pairs import FilmPairs
 from vrtspike.simulate.photographs import Name, load_photograph, photographs_of
 from vrtspike.simulate.scenes import Photograph, Scene
+from vrtspike.simulate.video import VideoSource
 
 PAIRS = 8
 """Pairs of one scene; in training each is there twice, forwards and backwards in time."""
@@ -44,13 +50,8 @@ EXPOSED = 8
 """Instants that a blurred frame is the mean of."""
 SHORTEST, LONGEST = 0.1, 1.5
 """The interval in frame intervals is drawn between these, and cut at 1, which a third are."""
-LEAST_EXPOSURE = 0.25
-"""Shortest exposure of a blurred frame, as a share of the scenes' own."""
 SIDE = 4
 """Side of the part of a photograph that a scene uses, in sides of the frame: all that it needs."""
-
-TEXTURES = 8
-"""Most photographs that are read for the objects of a scene; of more, so many are drawn."""
 
 Arrays = dict[str, NDArray[Any]]
 
@@ -58,40 +59,58 @@ Arrays = dict[str, NDArray[Any]]
 @dataclass(frozen=True)
 class FlowPairReader:
     """What decides the pairs of a split besides the draw; `seed` is that of their order, `steps`
-    those of the whole training."""
+    those of the whole training. Draws beyond the scenes of the split are of `videos`."""
 
     scenes: SceneSettings
     split: str
     seed: int
     steps: int
+    videos: tuple[VideoSource, ...] = ()
 
     def training(self, draws: Iterable[Draw]) -> Arrays:
-        """Render the pairs of some scenes, each pair sharp or blurred by a draw."""
+        """Render or read the pairs of some scenes or videos, each as what is drawn for it."""
         return _joined([self._drawn(draw) for draw in draws])
 
     def whole(self, index: int) -> Arrays:
-        """Render the pairs of one scene sharp, and then the same pairs blurred."""
+        """Render the pairs of one scene in each way that they are seen, one after the other."""
         rng = self._rng(Draw(0, index))
         pairs = _Pairs(self.scenes, draw_scene(rng, self.split, self.scenes), rng)
         instants = [pairs.instants() for _ in range(PAIRS)]
-        exposures = [pairs.exposure() for _ in range(PAIRS)]
-        sharp = [pairs.render(*of, exposure=0.0) for of in instants]
-        blurred = [pairs.render(*of, exposure=e) for of, e in zip(instants, exposures, strict=True)]
-        return _joined(sharp + blurred)
+        return _joined([pairs.render(*of, kind) for kind in KINDS for of in instants])
 
     def _drawn(self, draw: Draw) -> Arrays:
-        rng = self._rng(draw)
-        pairs = _Pairs(self.scenes, draw_scene(rng, self.split, self.scenes), rng)
-        scale = scale_at(draw.step / self.steps)
+        rng, scale = self._rng(draw), scale_at(draw.step / self.steps)
         side = side_at(draw.step) if scale > 1 else None
+        beyond = draw.index - self.scenes.sequences.get(self.split, 0)
+        if self.videos and beyond >= 0:
+            found = self._of_video(self.videos[beyond % len(self.videos)], scale, side, rng)
+        else:
+            found = self._of_scene(scale, side, rng)
+        return found | {"scale": np.full(len(found["flow"]), scale)}
+
+    def _of_scene(self, scale: int, side: int | None, rng: np.random.Generator) -> Arrays:
+        pairs = _Pairs(self.scenes, draw_scene(rng, self.split, self.scenes), rng)
         slower = 1 if side is None else scale
         found: list[Arrays] = []
         for _ in range(PAIRS):
-            instants, exposure = pairs.instants(slower), pairs.exposure() / slower
-            found += pairs.both_ways(*instants, exposure=exposure if rng.random() < 0.5 else 0.0)
+            found += pairs.both_ways(*pairs.instants(slower), draw_kind(rng), slower)
         whole = _joined(found)
-        seen = reduced(whole, scale) if side is None else cut(whole, side, rng)
-        return seen | {"scale": np.full(len(found), scale)}
+        return reduced(whole, scale) if side is None else cut(whole, side, rng)
+
+    def _of_video(
+        self, video: VideoSource, scale: int, side: int | None, rng: np.random.Generator
+    ) -> Arrays:
+        """Cut pairs of the same size out of a video; it is always reduced, not slower."""
+        scenes = self.scenes
+        assert scenes.films is not None
+        pairs = FilmPairs(video, scenes.films, scenes.exposure_steps / scenes.steps_per_frame, rng)
+        height, width = (
+            length // scale if side is None else min(side, length)
+            for length in (scenes.height, scenes.width)
+        )
+        drawn = [pair for _ in range(PAIRS) for pair in pairs.draw(height, width, scale)]
+        frames, flows = zip(*drawn, strict=True)
+        return {"frames": np.stack(frames), "flow": np.stack(flows)}
 
     def _rng(self, draw: Draw) -> np.random.Generator:
         apart = (zlib.crc32(b"flow pairs"), zlib.crc32(self.split.encode()))
@@ -144,34 +163,34 @@ class _Pairs:
         start = self.rng.uniform(margin, last)
         return start, start + interval
 
-    def exposure(self) -> float:
-        """Draw the length of an exposure in steps."""
-        return float(self.scenes.exposure_steps * self.rng.uniform(LEAST_EXPOSURE, 1.0))
+    def render(self, start: float, stop: float, kind: Kind, slower: int = 1) -> Arrays:
+        """Render what is seen of two frames, and their motion."""
+        interval = self.scenes.steps_per_frame / slower
 
-    def render(self, start: float, stop: float, *, exposure: float) -> Arrays:
-        """Render two frames, exposed around their instants (0: sharp), and their motion."""
-        frames = [expose(self.scene, instant, exposure) for instant in (start, stop)]
-        return {
-            "frames": rearrange(np.stack(frames), "two h w c -> 1 two c h w"),
-            "flow": self._flow(start, stop),
-        }
+        def mean(exposure: float) -> Light:
+            ends = (start, stop)
+            return np.stack([exposed(self.scene, end, exposure * interval) for end in ends])
 
-    def both_ways(self, start: float, stop: float, *, exposure: float) -> tuple[Arrays, Arrays]:
+        longest = self.scenes.exposure_steps / self.scenes.steps_per_frame
+        seen = degraded(kind, mean, longest, self.rng)
+        return {"frames": seen[None], "flow": self._flow(start, stop)}
+
+    def both_ways(
+        self, start: float, stop: float, kind: Kind, slower: int
+    ) -> tuple[Arrays, Arrays]:
         """Render a pair, and take it backwards, too."""
-        pair = self.render(start, stop, exposure=exposure)
+        pair = self.render(start, stop, kind, slower)
         return pair, {"frames": pair["frames"][:, ::-1], "flow": self._flow(stop, start)}
 
     def _flow(self, start: float, stop: float) -> Float[np.ndarray, "1 2 h w"]:
         return rearrange(self.scene.flow(start, stop), "h w xy -> 1 xy h w")
 
 
-def expose(scene: Scene, instant: float, exposure: float) -> UInt8[np.ndarray, "h w 3"]:
+def exposed(scene: Scene, instant: float, exposure: float) -> Float[np.ndarray, "h w 3"]:
     """Render one frame: the light at an instant, or its mean over an exposure around it."""
-    if not exposure:
-        return to_uint8(scene.render([instant])[0])
-    within = (np.arange(EXPOSED) + 0.5) / EXPOSED - 0.5
+    within = (np.arange(EXPOSED) + 0.5) / EXPOSED - 0.5 if exposure else np.zeros(1)
     light: Float[np.ndarray, "n h w 3"] = scene.render(instant + exposure * within)
-    return to_uint8(light.mean(axis=0))
+    return np.asarray(light.mean(axis=0))
 
 
 def draw_scene(rng: np.random.Generator, split: str, scenes: SceneSettings) -> Scene:
@@ -179,16 +198,13 @@ def draw_scene(rng: np.random.Generator, split: str, scenes: SceneSettings) -> S
 
     Parts, because a scene filters all that it is given.
     """
-    photographs = photographs_of(split, scenes.photographs)
+    photographs = _photographs(split, scenes.photographs)
     side = SIDE * max(scenes.height, scenes.width)
     background = photographs.backgrounds[int(rng.integers(len(photographs.backgrounds)))]
-    textures = photographs.backgrounds + photographs.textures
-    if len(textures) > TEXTURES:
-        textures = tuple(textures[i] for i in rng.choice(len(textures), TEXTURES, replace=False))
     return Scene(
         rng,
         _part(rng, background, side),
-        [_part(rng, name, side) for name in textures],
+        _Parts(photographs.backgrounds + photographs.textures, side, rng.spawn(1)[0]),
         height=scenes.height,
         width=scenes.width,
         frames=scenes.frames,
@@ -197,6 +213,25 @@ def draw_scene(rng: np.random.Generator, split: str, scenes: SceneSettings) -> S
         motion=scenes.motion,
         objects=scenes.objects,
     )
+
+
+# A folder of thousands of files is not listed for every scene.
+_photographs = lru_cache(maxsize=8)(photographs_of)
+
+
+@dataclass(frozen=True)
+class _Parts:
+    """Parts of photographs for objects, drawn and read when they are asked for."""
+
+    names: tuple[Name, ...]
+    side: int
+    rng: np.random.Generator
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def __getitem__(self, index: int) -> Photograph:
+        return _part(self.rng, self.names[index], self.side)
 
 
 def _part(rng: np.random.Generator, name: Name, side: int) -> Photograph:

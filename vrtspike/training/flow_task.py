@@ -1,8 +1,10 @@
-"""Training the flow network alone: pairs of rendered frames with their exact motion.
+"""Training the flow network alone: pairs of frames with their motion.
 
-Samples are scenes (`vrtspike.simulate.flow_pairs`), of which nothing is stored; an epoch is as many
-as `scenes.sequences` says. Validation measures end-point errors, in pixels: of sharp pairs, of the
-same pairs blurred, and of the flow that says nothing moves.
+Samples are scenes, and stretches of videos (`vrtspike.simulate.flow_pairs`), of which nothing is
+stored; an epoch is as many as `scenes.sequences` and `scenes.films.sequences` say. Validation is on
+scenes alone, whose motion is exact. It measures end-point errors, in pixels: of pairs as a model
+that restores guesses them (which judges), sharp, as spike images, blurred, and of the flow that
+says nothing moves.
 """
 
 from __future__ import annotations
@@ -20,11 +22,14 @@ from jaxtyping import Float
 from skimage.color import hsv2rgb
 from torch import Tensor, nn
 
+from vrtspike.data.video_file import iter_frames
 from vrtspike.errors import ConfigError
 from vrtspike.model.flow_network import FlowNetwork
 from vrtspike.model.spynet import levels_at, silence
 from vrtspike.scene_settings import SceneSettings
 from vrtspike.settings import Config
+from vrtspike.simulate.degradation import KINDS
+from vrtspike.simulate.film import inspected
 from vrtspike.simulate.flow_pairs import PHASES, FlowPairReader, scale_at
 from vrtspike.simulate.photographs import photographs_of
 from vrtspike.training.flow_loss import FlowLoss, end_point_error
@@ -32,13 +37,13 @@ from vrtspike.training.step import Arrays, Loss, Unpacked, moved
 from vrtspike.training.task import Task
 from vrtspike.training.validation import Picture, sums_over
 
-FIGURES = ("epe", "epe_blurred", "epe_zero")
+FIGURES = (*(f"epe_{kind}" for kind in KINDS), "epe_zero")
 
 
 class FlowTask(Task):
     """The flow network of `model`, on pairs of `scenes`."""
 
-    judged = "epe"
+    judged = "epe_guess"
     judged_as = "EPE", "{:.3f} px"
     lower_is_better = True
     shown = "first frame | found motion | true motion"
@@ -71,16 +76,22 @@ class FlowTask(Task):
         return hashlib.sha256(text.encode()).hexdigest()
 
     def samples(self, split: str) -> int:
-        """Return how many scenes a split has."""
-        return self.scenes.sequences[split]
+        """Return how many scenes and stretches of videos a split has."""
+        return self.scenes.sequences[split] + self._films(split)
 
     def reader(self, split: str) -> FlowPairReader:
         """Return the reader of a split."""
-        return FlowPairReader(self.scenes, split, self.config.run.seed, self.config.train.steps)
+        films = self.scenes.films
+        videos = tuple(inspected(v) for v in films.videos) if films and self._films(split) else ()
+        run, train = self.config.run, self.config.train
+        return FlowPairReader(self.scenes, split, run.seed, train.steps, videos)
 
     def name(self, split: str, index: int) -> str:
-        """Name a scene."""
-        return f"{split}_{index:04d}"
+        """Name a scene or a stretch of a video."""
+        scenes = self.scenes.sequences[split]
+        if index < scenes:
+            return f"{split}_{index:04d}"
+        return f"{split}_film_{index - scenes:04d}"
 
     def unpack(self, arrays: Arrays, device: torch.device) -> Unpacked:
         """Return pairs in [0, 1], and their motion."""
@@ -107,15 +118,18 @@ class FlowTask(Task):
                 found = model(pairs)[0].float()
             if index == 0:
                 picture = _picture(pairs[0, 0], found[0], true[0])
-            half = len(true) // 2
-            errors = end_point_error(found, true)
-            zero = end_point_error(torch.zeros_like(true), true)
-            means = (errors[:half].mean(), errors[half:].mean(), zero.mean())
-            return [float(mean) for mean in means]
+            errors = end_point_error(found, true).mean(dim=(1, 2))
+            zero = end_point_error(torch.zeros_like(true), true).mean()
+            return [float(kind.mean()) for kind in errors.chunk(len(KINDS))] + [float(zero)]
 
         count = self.samples(split)
         sums = sums_over(model, count, len(FIGURES), score, device=device, alive=alive)
         return {k: total / count for k, total in zip(FIGURES, sums, strict=True)}, picture
+
+    def _films(self, split: str) -> int:
+        """Return how many stretches of videos are among the samples of a split."""
+        films, train = self.scenes.films, self.config.data.train_split
+        return films.sequences if films and split == train else 0
 
 
 def _pairs(arrays: Arrays, device: torch.device) -> tuple[Tensor, Tensor]:
@@ -129,7 +143,7 @@ def check_flow(config: Config) -> None:
     where = "train.task flow"
     if scenes is None:
         raise ConfigError(
-            "the flow network is trained on rendered scenes, and none are set",
+            "the flow network is trained and judged on rendered scenes, and none are set",
             where=where,
             expected="`scenes`",
             fix="set scenes, as configs/flow.yaml does",
@@ -157,13 +171,10 @@ def check_flow(config: Config) -> None:
             got=f"scenes.frames {scenes.frames}",
             expected="2 or more",
         )
-    for name, value in (("vary", scenes.vary), ("films", scenes.films)):
-        if value is not None:
-            raise ConfigError(
-                f"scenes.{name} does nothing for pairs of rendered frames",
-                where=where,
-                expected=f"scenes.{name} null",
-            )
+    if scenes.vary is not None:
+        raise ConfigError(
+            "scenes.vary does nothing for pairs of frames", where=where, expected="scenes.vary null"
+        )
     if train.minutes is not None:
         raise ConfigError(
             "later steps cost more than the first ones, which so do not tell how many fit",
@@ -172,6 +183,7 @@ def check_flow(config: Config) -> None:
             expected="train.minutes null, and train.steps",
         )
     photographs_of(data.train_split, scenes.photographs)
+    _check_films(scenes)
     if train.freeze_flow_steps:
         raise ConfigError(
             "there is nothing to train while the flow network is frozen",
@@ -179,6 +191,25 @@ def check_flow(config: Config) -> None:
             got=f"train.freeze_flow_steps {train.freeze_flow_steps}",
             expected="0",
         )
+
+
+def _check_films(scenes: SceneSettings) -> None:
+    """Check that the pieces that are cut out of videos fit into them."""
+    films = scenes.films
+    if films is None:
+        return
+    for video in films.videos:
+        height, width = next(iter_frames(video)).shape[:2]
+        need = [2 * films.reduce[0] * length for length in (scenes.height, scenes.width)]
+        if height < need[0] or width < need[1]:
+            raise ConfigError(
+                "the video is smaller than the pieces that are cut out of it",
+                where=video,
+                got=f"{height}x{width}",
+                expected=f"at least {need[0]}x{need[1]}, twice the size of scenes at the least of "
+                "scenes.films.reduce",
+                fix="lower scenes.height and scenes.width, or leave the video out",
+            )
 
 
 def _picture(frame: Tensor, found: Tensor, true: Tensor) -> Picture:
