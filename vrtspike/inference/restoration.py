@@ -180,14 +180,14 @@ def plan_restoration(
             check_tiles(footage, restorer, settings)
             identity = _identity(footage, restorer, weights, settings)
             identity["fps"] = None if delivery.fps is None else str(delivery.fps)
-            if delivery.is_done(identity):
+            names = tuple(frame.name for frame in footage.clip.frames)
+            if delivery.is_done(identity, names):
                 result = ClipResult(source.name, "there", str(delivery.place), footage.frames)
                 found.results.append(result)
                 continue
         except Exception as error:
             found.fail(source.name, delivery, _ours(error, source.name))
             continue
-        names = tuple(frame.name for frame in footage.clip.frames)
         spool = Spool(delivery.spool, names)
         found.clips[source.name] = _Clip(footage, delivery, identity, spool)
     progress(len(sources), len(sources))
