@@ -9,7 +9,7 @@ import pytest
 import yaml
 from pydantic import ValidationError
 
-from vrtspike.config import change, dump_config, known_keys, leaves, load_config, within
+from vrtspike.config import change, dump_config, known_keys, leaves, load_config, load_saved, within
 from vrtspike.errors import ConfigError
 from vrtspike.settings import Config
 from vrtspike.storage import Folder
@@ -270,3 +270,15 @@ def test_within_is_a_setting_itself_or_a_section_of_it() -> None:
     assert within("model.spike.bins", ["loss", "model.spike"]) and within("model", ["model"])
     assert not within("model.spikes", ["model.spike"])
     assert not within("model", ["model.spike"]) and not within("model", [])
+
+
+def test_the_configuration_of_a_run_leads_to_no_other_file(tmp_path: Path) -> None:
+    path = write(tmp_path, "config.yaml", dump_config(Config()))
+    assert load_saved(path) == Config()
+    write(tmp_path, "secret.yaml", "train: {steps: 5}\npassword: hunter2\n")
+    path.write_text(f"base: secret.yaml\n{path.read_text()}")
+    with pytest.raises(ConfigError, match="names another file as its base") as caught:
+        load_saved(path)
+    assert "hunter2" not in str(caught.value)
+    with pytest.raises(ConfigError, match="unknown setting"):
+        load_saved(write(tmp_path, "c.yaml", "modle: {}"))

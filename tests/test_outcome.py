@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
+import re
 from pathlib import Path
 
 import pytest
 
 from vrtspike.errors import DataFormatError
 from vrtspike.outcome import find_refusal, outcome_of_command
+from vrtspike.whole_file import FIXES
 
 
 class WrappedError(RuntimeError):
@@ -123,3 +127,53 @@ def test_an_error_keeps_what_was_found_before(tmp_path: Path) -> None:
         raise DataFormatError("no page")
     found = json.loads(file.read_text())
     assert (found["status"], found["findings"], found["what"]) == (2, [1], "no page")
+
+
+SYSTEM = [
+    (errno.ENOSPC, "No space left.*free space"),
+    (errno.EROFS, "Read-only file system.*write elsewhere"),
+    (errno.EDQUOT, "quota"),
+    (errno.EACCES, "Permission denied"),
+    (errno.ENAMETOOLONG, "File name too long.*shorter names"),
+    (errno.EMFILE, "Too many open files.*ulimit -n"),
+    (errno.EIO, "Input/output error"),
+]
+
+
+@pytest.mark.parametrize(("number", "said"), SYSTEM)
+@pytest.mark.parametrize(
+    "wrap", [lambda e: e, WrappedError, lambda e: WrappedError(WrappedError(e))]
+)
+def test_what_the_system_refuses_is_one_line(
+    number: int, said: str, wrap: type[WrappedError]
+) -> None:
+    lines.clear()
+    assert run(wrap(OSError(number, os.strerror(number), "a/b.png"))) == 2
+    (line,) = lines
+    assert re.search(said, line) and "[a/b.png]" in line
+    assert "unexpectedly" not in line and "\n" not in line and "\x1b" not in line
+
+
+def test_too_little_memory_is_one_line() -> None:
+    lines.clear()
+    assert run(WrappedError(MemoryError())) == 2
+    assert lines == [f"the machine has no memory left. Fix: {FIXES[errno.ENOMEM]}"]
+
+
+def test_what_is_unexpected_is_the_cause_and_without_colours() -> None:
+    lines.clear()
+    cause = ValueError("\x1b[36mray::Map()\x1b[39m went\nwrong")
+    assert run(WrappedError(cause)) == 1
+    assert lines == ["failed unexpectedly: ValueError: ray::Map() went wrong (--debug tells where)"]
+
+
+def test_our_error_goes_before_what_the_system_says() -> None:
+    ours = DataFormatError("cannot write the file")
+    try:
+        raise ours from OSError(errno.ENOSPC, "No space left on device")
+    except DataFormatError as error:
+        assert find_refusal(error) is ours
+    try:
+        raise OSError(errno.ENOSPC, "No space left on device") from ours
+    except OSError as error:
+        assert find_refusal(error) is ours

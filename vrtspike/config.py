@@ -43,6 +43,22 @@ def load_config(
         raise _explain(error, str(path or "defaults"), sources) from None
 
 
+def load_saved(path: Path) -> Config:
+    """Read the configuration that a run has written, which is whole: it names no other file."""
+    tree = _read_mapping(path, ())
+    if "base" in tree:
+        raise ConfigError(
+            "the configuration of a run names another file as its base",
+            where=path,
+            expected="all settings, as training writes them",
+            fix="leave `base` away",
+        )
+    try:
+        return Config.model_validate(tree)
+    except ValidationError as error:
+        raise _explain(error, str(path), {}) from None
+
+
 def change(config: Config, settings: Mapping[str, Any]) -> Config:
     """Return the configuration with some settings, by their dotted keys, replaced.
 

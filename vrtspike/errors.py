@@ -14,11 +14,27 @@ Each message is one line: what, where, got, expected, fix.
 from __future__ import annotations
 
 import json
+import re
+
+from vrtspike.uri import without_secrets
+
+_COLOUR = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
+_HIDDEN = re.compile(
+    "[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]"
+)
+"""What moves a terminal's cursor or turns its text round, and what is no text."""
 
 
 def one_line(error: object, most: int = 300) -> str:
-    """Return an exception's message on one line, cut to a length."""
-    return " ".join(str(error).split())[:most]
+    """Return an exception's message on one line, without colours, cut to a length."""
+    return " ".join(_COLOUR.sub("", str(error)).split())[:most]
+
+
+def visible(text: str) -> str:
+    """Return a text whose letters all show: line breaks and the like as `\\n`."""
+    if text.isprintable():
+        return text
+    return _HIDDEN.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
 
 
 def named_line(error: BaseException, most: int = 300) -> str:
@@ -38,8 +54,10 @@ class VrtSpikeError(Exception):
         expected: object = None,
         fix: str | None = None,
     ) -> None:
-        self.what, self.where, self.got, self.expected, self.fix = what, where, got, expected, fix
-        super().__init__(what)
+        # A URI may hold keys, and messages get about.
+        self.what, self.fix = without_secrets(what), fix and without_secrets(fix)
+        self.where, self.got, self.expected = map(_shareable, (where, got, expected))
+        super().__init__(self.what)
 
     def __str__(self) -> str:
         line = self.what
@@ -52,11 +70,15 @@ class VrtSpikeError(Exception):
         ]
         if facts:
             line += ": " + ", ".join(facts)
-        return line + (f". Fix: {self.fix}" if self.fix else "")
+        return visible(line + (f". Fix: {self.fix}" if self.fix else ""))
 
     def __reduce__(self) -> tuple[object, ...]:
         """Keep every part when the error travels between processes."""
         return (type(self), (self.what,), self.__dict__)
+
+
+def _shareable(part: object) -> object:
+    return without_secrets(part) if isinstance(part, str) else part
 
 
 class ConfigError(VrtSpikeError):

@@ -9,23 +9,23 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from vrtspike.own_files import open_own
+
 
 @contextmanager
 def locked(file: Path, taken: Exception) -> Iterator[None]:
     """Hold a lock file; raise `taken` while another process does.
 
     The system drops the lock when its holder ends, however it ends. Network disks without locks
-    lock nothing.
+    lock nothing. Nothing is written to the file, and a link to another one is not followed.
     """
-    with file.open("w") as held:
+    with open(open_own(file, os.O_RDWR | os.O_CREAT), "rb+") as held:
         try:
             fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise taken from None
         except OSError:
             pass
-        held.write(f"{os.getpid()}\n")
-        held.flush()
         yield
 
 

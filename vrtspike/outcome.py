@@ -8,6 +8,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import logging
 import traceback
@@ -18,7 +19,8 @@ from pathlib import Path
 from typing import Any
 
 from vrtspike.cluster import in_job
-from vrtspike.errors import VrtSpikeError, one_line
+from vrtspike.errors import ResourceError, VrtSpikeError, one_line
+from vrtspike.whole_file import FIXES
 
 
 @dataclass
@@ -58,10 +60,11 @@ def outcome_of_command(
             outcome.facts |= {"error": type(refusal).__name__, **vars(refusal)}
             say_error(str(refusal))
         else:
-            text = one_line(error)
+            found = _innermost(error)
+            text = one_line(found)
             outcome.status = 1
-            outcome.facts |= {"error": type(error).__name__, "what": text}
-            say_error(f"failed unexpectedly: {type(error).__name__}: {text} (--debug tells where)")
+            outcome.facts |= {"error": type(found).__name__, "what": text}
+            say_error(f"failed unexpectedly: {type(found).__name__}: {text} (--debug tells where)")
     if target is not None:
         try:
             _write_json(target, outcome)
@@ -90,7 +93,21 @@ def _write_json(path: Path, outcome: Outcome) -> None:
 
 
 def find_refusal(error: BaseException) -> VrtSpikeError | None:
-    """Find our own error, also inside the ones that Ray wraps around a worker's."""
+    """Find our own error, also inside the ones that Ray wraps around a worker's; or make one of
+    what a disk or the system refuses."""
+    refused: VrtSpikeError | None = None
+    for found in _all_of(error):
+        # Ray's task errors inherit from the cause's class too; the cause itself has our message.
+        cause = getattr(found, "cause", None)
+        if isinstance(found, VrtSpikeError) and not isinstance(cause, VrtSpikeError):
+            return found
+        if refused is None and not isinstance(cause, BaseException):
+            refused = _of_the_system(found)
+    return refused
+
+
+def _all_of(error: BaseException) -> Iterator[BaseException]:
+    """Yield an error and all that led to it, nearest first."""
     seen: set[int] = set()
     waiting: list[object] = [error]
     while waiting:
@@ -98,12 +115,25 @@ def find_refusal(error: BaseException) -> VrtSpikeError | None:
         if not isinstance(found, BaseException) or id(found) in seen:
             continue
         seen.add(id(found))
-        # Ray's task errors inherit from the cause's class too; the cause itself has our message.
-        cause = getattr(found, "cause", None)
-        if isinstance(found, VrtSpikeError) and not isinstance(cause, VrtSpikeError):
-            return found
-        waiting.extend([cause, found.__cause__, found.__context__])
+        yield found
+        waiting.extend([getattr(found, "cause", None), found.__cause__, found.__context__])
         waiting.extend((getattr(found, "worker_failures", None) or {}).values())
+
+
+def _innermost(error: BaseException) -> BaseException:
+    """Return what Ray has wrapped around, or the error itself."""
+    cause = getattr(error, "cause", None)
+    return _innermost(cause) if isinstance(cause, BaseException) else error
+
+
+def _of_the_system(error: BaseException) -> VrtSpikeError | None:
+    """Return what the system refuses as an error of ours, or None for any other error."""
+    if isinstance(error, MemoryError):
+        return ResourceError("the machine has no memory left", fix=FIXES[errno.ENOMEM])
+    if isinstance(error, OSError) and error.errno in FIXES and error.errno != errno.ENOENT:
+        reason = one_line(error.strerror or error, 160)
+        where = None if error.filename is None else str(error.filename)[:300]
+        return ResourceError(f"the system refuses: {reason}", where=where, fix=FIXES[error.errno])
     return None
 
 

@@ -6,12 +6,21 @@ pixels.
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated, Literal, Self
 
 from pydantic import BeforeValidator, ConfigDict, Field, model_validator
 
-from vrtspike.section import Fraction, Positive, Section, listed
+from vrtspike.section import (
+    Count,
+    Fraction,
+    LocalPath,
+    PlainName,
+    Positive,
+    Section,
+    Seed,
+    Side,
+    listed,
+)
 
 
 class CameraSettings(Section):
@@ -39,7 +48,7 @@ class CameraSettings(Section):
     random about (noise / threshold)^2 times a step."""
     dark_rate: Annotated[float, Field(ge=0)] = 0.0
     """Charge that darkness adds each step (intensity 1 = 1)."""
-    refractory_steps: Annotated[int, Field(ge=0)] = 0
+    refractory_steps: Count = 0
     """Steps after a spike in which a pixel neither integrates nor fires; their light is lost."""
     saturation: Annotated[float, Field(gt=0)] | None = None
     """Intensity beyond which a photodiode gives no more (full brightness = 1); null: none. Apart
@@ -93,9 +102,9 @@ class VarySettings(Section):
 class FilmSettings(Section):
     """Sequences cut out of sharp videos, beside those that are rendered; for training alone."""
 
-    videos: Annotated[tuple[Path, ...], Field(min_length=1)]
+    videos: Annotated[tuple[LocalPath, ...], Field(min_length=1)]
     """Video files, or folders of frames, taken in turn."""
-    sequences: Positive
+    sequences: Annotated[int, Field(gt=0, le=1_000_000)]
     """Sequences of the training split."""
     source_frames: tuple[Positive, Positive] = (2, 5)
     """Least and greatest number of the video's frames from one frame's start to the next one's."""
@@ -124,15 +133,15 @@ class SceneSettings(Section):
 
     model_config = ConfigDict(allow_inf_nan=False)
 
-    sequences: dict[str, Annotated[int, Field(ge=0)]] = Field(
+    sequences: dict[PlainName, Annotated[int, Field(ge=0, le=1_000_000)]] = Field(
         {"train": 24, "val": 2, "held_out": 6}
     )
     """Number of sequences of each split; `train` and the others never share a photograph."""
     frames: Positive = 8
     """Frames of a sequence."""
-    height: Positive = 128
+    height: Side = 128
     """Height of a frame."""
-    width: Positive = 128
+    width: Side = 128
     """Width of a frame."""
     steps_per_frame: Positive = 64
     """Spike steps from one frame's start to the next one's."""
@@ -143,12 +152,12 @@ class SceneSettings(Section):
     objects: tuple[int, int] = (1, 3)
     """Least and greatest number of foreground objects."""
     photographs: (
-        Annotated[tuple[Path, ...], BeforeValidator(listed), Field(min_length=1)] | None
+        Annotated[tuple[LocalPath, ...], BeforeValidator(listed), Field(min_length=1)] | None
     ) = None
     """Image files, or folders of them, that scenes are made of: a dozen or more. Their names decide
     which nine of ten are trained on (`vrtspike.simulate.photographs`). Null: those that ship with
     scikit-image."""
-    seed: int = 0
+    seed: Seed = 0
     """Seed of photographs, motion and camera noise."""
     vary: VarySettings | None = None
     """What differs between sequences; null: nothing but what is seen."""
@@ -159,7 +168,7 @@ class SceneSettings(Section):
     def _ranges_are_ranges(self) -> Self:
         if not 0 <= self.motion[0] <= self.motion[1] or self.motion[1] == 0:
             raise ValueError(f"motion {self.motion} is not a range of lengths above 0")
-        if not 0 <= self.objects[0] <= self.objects[1]:
+        if not 0 <= self.objects[0] <= self.objects[1] <= 1000:
             raise ValueError(f"objects {self.objects} is not a range of counts")
         return self
 
@@ -185,11 +194,11 @@ class VideoSettings(Section):
     """Spike steps from one frame's start to the next one's."""
     exposure_steps: Positive = 56
     """Steps over which a frame integrates; the rest is dead time."""
-    splits: Annotated[dict[str, Annotated[float, Field(gt=0)]], Field(min_length=1)] = Field(
+    splits: Annotated[dict[PlainName, Annotated[float, Field(gt=0)]], Field(min_length=1)] = Field(
         {"train": 0.7, "val": 0.1, "held_out": 0.2}
     )
     """Share of the sequences of each split, in the order of the video; each gets at least one."""
-    seed: int = 0
+    seed: Seed = 0
     """Seed of the spike camera's charge and noise."""
 
     @model_validator(mode="after")

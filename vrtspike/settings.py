@@ -15,10 +15,31 @@ from typing import Annotated, Literal, Self
 from pydantic import BeforeValidator, ConfigDict, Field, model_validator
 
 from vrtspike.scene_settings import CameraSettings, SceneSettings, VideoSettings
-from vrtspike.section import Fraction, NameOrPath, Place, Positive, Section, StepsOrShare, listed
+from vrtspike.section import (
+    Count,
+    Depth,
+    Fraction,
+    LocalPath,
+    NameOrPath,
+    Place,
+    PlainName,
+    PlainPath,
+    Positive,
+    Ratio,
+    Seconds,
+    Section,
+    Seed,
+    Side,
+    StepsOrShare,
+    Weight,
+    Width,
+    listed,
+)
 from vrtspike.sweep_settings import SweepSettings
 
 Precision = Literal["float32", "bfloat16"]
+Decay = Annotated[float, Field(ge=0, lt=1)]
+Groups = Annotated[int, Field(ge=0, le=64)]
 LayoutName = Literal[
     "vrtspike",
     "spk_gopro",
@@ -37,14 +58,14 @@ LayoutName = Literal[
 class RunSettings(Section):
     """Where a run lives and how it starts."""
 
-    name: str = "run"
+    name: PlainPath = "run"
     """Folder of the run under `root`; a run of the same name continues where it stopped."""
     root: Place = Path("runs")
     """Folder of all runs: a path, which all nodes of a cluster must share, or a URI such as
     s3://bucket/runs."""
-    seed: int = 0
+    seed: Seed = 0
     """Seed of initialisation, sample order and every random draw."""
-    max_failures: Annotated[int, Field(ge=0)] = 3
+    max_failures: Count = 3
     """How often failed workers are started again without a new checkpoint in between."""
     cluster_cpus: Annotated[float, Field(gt=0)] | None = None
     """CPUs that a cluster which grows by itself can have; null: those that it has now."""
@@ -57,7 +78,7 @@ class MisregisterSettings(Section):
 
     model_config = ConfigDict(allow_inf_nan=False)
 
-    shift: Annotated[float, Field(ge=0)] = 0.0
+    shift: Annotated[float, Field(ge=0, le=1024)] = 0.0
     """Greatest shift down or up, and to the left or right, in frame pixels."""
     rotate: Annotated[float, Field(ge=0, le=180)] = 0.0
     """Greatest rotation either way around the middle of the crop, in degrees."""
@@ -75,15 +96,15 @@ class DataSettings(Section):
     dataset.yaml; the others as their authors publish them (`vrtspike.data.layouts`)."""
     shards: Place = Path("data/shards")
     """Folder of the prepared Parquet shards: a path, or a URI."""
-    train_split: str = "train"
+    train_split: PlainName = "train"
     """Split that is trained on."""
-    val_split: str = "val"
+    val_split: PlainName = "val"
     """Split that is validated on, whole frames, while training."""
-    frames: Annotated[int, Field(ge=2)] = 6
+    frames: Annotated[int, Field(ge=2, le=1000)] = 6
     """Frames of a training sample (t)."""
     stride: Positive = 1
     """Frames between the starts of two samples of a sequence."""
-    crop: Positive = 256
+    crop: Side = 256
     """Side of the square training crop."""
     voxels: Literal["rate", "log1p"] = "rate"
     """`rate`: count / steps of the bin x threshold. `log1p`: log1p of the count."""
@@ -94,7 +115,7 @@ class DataSettings(Section):
     ] = (1,)
     """One of these is drawn for each training sample: its spikes become those of a camera of so
     many times the threshold."""
-    time_shift_steps: Annotated[int, Field(ge=0)] = 0
+    time_shift_steps: Count = 0
     """Training samples' spikes are shifted against their frames by up to so many steps, earlier or
     later."""
     drop_spikes: Fraction = 0.0
@@ -111,14 +132,14 @@ class DataSettings(Section):
     """Samples of a shard file."""
     tile: Positive | None = None
     """Side of the tiles into which training frames are cut when sharding; null: whole frames."""
-    allow_refused: Annotated[int, Field(ge=0)] = 0
+    allow_refused: Count = 0
     """How many sequences `prepare` may refuse before it fails."""
 
 
 class SpikeBranchSettings(Section):
     """The spike encoder and its fusion into VRT."""
 
-    bins: Positive = 32
+    bins: Width = 32
     """Voxel bins a frame (k)."""
     bins_around: Literal["exposure", "target"] = "exposure"
     """What the bins divide: the exposure, or as many steps centred on the target instant."""
@@ -129,19 +150,19 @@ class SpikeBranchSettings(Section):
     """One more image: the spike average over the exposure."""
     interval: bool = False
     """One more image: the spike interval (TFI) at the target instant."""
-    heads: Positive = 4
+    heads: Width = 4
     """Heads of attention over spikes (fusions `temporal` and `window`)."""
-    mlp_ratio: Annotated[float, Field(gt=0)] = 2.0
+    mlp_ratio: Ratio = 2.0
     """Hidden width of the MLPs over the channels (fusions `temporal` and `window`)."""
-    blocks: Positive = 2
+    blocks: Depth = 2
     """Residual blocks of the encoder at each scale."""
-    kernel: tuple[Positive, Positive, Positive] = (3, 3, 3)
+    kernel: tuple[Depth, Depth, Depth] = (3, 3, 3)
     """Kernel of the encoder's convolutions in t, h and w."""
-    temporal_strides: tuple[Positive, Positive, Positive] = (1, 1, 1)
+    temporal_strides: tuple[Depth, Depth, Depth] = (1, 1, 1)
     """Strides in t of the three steps to the encoder's coarser scales."""
     temporal_bias: bool = True
     """Learn one slope a head that favours spikes of the same instant."""
-    window: Positive = 8
+    window: Width = 8
     """Side of the windows of fusion `window`, in pixels of each scale."""
     zero_init_fusion: bool = False
     """Zero what spikes add to the frames, so that the fused model starts equal to plain VRT."""
@@ -164,9 +185,9 @@ class SpikeBranchSettings(Section):
 class GuessSettings(Section):
     """The first guess: a convolutional network at full resolution, which VRT refines."""
 
-    channels: Positive = 48
+    channels: Width = 48
     """Width."""
-    blocks: Positive = 8
+    blocks: Depth = 8
     """Residual blocks of two convolutions."""
 
 
@@ -187,29 +208,29 @@ class ModelSettings(Section):
     """Side of the squares of pixels that are one token of VRT."""
     flow_from: Literal["frames", "guess"] = "frames"
     """What optical flow is estimated on: the blurred frames, or the first guess."""
-    channels: Positive = 96
+    channels: Width = 96
     """Width of stages 1 to 7."""
-    refine_channels: Positive = 120
+    refine_channels: Width = 120
     """Width of stage 8."""
-    blocks: Positive = 8
+    blocks: Depth = 8
     """Attention blocks of each of stages 1 to 7."""
     mutual_ratio: Fraction = 0.75
     """Share of those blocks that use mutual attention (the first ones)."""
-    refine_blocks: Positive = 4
+    refine_blocks: Depth = 4
     """Attention blocks of each group of stage 8."""
-    refine_groups: tuple[int, int] = (2, 2)
+    refine_groups: tuple[Groups, Groups] = (2, 2)
     """Groups of stage 8: those that attend over frames, then those inside one frame."""
-    heads: Positive = 6
+    heads: Width = 6
     """Attention heads."""
-    window: tuple[Positive, Positive, Positive] = (6, 8, 8)
+    window: tuple[Width, Width, Width] = (6, 8, 8)
     """Attention window in t, h and w; mutual attention uses 2 frames of it."""
-    mlp_ratio: Annotated[float, Field(gt=0)] = 2.0
+    mlp_ratio: Ratio = 2.0
     """Hidden width of the MLPs over the channels."""
     drop_path: Fraction = 0.2
     """Stochastic depth of the last block; earlier blocks less, linearly."""
-    deformable_groups: Positive = 16
+    deformable_groups: Width = 16
     """Offset groups of the deformable alignment."""
-    flow_channels: tuple[Positive, Positive, Positive, Positive] = (32, 64, 32, 16)
+    flow_channels: tuple[Width, Width, Width, Width] = (32, 64, 32, 16)
     """Widths inside each level of the flow network."""
     zero_init_output: bool = False
     """Zero the last convolution, so that training starts from the blurred frames."""
@@ -235,23 +256,23 @@ class ModelSettings(Section):
 class LossSettings(Section):
     """Weights of the loss terms; a term of weight 0 is not computed."""
 
-    charbonnier: Annotated[float, Field(ge=0)] = 1.0
+    charbonnier: Weight = 1.0
     """sqrt(difference^2 + charbonnier_eps^2)."""
-    charbonnier_eps: Annotated[float, Field(gt=0)] = 1e-3
+    charbonnier_eps: Annotated[float, Field(gt=0, le=1)] = 1e-3
     """Where Charbonnier turns from quadratic to linear (intensity)."""
-    l1: Annotated[float, Field(ge=0)] = 0.0
+    l1: Weight = 0.0
     """Absolute difference."""
-    l2: Annotated[float, Field(ge=0)] = 0.0
+    l2: Weight = 0.0
     """Squared difference."""
-    ssim: Annotated[float, Field(ge=0)] = 0.0
+    ssim: Weight = 0.0
     """1 - SSIM."""
-    vgg: Annotated[float, Field(ge=0)] = 0.1
+    vgg: Weight = 0.1
     """L1 between VGG16 relu3_3 features."""
-    lpips: Annotated[float, Field(ge=0)] = 0.0
+    lpips: Weight = 0.0
     """LPIPS (AlexNet)."""
-    guess: Annotated[float, Field(ge=0)] = 0.5
+    guess: Weight = 0.5
     """Charbonnier of the first guess that VRT refines (`model.guess`), where there is one."""
-    weights_dir: Path | None = None
+    weights_dir: LocalPath | None = None
     """Folder with vgg16_features.pt and alexnet_features.pt; null: torchvision's own download."""
 
 
@@ -270,11 +291,11 @@ class TrainSettings(Section):
     """One GPU a worker (NCCL); false trains on CPU (gloo)."""
     cpus_per_worker: Annotated[float, Field(gt=0)] = 1.0
     """CPUs that Ray reserves for a worker; what is left over prepares data."""
-    threads_per_worker: Positive = 1
+    threads_per_worker: Width = 1
     """Torch threads of a worker on CPU."""
     steps: Positive = 300_000
     """Optimiser steps; those that `minutes` decide, if they are set."""
-    minutes: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
+    minutes: Annotated[float, Field(gt=0, le=1e6)] | None = None
     """Minutes that all steps together take, without validation and saving: the run measures its
     first steps, at the rate that the schedule starts with, and sets their number. Null: `steps`."""
     clock: Literal["wall", "cpu"] = "wall"
@@ -296,24 +317,24 @@ class TrainSettings(Section):
     pass: less memory, more communication."""
     optimizer: Literal["adamw", "adam"] = "adamw"
     """Optimiser."""
-    lr: Annotated[float, Field(gt=0)] = 4e-4
+    lr: Annotated[float, Field(gt=0, le=1e3)] = 4e-4
     """Peak learning rate."""
-    betas: tuple[float, float] = (0.9, 0.99)
+    betas: tuple[Decay, Decay] = (0.9, 0.99)
     """Decay of the optimiser's moments."""
-    weight_decay: Annotated[float, Field(ge=0)] = 0.0
+    weight_decay: Weight = 0.0
     """Decoupled weight decay."""
     schedule: Literal["cosine", "cosine_restarts", "multistep", "constant"] = "cosine"
     """Learning rate after the warm-up."""
-    warmup_steps: Annotated[int, Field(ge=0)] = 0
+    warmup_steps: Count = 0
     """Steps over which the learning rate rises linearly."""
     min_lr: Annotated[float, Field(ge=0)] = 1e-7
     """Last learning rate of a cosine."""
     milestones: tuple[Fraction, ...] = (0.5, 0.75)
     """Where the learning rate halves (multistep) or starts again (cosine_restarts), as fractions of
     `steps`, rising."""
-    flow_lr_scale: Annotated[float, Field(ge=0)] = 0.125
+    flow_lr_scale: Weight = 0.125
     """Learning rate of the flow and deformable layers over `lr`."""
-    freeze_flow_steps: Annotated[int, Field(ge=0)] = 20_000
+    freeze_flow_steps: Count = 20_000
     """Steps in which the flow and deformable layers do not learn."""
     clip_norm: Annotated[float, Field(gt=0)] | None = None
     """Greatest gradient norm; null: no clipping."""
@@ -334,14 +355,14 @@ class TrainSettings(Section):
     """Newest checkpoints that are kept, beside the best."""
     log_every: Positive = 10
     """Steps between lines of metrics.jsonl."""
-    max_bad_steps: Annotated[int, Field(ge=0)] = 10
+    max_bad_steps: Count = 10
     """Non-finite steps in a row that are skipped before the run fails."""
-    hang_timeout_s: Annotated[float, Field(gt=0)] = 900.0
+    hang_timeout_s: Seconds = 900.0
     """Seconds without any progress after which the workers are started anew, and the one that the
     others waited for is named."""
-    start_timeout_s: Annotated[float, Field(gt=0)] = 3600.0
+    start_timeout_s: Seconds = 3600.0
     """Seconds for which the run waits for room for its workers, at the start and after a loss."""
-    storage_timeout_s: Annotated[float, Field(ge=0)] = 600.0
+    storage_timeout_s: Annotated[float, Field(ge=0, le=1e8)] = 600.0
     """Seconds for which writing the last checkpoint and the weights is tried again when storage is
     full or away; other checkpoints are tried again soon while training goes on."""
 
@@ -366,15 +387,15 @@ class TrainSettings(Section):
 class EvaluationSettings(Section):
     """Which frames are evaluated and how the model runs over them."""
 
-    split: str = "held_out"
+    split: PlainName = "held_out"
     """Split of the dataset folder."""
     tile: Positive | None = None
     """Side of the spatial tiles; null: whole frames, or the best that fit into free memory."""
-    tile_frames: Annotated[int, Field(ge=2)] = 12
+    tile_frames: Annotated[int, Field(ge=2, le=1_000_000)] = 12
     """Most frames restored at once."""
-    overlap: Annotated[int, Field(ge=0)] = 32
+    overlap: Count = 32
     """Pixels that neighbouring tiles share."""
-    overlap_frames: Annotated[int, Field(ge=0)] = 2
+    overlap_frames: Count = 2
     """Frames that neighbouring clips share."""
     tfp_steps: Positive = 32
     """Window of the scaled spike average (TFP), centred at the target step."""

@@ -16,7 +16,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, ConfigDict, Discriminator, Field, Tag, model_validator
 
-from vrtspike.section import Positive, Section
+from vrtspike.section import Count, Positive, Section
 
 
 def _different(values: tuple[Any, ...]) -> tuple[Any, ...]:
@@ -132,7 +132,7 @@ class SweepSettings(Section):
     trials: Positive | None = None
     """Number of draws (random) or of trials (optuna); null with grid, which has as many as there
     are combinations."""
-    seed: int = 0
+    seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
     """Seed of the search."""
     impossible: Literal["refuse", "skip"] = "refuse"
     """What happens to a space that holds combinations which no model can have. `refuse`: the sweep
@@ -151,7 +151,7 @@ class SweepSettings(Section):
     repeats: Positive = 3
     """Seeds with which the baseline and the finalists are trained, so that gains have a spread;
     where trials are ranked by cost, their results being equal, one."""
-    finalists: Annotated[int, Field(ge=0)] = 1
+    finalists: Count = 1
     """Best trials that are trained with the other seeds too; none where ranked by cost."""
     concurrency: Positive | None = None
     """Most trials at the same time; null: as many as the cluster has room for, or, where trials are

@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import errno
 import os
-import tempfile
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from vrtspike.errors import DataFormatError, one_line
+from vrtspike.own_files import make_file, new_beside
 
 TEMPORARY = ".vrtspike-"
 """How the names of temporary files begin."""
@@ -24,7 +25,14 @@ FIXES = {
     errno.ENOENT: "make the folder first, or correct the path",
     errno.EACCES: "write to a folder that is yours, or ask for permission",
     errno.EROFS: "the disk is read-only: write elsewhere",
+    errno.EPERM: "write to a folder that is yours, or ask for permission",
+    errno.ENAMETOOLONG: "choose shorter names",
+    errno.EMFILE: "allow more open files: `ulimit -n 4096`",
+    errno.ENFILE: "end other programs: the machine has too many files open",
+    errno.ENOMEM: "end other programs, or take a machine with more memory",
+    errno.EIO: "look at the disk: it fails to read or write",
 }
+"""What to do about what a system says."""
 
 
 @contextmanager
@@ -36,11 +44,9 @@ def whole_file(path: str | os.PathLike[str]) -> Iterator[Path]:
         if path.is_dir():
             raise IsADirectoryError(errno.EISDIR, "a folder has this name")
         # Not named after the file, of which the name may be as long as the disk allows.
-        handle, name = tempfile.mkstemp(dir=path.parent, prefix=TEMPORARY)
-        os.close(handle)
-        temporary = Path(name)
+        temporary = new_beside(path.parent, TEMPORARY, make_file)
         yield temporary
-        temporary.chmod(0o644)
+        _permit_as(path, temporary)
         os.replace(temporary, path)
     except OSError as error:
         reason = error.strerror or one_line(error, 160)
@@ -50,3 +56,13 @@ def whole_file(path: str | os.PathLike[str]) -> Iterator[Path]:
     finally:
         if temporary is not None:
             temporary.unlink(missing_ok=True)
+
+
+def _permit_as(path: Path, temporary: Path) -> None:
+    """Give a file the permissions of the one that it replaces, if there is one."""
+    try:
+        mode = os.lstat(path).st_mode
+    except FileNotFoundError:
+        return
+    if stat.S_ISREG(mode):
+        temporary.chmod(stat.S_IMODE(mode) & 0o777)

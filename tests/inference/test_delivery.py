@@ -114,11 +114,11 @@ def test_a_folder_and_a_video_do_not_replace_each_other(job: Job, tmp_path: Path
     (tmp_path / "a.mp4" / "x").touch()
     (tmp_path / "b").touch()
     spikes = ["x"]
-    assert Delivery(tmp_path / "new", False, True).is_done({}) is False
+    assert Delivery(tmp_path / "new", False, True).is_done({}, ()) is False
     with pytest.raises(ConfigError, match="has the name of a folder"):
-        Delivery(tmp_path / "a.mp4", True, True).is_done({})
+        Delivery(tmp_path / "a.mp4", True, True).is_done({}, ())
     with pytest.raises(ConfigError, match="the output is a file"):
-        Delivery(tmp_path / "b", False, True).is_done({})
+        Delivery(tmp_path / "b", False, True).is_done({}, ())
     with pytest.raises(DataFormatError, match=r"must be a folder or a video.*got a file"):
         deliveries(spikes, tmp_path / "b", single=True, kind=None, overwrite=True, fps=None)
 

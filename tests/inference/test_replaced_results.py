@@ -101,7 +101,7 @@ def test_a_stop_while_a_result_is_replaced_mixes_no_two(
         patch.setattr(Path, "replace", replace)
         other.run()
     # Whichever is restored next, the one that was being replaced or the other, is whole.
-    next_one = again(other if then == "others" else job, overwrite=False)
+    next_one = again(other if then == "others" else job, overwrite=True)
     assert next_one.run()[0].state == "done"
     assert next_one.model.seen == [] if then == "others" else next_one.model.seen
     assert (job.out / "notes.txt").read_text() == "of somebody"

@@ -21,7 +21,7 @@ from torch import Tensor
 
 from tests.inference.clip_files import everything
 from vrtspike.errors import DataFormatError, ResourceError
-from vrtspike.inference.spool import Spool
+from vrtspike.inference.spool import Spool, _sum_of
 from vrtspike.inference.tiling import cover
 
 NAMES = tuple("abcdefg")
@@ -87,13 +87,13 @@ def test_a_frame_waits_for_the_windows_that_hold_it_alone(spool: Spool) -> None:
 
 
 def test_windows_that_are_open_are_those_that_no_segment_did(spool: Spool) -> None:
-    assert spool.open_windows(9) == [range(9)]
-    for first, stop in ((2, 4), (8, 9), (4, 5)):
+    assert spool.open_windows(7) == [range(7)]
+    for first, stop in ((2, 4), (6, 7), (4, 5)):
         spool.mark_done(first, stop, FACTS)
-    assert spool.open_windows(9) == [range(0, 2), range(5, 8)]
-    assert [facts["first"] for facts in spool.done()] == [2, 4, 8]
+    assert spool.open_windows(7) == [range(0, 2), range(5, 6)]
+    assert [facts["first"] for facts in spool.done()] == [2, 4, 6]
     (spool.folder / "done-4-5.json").write_bytes(b"")
-    assert spool.open_windows(9) == [range(0, 2), range(4, 8)], "an empty note is none"
+    assert spool.open_windows(7) == [range(0, 2), range(4, 6)], "an empty note is none"
 
 
 def test_the_same_identity_goes_on_and_another_starts_anew(spool: Spool) -> None:
@@ -164,7 +164,9 @@ def test_shares_that_are_gone_or_damaged_are_noticed(spool: Spool) -> None:
         spool.mark_done(number, number + 1, FACTS)
     share = spool.folder / "part-3-1.npy"
     content = share.read_bytes()
-    for damaged in (b"", content[:-40], b"spoilt" * 9):
+    turned = bytearray(content)
+    turned[len(turned) // 2] ^= 1
+    for damaged in (b"", content[:-40], b"spoilt" * 9, bytes(turned), content + b"x"):
         share.write_bytes(damaged)
         with pytest.raises(DataFormatError, match=r"are gone.*share that is damaged"):
             spool.add_up(WINDOWS, spool.segments())
@@ -251,6 +253,107 @@ def test_workers_may_die_of_a_segment_some_times(spool: Spool) -> None:
 def test_what_is_noted_is_plain_json(spool: Spool) -> None:
     spool.mark_done(0, 2, FACTS)
     (file,) = spool.folder.glob("done-*")
-    assert json.loads(file.read_text()) == {**FACTS, "first": 0, "stop": 2}
+    noted = json.loads(file.read_text())
+    assert noted.pop("sum") and noted == {**FACTS, "first": 0, "stop": 2}
     spool.remove()
     assert not spool.folder.exists()
+
+
+NOTES = {
+    "empty": b"",
+    "no JSON": b"spoilt",
+    "a list": b"[]",
+    "nothing": b"{}",
+    "deep": b"[" * 20_000,
+    "not UTF-8": b"\xff\xfe",
+}
+
+
+def noted(first: int, stop: int, **changes: object) -> bytes:
+    """Return a note of our form, whose sum is right, with some facts that are wrong."""
+    facts = {**FACTS, "first": first, "stop": stop} | changes
+    return json.dumps({**facts, "sum": _sum_of(facts)}).encode()
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        *(("done-0-2.json", content) for content in NOTES.values()),
+        ("done-0-2.json", noted(0, 3)),
+        ("done-0-2.json", noted(0, 2, seconds="long")),
+        ("done-0-2.json", noted(0, 2, memory=None)),
+        ("done-0-2.json", noted(0, 2).replace(b"1.0", b"2.0")),
+        ("done-0-8.json", noted(0, 8)),
+        ("done-3-3.json", noted(3, 3)),
+        ("done-5-3.json", noted(5, 3)),
+        ("done--1-3.json", noted(-1, 3)),
+        ("done-0-999999999999.json", noted(0, 999_999_999_999)),
+        ("done-0-99999999.json", noted(0, 99_999_999)),
+        ("done-a-b.json", noted(0, 1)),
+        ("done-0-\u0663.json", noted(0, 3)),
+        ("done.json", noted(0, 1)),
+        ("part-x-y.npy", b"spoilt"),
+        ("part-3.npy", b"spoilt"),
+        ("part-99-0.npy", b"spoilt"),
+        ("part--1-0.npy", b"spoilt"),
+        *(("identity.json", content) for content in NOTES.values()),
+        *(("failed", content) for content in NOTES.values()),
+        ("tried-0", b"." * 99),
+        ("frames/h.png", b"of somebody"),
+        ("frames/a.txt", b"of somebody"),
+    ],
+)
+def test_what_we_would_not_write_is_dropped_and_made_again(
+    spool: Spool, name: str, content: bytes
+) -> None:
+    (spool.folder / name).write_bytes(content)
+    with spool.begun({"weights": "w"}, TAKEN):
+        assert spool.open_windows(7) == [range(7)] and spool.segments() == []
+        assert set(everything(spool.folder)) == {"identity.json", "lock"}
+        assert spool.failure is None
+
+
+@pytest.mark.parametrize(
+    "name", ["identity.json", "done-0-2.json", "part-3-0.npy", "failed", "tried-0", "frames/a.png"]
+)
+def test_folders_where_files_of_ours_would_be_are_dropped(spool: Spool, name: str) -> None:
+    (spool.folder / name).unlink(missing_ok=True)
+    (spool.folder / name / "inner").mkdir(parents=True)
+    with spool.begun({"weights": "w"}, TAKEN):
+        assert spool.open_windows(7) == [range(7)]
+        assert set(everything(spool.folder)) == {"identity.json", "lock"}
+
+
+def test_a_file_where_the_frames_would_be_is_dropped(spool: Spool) -> None:
+    spool.frames.rmdir()
+    spool.frames.write_bytes(b"spoilt")
+    with spool.begun({"weights": "w"}, TAKEN):
+        assert spool.frames.is_dir()
+
+
+def test_notes_that_overlap_are_not_both_believed(spool: Spool) -> None:
+    for first, stop in ((0, 3), (2, 4), (4, 5)):
+        spool.mark_done(first, stop, FACTS)
+    assert spool.segments() == [range(0, 3), range(4, 5)]
+
+
+def test_shares_that_do_not_fit_each_other_are_refused(spool: Spool) -> None:
+    for number, share in enumerate([gray(0.5), torch.zeros(3, 9, 9), gray(0.5)]):
+        spool.write_share(3, number, share)
+        spool.mark_done(number, number + 1, FACTS)
+    with pytest.raises(DataFormatError, match=r"are gone.*different sizes"):
+        spool.add_up(WINDOWS, spool.segments())
+
+
+def test_a_bit_that_turned_in_a_frame_is_noticed(spool: Spool) -> None:
+    for frame in range(7):
+        spool.write_frame(frame, torch.rand(3, 4, 6))
+    content = spool.image(4).read_bytes()
+    for place in range(len(content)):
+        turned = bytearray(content)
+        turned[place] ^= 1 << place % 8
+        spool.image(4).write_bytes(turned)
+        with pytest.raises(DataFormatError, match="1 of 7 missing or cut off, first e"):
+            spool.check_whole()
+    spool.image(4).write_bytes(content)
+    spool.check_whole()

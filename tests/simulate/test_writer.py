@@ -13,6 +13,7 @@ from vrtspike.data.alignment import Timeline
 from vrtspike.data.clips import read_frames, read_spikes
 from vrtspike.data.dataset import open_dataset
 from vrtspike.data.validate import validate
+from vrtspike.data.writer import new_sequence
 from vrtspike.errors import ConfigError, DataFormatError
 from vrtspike.scene_settings import CameraSettings, SceneSettings
 from vrtspike.simulate import recording
@@ -103,12 +104,13 @@ def test_an_interrupted_simulation_continues_to_the_same_bytes(
     with pytest.raises(DataFormatError, match=r"no dataset\.yaml.*not finished"):
         open_dataset(root)
     stamp = (root / "train" / "train_0000").stat().st_mtime_ns
-    (root / "val" / ".val_0000.leftover").mkdir()
+    new_sequence(root, "val", "val_0000").__enter__()  # a writer that is killed leaves this
     monkeypatch.undo()
     calls: list[tuple[int, int]] = []
     write_scenes(SCENES, CAMERA, root, lambda done, total: calls.append((done, total)))
     assert calls == [(1, 3), (2, 3), (3, 3)]
     assert (root / "train" / "train_0000").stat().st_mtime_ns == stamp, "not rendered again"
+    assert [folder.name for folder in (root / "val").iterdir()] == ["val_0000"]
     assert contents(root) == contents(written)
 
 

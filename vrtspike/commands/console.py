@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from vrtspike.cluster import resolve_paths
-from vrtspike.errors import ConfigError
+from vrtspike.errors import ConfigError, visible
 from vrtspike.outcome import Outcome, outcome_of_command
 from vrtspike.settings import LayoutName
 
@@ -44,12 +44,12 @@ def command(json_file: str | None, debug: bool) -> AbstractContextManager[Outcom
 
 def say(text: str = "") -> None:
     """Print a line."""
-    print(text, flush=True)
+    print("\n".join(map(visible, text.split("\n"))), flush=True)
 
 
 def say_error(text: str) -> None:
     """Print a line on standard error."""
-    print(f"vrtspike: {text}", file=sys.stderr, flush=True)
+    print(f"vrtspike: {visible(text)}", file=sys.stderr, flush=True)
 
 
 def load(config: Path | None, overrides: list[str] | None, base: Path | None = None) -> Config:

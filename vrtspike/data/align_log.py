@@ -23,6 +23,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from vrtspike.csv_text import cell_text, csv_cell
 from vrtspike.data.source import file_size, unreadable
 from vrtspike.errors import ConfigError, DataFormatError
 from vrtspike.whole_file import whole_file
@@ -153,7 +154,8 @@ def write_align_log(path: str | os.PathLike[str], entries: Iterable[AlignEntry])
                     where=path,
                     got=f"[{entry.t0}, {entry.t1}) s, {name}",
                 )
-            writer.writerow((entry.frame, *times, entry.event_count, entry.sequence))
+            row = (entry.frame, *times, entry.event_count, csv_cell(entry.sequence))
+            writer.writerow(row)
 
 
 def exposure_steps(entry: AlignEntry, rate_hz: float, offset_steps: int = 0) -> tuple[int, int]:
@@ -203,7 +205,7 @@ def _entry(fields: list[str], where: str) -> AlignEntry:
             "the line is no entry", where=where, got=",".join(fields)[:200], expected=str(error)
         ) from error
     try:
-        return AlignEntry(sequence, *values)
+        return AlignEntry(cell_text(sequence), *values)
     except DataFormatError as error:
         raise DataFormatError(
             error.what, where=where, got=error.got, expected=error.expected

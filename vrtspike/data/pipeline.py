@@ -195,8 +195,12 @@ def _blocks(stream: Stream, numbers: range) -> Iterator[Block]:
 
 
 def quiet_ray_data() -> None:
-    """Leave Ray Data's log to its file: take its console handler away."""
+    """Leave Ray Data's log to its file: take its console handler away.
+
+    What a task raises comes here as it was: wrapped, it would lose its cause between processes.
+    """
     DataContext.get_current().enable_progress_bars = False
+    DataContext.get_current().raise_original_map_exception = True
     log = logging.getLogger("ray.data")
     for handler in list(log.handlers):
         if not isinstance(handler, logging.FileHandler) and "File" not in type(handler).__name__:

@@ -13,6 +13,7 @@ import hashlib
 import json
 import logging
 import os
+import re
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from functools import partial
@@ -22,6 +23,7 @@ from typing import Any
 import numpy as np
 import ray.data
 from numpy.typing import NDArray
+from pydantic import ValidationError
 
 from vrtspike.data.clips import Clip, read_frames, read_spikes
 from vrtspike.data.dataset import Dataset
@@ -42,12 +44,15 @@ from vrtspike.data.shards import (
     read_manifest,
 )
 from vrtspike.errors import ConfigError, DataFormatError, ResourceError
+from vrtspike.json_text import parse_json
 from vrtspike.settings import DataSettings, LayoutName
 from vrtspike.storage import Folder
 
 logger = logging.getLogger(__name__)
 
 Report = Callable[[int, int], None]
+SHARD_NAME = re.compile(r"[^/]+/[0-9]{5,}\.parquet")
+"""How we call a shard."""
 _NO_SPIKES = np.zeros((1, 0, 0, 0), np.bool_)
 
 
@@ -259,7 +264,7 @@ def _noted(shards: Folder, file: str, key: str) -> ShardFile | None:
     try:
         if shards.size(_note_of(file)) is None:
             return None
-        found = json.loads(shards.read(_note_of(file)))
+        found = parse_json(shards.read(_note_of(file)))
         if found.pop("key") != key:
             return None
         known = ShardFile.model_validate(found)
@@ -300,10 +305,17 @@ def _remove_strays(shards: Folder, manifest: Manifest) -> None:
 def _is_note(shards: Folder, file: str, shard: str) -> bool:
     """Tell whether a file is our note of a shard; anything else is somebody's own."""
     try:
-        found = json.loads(shards.read(file))
+        found = parse_json(shards.read(file))
     except (ValueError, DataFormatError):
         return False
-    return isinstance(found, dict) and "key" in found and found.get("file") == shard
+    if not isinstance(found, dict) or "key" not in found or not SHARD_NAME.fullmatch(shard):
+        return False
+    try:
+        return (
+            ShardFile.model_validate({k: v for k, v in found.items() if k != "key"}).file == shard
+        )
+    except ValidationError:
+        return False
 
 
 def _write_manifest(shards: Folder, manifest: Manifest) -> None:

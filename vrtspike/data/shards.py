@@ -31,6 +31,8 @@ from vrtspike.data.alignment import Timeline
 from vrtspike.data.info import DatasetInfo
 from vrtspike.data.record import Record
 from vrtspike.errors import DataFormatError, one_line
+from vrtspike.json_text import parse_json
+from vrtspike.section import PlainPath
 from vrtspike.settings import LayoutName
 from vrtspike.storage import Folder
 
@@ -63,7 +65,7 @@ class Shape(Record):
 class ShardFile(Record):
     """One Parquet file, relative to the shards' folder; its samples are of one sequence."""
 
-    file: str
+    file: PlainPath
     rows: int
     bytes: int
     sha256: str
@@ -189,7 +191,7 @@ def read_manifest(shards: Folder | str | os.PathLike[str]) -> Manifest:
         )
     where = folder.name(MANIFEST)
     try:
-        found = json.loads(folder.read(MANIFEST))
+        found = parse_json(folder.read(MANIFEST))
         version = found.get("version") if isinstance(found, dict) else None
         if version != VERSION:
             raise DataFormatError(

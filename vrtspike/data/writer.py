@@ -8,16 +8,17 @@ not made again. A folder that holds anything else is refused.
 
 from __future__ import annotations
 
+import hashlib
 import os
 import shutil
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from vrtspike.data.info import INFO_FILE, DatasetInfo, read_info, write_info
-from vrtspike.errors import DataFormatError
-from vrtspike.whole_file import TEMPORARY
+from vrtspike.errors import DataFormatError, one_line
+from vrtspike.own_files import new_beside
+from vrtspike.whole_file import FIXES, TEMPORARY
 
 UNFINISHED = ".unfinished.yaml"
 
@@ -64,12 +65,16 @@ def is_written(root: Path, split: str, sequence: str) -> bool:
 def new_sequence(root: Path, split: str, sequence: str) -> Iterator[Path]:
     """Give a folder to write a sequence into, which then takes its place, unless it is taken."""
     target = root / split / sequence
-    target.parent.mkdir(parents=True, exist_ok=True)
-    for leftover in target.parent.glob(f".{target.name}.*"):  # of a writer that was killed
-        shutil.rmtree(leftover, ignore_errors=True)
-    folder = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{sequence}."))
+    # Not named after the sequence, of which the name may be as long as the disk allows.
+    prefix = f"{TEMPORARY}{hashlib.sha256(os.fsencode(sequence)).hexdigest()[:16]}-"
     try:
-        folder.chmod(0o755)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        for leftover in target.parent.glob(f"{prefix}*"):  # of a writer that was killed
+            shutil.rmtree(leftover, ignore_errors=True)
+        folder = new_beside(target.parent, prefix, Path.mkdir)
+    except OSError as error:
+        raise _cannot_write(target, error) from error
+    try:
         yield folder
         os.rename(folder, target)
     except BaseException as error:
@@ -77,10 +82,18 @@ def new_sequence(root: Path, split: str, sequence: str) -> Iterator[Path]:
         if target.is_dir():
             return
         if isinstance(error, OSError):
-            raise DataFormatError(
-                "cannot write the sequence", where=target, got=error.strerror or error
-            ) from error
+            raise _cannot_write(target, error) from error
         raise
+
+
+def _cannot_write(target: Path, error: OSError) -> DataFormatError:
+    """Return the error on a sequence that the disk does not take."""
+    return DataFormatError(
+        "cannot write the sequence",
+        where=target,
+        got=error.strerror or one_line(error),
+        fix=FIXES.get(error.errno or 0),
+    )
 
 
 def _difference(have: DatasetInfo, want: DatasetInfo) -> str:

@@ -8,8 +8,10 @@ frames are there, nothing of the final name is touched (`vrtspike.inference.spoo
 
 from __future__ import annotations
 
+import hashlib
 import json
-from collections.abc import Mapping
+import os
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -21,6 +23,9 @@ from vrtspike.data.video_file import VIDEO_SUFFIXES
 from vrtspike.data.video_sink import CONTAINERS, check_video_target, write_video
 from vrtspike.errors import ConfigError, DataFormatError, ResourceError
 from vrtspike.inference.spool import DELIVERING, Spool
+from vrtspike.json_text import parse_json_mapping
+from vrtspike.names import fault_of_length, is_plain
+from vrtspike.own_files import read_own
 from vrtspike.storage import check_target, write_atomically
 
 RECORD, SPOOL = "restored.json", ".restoring"
@@ -50,18 +55,27 @@ class Delivery:
         """Return the working folder, hidden: in the result's folder if there is one, or beside."""
         if self.place.is_dir():
             return self.place / SPOOL
-        return self.place.parent / f"{SPOOL}-{self.place.name}"
+        name = f"{SPOOL}-{self.place.name}"
+        if fault_of_length(name):
+            name = f"{SPOOL}-{hashlib.sha256(os.fsencode(self.place.name)).hexdigest()}"
+        return self.place.parent / name
 
-    def is_done(self, identity: Mapping[str, Any]) -> bool:
-        """Tell whether this very result is there.
+    def is_done(self, identity: Mapping[str, Any], names: Sequence[str]) -> bool:
+        """Tell whether this very result is there, with frames of these names.
 
         Raises ConfigError where something else is that may not be overwritten.
         """
+        record = _read_record(self.record)
+        if self.video and record is None and os.path.lexists(self.record):
+            raise ConfigError(
+                "a file that vrtspike did not write has the name of the result's record",
+                where=self.record,
+                fix="rename it, or give another --out",
+            )
         if not self.place.exists() or (self.place.is_dir() and not self._others()):
             return False
-        record = _read_record(self.record)
         same = record is not None and record.get("identity") == _plain(identity)
-        if record is not None and same and self._has_frames(record):
+        if record is not None and same and self._has_frames(record, names):
             return True
         if self.place.is_dir() == self.video:
             raise ConfigError(
@@ -69,7 +83,7 @@ class Delivery:
                 where=self.place,
                 fix="give another --out",
             )
-        if not self.overwrite and not (self.spool / DELIVERING).exists():
+        if not self.overwrite and not self._was_stopped(identity, names):
             raise ConfigError(
                 "the output exists, and is kept",
                 where=self.place,
@@ -82,8 +96,37 @@ class Delivery:
         """Return what lies in the result's folder beside the working folders."""
         return [entry for entry in self.place.iterdir() if not entry.name.startswith(SPOOL)]
 
+    def _was_stopped(self, identity: Mapping[str, Any], names: Sequence[str]) -> bool:
+        """Tell whether a stop came while this very result was moved into a folder without one.
+
+        The mark of that is trusted where it is what we would write, and a frame that is there still
+        waits in the working folder, too, for nobody else's place.
+        """
+        mark = _read_record(self.spool / DELIVERING)
+        if self.video or mark is None or mark != _mark(names, identity):
+            return False
+        waiting = Spool(self.spool, tuple(names))
+        return not any(
+            os.path.lexists(self.place / f"{name}.png") and os.path.lexists(waiting.image(number))
+            for number, name in enumerate(names)
+        )
+
     def check(self) -> None:
         """Refuse a place that cannot be written to, before the work."""
+        for name in (self.place.name, self.record.name):
+            if fault := fault_of_length(name):
+                raise ConfigError(
+                    "no disk takes this name",
+                    where=name[:80],
+                    got=fault,
+                    fix="name a shorter --out",
+                )
+        if not self.video and self.place.is_symlink():
+            raise ConfigError(
+                "the output is a link to another place",
+                where=self.place,
+                fix="delete the link, or give another --out",
+            )
         if self.video:
             check_video_target(self.place)
         else:
@@ -109,7 +152,8 @@ class Delivery:
     def deliver(self, spool: Spool, footage: Footage, record: Mapping[str, Any]) -> None:
         """Put the finished frames of a spool in their place, and delete the spool."""
         spool.check_whole(moved_to=self.place if self._moving(spool, record) else None)
-        self.is_done(record["identity"])  # something may have come there while frames were restored
+        # Something may have come there while frames were restored.
+        self.is_done(record["identity"], spool.names)
         text = f"{json.dumps(record, indent=2)}\n".encode()
         if self.video:
             # A record beside a video is of that video.
@@ -142,13 +186,15 @@ class Delivery:
         There the frames of an old result go, and what others put there stays. A stop in between is
         taken up by the next start.
         """
+        spool.drop_strangers(RECORD)
         if not self.place.exists():
             spool.frames.rename(self.place)
             return
-        mark, names = spool.folder / DELIVERING, set(record["frame_names"])
-        old = {*_names(_read_record(mark)), *_names(_read_record(self.record))}
-        note = {"frame_names": sorted(old | names), "identity": record["identity"]}
-        write_atomically(mark, json.dumps(note).encode())
+        mark, names = spool.folder / DELIVERING, set(spool.names)
+        # Whose result is not to be replaced has none that is older.
+        olds = (_read_record(mark), _read_record(self.record)) if self.overwrite else ()
+        old = {name for record in olds for name in _names(record)}
+        write_atomically(mark, json.dumps(_mark(old | names, record["identity"])).encode())
         # A record is of all that lies beside it.
         self.record.unlink(missing_ok=True)
         for name in old - names:
@@ -158,27 +204,45 @@ class Delivery:
 
     def _moving(self, spool: Spool, record: Mapping[str, Any]) -> bool:
         """Tell whether some of these very frames may have been moved already."""
-        found = _read_record(spool.folder / DELIVERING) or {}
-        return bool(found.get("identity") == _plain(record["identity"]))
+        found = _read_record(spool.folder / DELIVERING)
+        return found is not None and found["identity"] == _plain(record["identity"])
 
-    def _has_frames(self, record: Mapping[str, Any]) -> bool:
-        """Tell whether the frames of a record are there."""
-        names = [] if self.video else _names(record)
-        return all((self.place / f"{name}.png").is_file() for name in names)
+    def _has_frames(self, record: Mapping[str, Any], names: Sequence[str]) -> bool:
+        """Tell whether a record is of these frames, and they are there."""
+        return record["frame_names"] == list(names) and (
+            self.video or all((self.place / f"{name}.png").is_file() for name in names)
+        )
+
+
+def _check_lengths(*paths: Path) -> None:
+    """Refuse names that are too long, before a disk does, which then says no more than that."""
+    for name in dict.fromkeys(part for path in paths for part in path.parts):
+        if fault := fault_of_length(name):
+            raise ConfigError(
+                "no disk takes this name", where=name[:80], got=fault, fix="name a shorter --out"
+            )
+
+
+def _mark(names: Iterable[str], identity: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what the mark says that lies in the spool while frames are moved."""
+    return {"frame_names": sorted(names), "identity": _plain(identity)}
 
 
 def _read_record(file: Path) -> dict[str, Any] | None:
-    """Return a record, or None where there is none of ours."""
+    """Return a record, or None where there is none of ours: anybody may have written it."""
     try:
-        found = json.loads(file.read_text("utf-8"))
-    except (OSError, ValueError):
+        found = parse_json_mapping(read_own(file))
+    except (OSError, ValueError, DataFormatError):
         return None
-    return found if isinstance(found, dict) else None
+    names = found.get("frame_names")
+    ours = isinstance(names, list) and isinstance(found.get("identity"), dict)
+    return found if ours and all(isinstance(name, str) for name in names or ()) else None
 
 
 def _names(record: Mapping[str, Any] | None) -> list[str]:
-    """Return the names of a record's frames."""
-    return list((record or {}).get("frame_names", []))
+    """Return the names of a record's frames; those that lead out of a folder are none of ours."""
+    names = [] if record is None else record["frame_names"]
+    return [name for name in names if is_plain(f"{name}.png")]
 
 
 def _what(record: Mapping[str, Any] | None, same: bool) -> str:
@@ -212,6 +276,7 @@ def deliveries(
     fps: Fraction | None,
 ) -> list[Delivery]:
     """Return where each clip goes: a single one to `out` itself, several to places in it."""
+    _check_lengths(out)
     out = out.resolve()  # a link's target keeps its name, and stays where it is
     suffix = out.suffix.lower()
     named_video = suffix in CONTAINERS and not out.is_dir()

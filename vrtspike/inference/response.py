@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 
+from vrtspike.csv_text import csv_cell
 from vrtspike.inference.disturb import Kind
 from vrtspike.inference.score import METRICS, Score
 
@@ -112,7 +113,7 @@ class Robustness:
                 score = at.score.as_dict()
                 numbers = ["" if score[m] is None else f"{score[m]:.6f}" for m in METRICS]
                 where = (split, response.model, response.kind, f"{at.level:g}", f"{at.rate:.6f}")
-                rows.writerow([*where, *numbers])
+                rows.writerow([*map(csv_cell, where), *numbers])
         return text.getvalue()
 
 

@@ -188,15 +188,15 @@ def plan_restoration(
             check_tiles(footage, restorer, settings)
             identity = _identity(footage, restorer, weights, settings)
             identity["fps"] = None if delivery.fps is None else str(delivery.fps)
-            if delivery.is_done(identity):
-                frames = footage.frames * settings.instants
-                result = ClipResult(source.name, "there", str(delivery.place), frames)
+            names = frame_names(footage, settings.instants)
+            if delivery.is_done(identity, names):
+                result = ClipResult(source.name, "there", str(delivery.place), len(names))
                 found.results.append(result)
                 continue
         except Exception as error:
             found.fail(source.name, delivery, _ours(error, source.name))
             continue
-        spool = Spool(delivery.spool, frame_names(footage, settings.instants))
+        spool = Spool(delivery.spool, names)
         found.clips[source.name] = _Clip(footage, delivery, identity, spool)
     progress(len(sources), len(sources))
     return found

@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import UInt8
 
+from vrtspike.csv_text import csv_cell
 from vrtspike.errors import DataFormatError
 from vrtspike.inference.response import Robustness
 from vrtspike.inference.score import METRICS, PSNR_CAP, Score
@@ -120,7 +121,8 @@ class Results:
         for row in self.frames:
             score = row.score.as_dict()
             numbers = ["" if score[m] is None else f"{score[m]:.6f}" for m in METRICS]
-            rows.writerow([self.split, row.sequence, row.frame, row.method, *numbers])
+            names = (self.split, row.sequence, row.frame, row.method)
+            rows.writerow([*map(csv_cell, names), *numbers])
         write_text(path, text.getvalue())
 
 

@@ -25,7 +25,7 @@ from pydantic import ValidationError
 from safetensors import SafetensorError, safe_open
 from torch import nn
 
-from vrtspike.config import load_config
+from vrtspike.config import load_config, load_saved
 from vrtspike.data.alignment import Timeline
 from vrtspike.data.representation import SpikeRepresentation
 from vrtspike.errors import CheckpointError, ConfigError, DataFormatError, one_line
@@ -145,7 +145,7 @@ def load_run(weights: Path, config: Path | None = None) -> tuple[nn.Module, Conf
     if config is not None:
         found = load_config(config)
     elif file != weights:
-        found = load_config(weights / CONFIG)
+        found = load_saved(weights / CONFIG)
     else:
         found = _own_config(file)
     if found.train.task != "restore":

@@ -5,8 +5,9 @@ several starts. Frames that are final are images; of frames that windows of two 
 segment leaves its weighted sum, and whoever follows the clip adds them up.
 
     frames/<name>.png            final frames
-    part-<frame>-<first>.npy     a segment's share of a frame, float32 (3, h, w)
-    done-<first>-<stop>.json     a segment whose frames and shares are all there: its facts
+    part-<frame>-<first>.npy     a segment's share of a frame, float32 (3, h, w), and its CRC-32
+    done-<first>-<stop>.json     a segment whose frames and shares are all there: its facts, and
+                                 their CRC-32
     identity.json                what is being restored with what; another identity starts anew
     tried-<first>                a byte for each worker that began a segment
     failed                       no more is done for this clip: the error of a segment of it
@@ -22,16 +23,18 @@ them are there.
 from __future__ import annotations
 
 import json
+import os
+import re
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from io import BytesIO
 from itertools import groupby
 from operator import itemgetter
-from os import SEEK_END
 from pathlib import Path
 from typing import Any
+from zlib import crc32
 
 import numpy as np
 import torch
@@ -40,6 +43,7 @@ from jaxtyping import Float, UInt8
 from PIL import Image
 from torch import Tensor
 
+from vrtspike.data.image_file import png_is_whole
 from vrtspike.errors import (
     DataFormatError,
     ResourceError,
@@ -49,14 +53,21 @@ from vrtspike.errors import (
     one_line,
 )
 from vrtspike.inference.tiling import Tile
+from vrtspike.json_text import parse_json_mapping
 from vrtspike.lock import locked
 from vrtspike.metrics import to_uint8
+from vrtspike.own_files import delete, make_own_folder, open_own, read_own
 from vrtspike.storage import write_atomically
-from vrtspike.whole_file import TEMPORARY, whole_file
+from vrtspike.whole_file import whole_file
 
 FAILED, LOCK, DELIVERING = "failed", "lock", "delivering"
-PNG_END = b"IEND\xaeB`\x82"
-"""What a PNG file that is whole ends with."""
+IDENTITY = "identity.json"
+SHARE = re.compile(r"part-([0-9]{1,9})-([0-9]{1,9})\.npy")
+DONE = re.compile(r"done-([0-9]{1,9})-([0-9]{1,9})\.json")
+FACTS = {"frames": int, "seconds": int | float, "tile": int | None, "memory": int}
+"""What a segment's note says beside its windows."""
+SUM_BYTES = 4
+"""Of the CRC-32 that a share ends with."""
 PNG_LEVEL = 2
 """On real frames 2.7 to 4.2 times as fast as Pillow's own level, for 4 to 25 % more bytes."""
 
@@ -79,42 +90,50 @@ class Spool:
 
         Raises `taken` while another process holds it.
         """
-        try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise ResourceError(
-                f"cannot write beside the output: {error.strerror}", where=self.folder.parent
-            ) from None
-        with locked(self.folder / LOCK, taken):
-            note = self.folder / "identity.json"
-            text = json.dumps(identity, sort_keys=True).encode()
-            if not note.is_file() or note.read_bytes() != text:
-                self._empty()
-            self.frames.mkdir(exist_ok=True)
-            self._drop_remains()
-            write_atomically(note, text)
+        with ExitStack() as stack:
+            try:
+                make_own_folder(self.folder)
+                stack.enter_context(locked(self.folder / LOCK, taken))
+                self._begin(json.dumps(identity, sort_keys=True).encode())
+            except OSError as error:
+                raise ResourceError(
+                    f"cannot write beside the output: {error.strerror}", where=self.folder.parent
+                ) from None
             yield
+
+    def _begin(self, identity: bytes) -> None:
+        """Keep what is of this identity, and delete everything else."""
+        note = self.folder / IDENTITY
+        if _read_note(note) != identity or not _is_folder(self.frames):
+            self._empty()
+            self.frames.mkdir()
+        self._drop_remains()
+        write_atomically(note, identity)
 
     def _empty(self) -> None:
         for entry in self.folder.iterdir():
-            if entry.is_dir():
-                shutil.rmtree(entry)
-            elif entry.name not in (LOCK, DELIVERING):
-                entry.unlink()
+            if entry.name not in (LOCK, DELIVERING):
+                delete(entry)
 
     def _drop_remains(self) -> None:
         """Delete what a stop left: marks, files that were being written, and the shares of segments
-        that are not done, for others may begin elsewhere."""
-        remains = [self.folder / FAILED, *self.folder.glob("tried-*")]
-        for folder in (self.folder, self.frames):
-            remains += folder.glob(f"{TEMPORARY}*")
-        for file in remains:
-            file.unlink(missing_ok=True)
+        that are not done, for others may begin elsewhere; and whatever we would not write."""
+        kept = {LOCK, DELIVERING, IDENTITY, self.frames.name}
+        kept |= {_done_name(facts["first"], facts["stop"]) for facts in self.done()}
         done = {facts["first"] for facts in self.done()}
         for files in self._shares().values():
-            for segment, file in files.items():
-                if segment not in done:
-                    file.unlink()
+            kept |= {file.name for segment, file in files.items() if segment in done}
+        for entry in self.folder.iterdir():
+            if entry.name not in kept:
+                delete(entry)
+        self.drop_strangers()
+
+    def drop_strangers(self, *ours: str) -> None:
+        """Delete what lies among the final frames and is none, nor of the names in `ours`."""
+        kept = {f"{name}.png" for name in self.names}.union(ours)
+        for entry in self.frames.iterdir():
+            if entry.name not in kept or not _is_file(entry):
+                delete(entry)
 
     def image(self, frame: int) -> Path:
         """Return the file of a final frame."""
@@ -128,13 +147,14 @@ class Spool:
         """Write what the segment that starts at a window gives to a frame."""
         content = BytesIO()  # into a file, NumPy does not say why it cannot write
         np.save(content, restored.numpy())
+        content.write(crc32(content.getbuffer()).to_bytes(SUM_BYTES, "little"))
         with whole_file(self.folder / f"part-{frame}-{segment}.npy") as temporary:
             temporary.write_bytes(content.getbuffer())
 
     def note_attempt(self, first: int, most: int) -> None:
         """Note that a worker begins a segment; raise ResourceError where `most` have died of it."""
         note = self.folder / f"tried-{first}"
-        tried = note.stat().st_size if note.is_file() else 0
+        tried = note.lstat().st_size if _is_file(note) else 0
         if tried >= most:
             raise ResourceError(
                 "workers die of this clip",
@@ -142,21 +162,39 @@ class Spool:
                 got=f"{tried} attempts at one part of it",
                 fix="give less with --memory, a smaller --tile or fewer --tile-frames",
             )
-        with suppress(OSError), note.open("ab") as file:
-            file.write(b".")
+        with suppress(OSError):
+            opened = open_own(note, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+            with open(opened, "ab") as file:
+                file.write(b".")
 
     def mark_done(self, first: int, stop: int, facts: Mapping[str, Any]) -> None:
         """Note that the windows [first, stop) are restored and written."""
-        text = json.dumps({**facts, "first": first, "stop": stop})
-        write_atomically(self.folder / f"done-{first}-{stop}.json", text.encode())
+        noted = {**facts, "first": first, "stop": stop}
+        text = json.dumps({**noted, "sum": _sum_of(noted)})
+        write_atomically(self.folder / _done_name(first, stop), text.encode())
 
     def done(self) -> list[dict[str, Any]]:
-        """Return the facts of the segments that are done, in order."""
-        found = []
+        """Return the facts of the segments that are done, in order.
+
+        A note that is not what we write is none, and its segment is restored again.
+        """
+        found: list[dict[str, Any]] = []
+        stop = 0
+        for first, last, file in sorted(self._done_files()):
+            facts = _facts_of(_read_note(file))
+            # Segments do not overlap, and there are no more windows than frames.
+            if facts and (facts["first"], facts["stop"]) == (first, last) and first >= stop:
+                found.append(facts)
+                stop = last
+        return found
+
+    def _done_files(self) -> Iterator[tuple[int, int, Path]]:
+        """Yield the notes whose names are of windows that the clip may have."""
         for file in self.folder.glob("done-*.json"):
-            with suppress(ValueError):  # a crash of the machine may leave an empty file
-                found.append(json.loads(file.read_bytes()))
-        return sorted(found, key=lambda facts: int(facts["first"]))
+            if match := DONE.fullmatch(file.name):
+                first, stop = int(match[1]), int(match[2])
+                if first < stop <= len(self.names):
+                    yield first, stop, file
 
     def open_windows(self, count: int) -> list[range]:
         """Return the runs of windows that no segment has done yet."""
@@ -175,10 +213,10 @@ class Spool:
         """Return the error of a segment that failed."""
         note = self.folder / FAILED
         try:
-            return error_from_text(note.read_bytes())
+            return error_from_text(read_own(note))
         except FileNotFoundError:
             return None
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, DataFormatError) as error:
             return _damaged(note, error)
 
     def segments(self) -> list[range]:
@@ -204,9 +242,9 @@ class Spool:
     def _shares(self) -> dict[int, dict[int, Path]]:
         """Return the files of shares by frame and segment, in order of both."""
         found = sorted(
-            (int(frame), int(segment), file)
+            (int(match[1]), int(match[2]), file)
             for file in self.folder.glob("part-*.npy")
-            for _, frame, segment in [file.stem.split("-")]
+            if (match := SHARE.fullmatch(file.name)) and int(match[1]) < len(self.names)
         )
         return {
             frame: {segment: file for _, segment, file in files}
@@ -242,22 +280,72 @@ def write_image(path: Path, restored: Float[Tensor, "3 h w"]) -> None:
 
 def _sum(files: list[Path]) -> Float[Tensor, "3 h w"]:
     """Add up shares."""
-    try:
-        shares = [torch.from_numpy(np.load(file)) for file in files]
-    except (OSError, ValueError, EOFError) as error:
-        raise _gone(files[0].parent, f"a share that is damaged: {one_line(error, 100)}") from None
+    shares = [_read_share(file) for file in files]
     for share in shares[1:]:
+        if share.shape != shares[0].shape:
+            raise _gone(files[0].parent, "shares of different sizes")
         shares[0] += share
     return shares[0]
 
 
-def _is_whole(image: Path) -> bool:
-    """Tell whether a PNG file is there up to its end."""
+def _read_share(file: Path) -> Float[Tensor, "3 h w"]:
+    """Read a share, and check its sum."""
     try:
-        with image.open("rb") as file:
-            file.seek(-len(PNG_END), SEEK_END)
-            return file.read() == PNG_END
-    except OSError:
+        content = memoryview(read_own(file))
+        array, found = content[:-SUM_BYTES], content[-SUM_BYTES:]
+        if crc32(array).to_bytes(SUM_BYTES, "little") != found:
+            raise ValueError("its sum differs")
+        share = np.load(BytesIO(array))
+        if share.dtype != np.float32 or share.ndim != 3 or len(share) != 3:
+            raise ValueError(f"{share.dtype} of shape {share.shape}")
+    except (OSError, ValueError, EOFError, SyntaxError, DataFormatError) as error:
+        raise _gone(file.parent, f"a share that is damaged: {one_line(error, 100)}") from None
+    return torch.from_numpy(share)
+
+
+def _done_name(first: int, stop: int) -> str:
+    return f"done-{first}-{stop}.json"
+
+
+def _sum_of(facts: Mapping[str, Any]) -> int:
+    """Return the CRC-32 of a note."""
+    return crc32(json.dumps(facts, sort_keys=True).encode())
+
+
+def _facts_of(note: bytes | None) -> dict[str, Any] | None:
+    """Return the facts of a segment, or None where a note is not one of ours."""
+    with suppress(ValueError, TypeError, KeyError):
+        facts = parse_json_mapping(note or b"")
+        if facts.pop("sum") == _sum_of(facts) and all(
+            isinstance(facts[name], kind) for name, kind in FACTS.items()
+        ):
+            return facts
+    return None
+
+
+def _read_note(file: Path) -> bytes | None:
+    """Return what a note holds; None where there is none of ours."""
+    with suppress(OSError, DataFormatError):
+        return read_own(file)
+    return None
+
+
+def _is_folder(path: Path) -> bool:
+    """Tell whether this is a folder, and no link to one."""
+    return path.is_dir() and not path.is_symlink()
+
+
+def _is_file(path: Path) -> bool:
+    """Tell whether this is a file, and no link to one."""
+    return path.is_file() and not path.is_symlink()
+
+
+def _is_whole(image: Path) -> bool:
+    """Tell whether a PNG file is there, and its sums are right."""
+    try:
+        with open(open_own(image, os.O_RDONLY), "rb") as file:
+            return png_is_whole(file)
+    except (OSError, DataFormatError):
         return False
 
 

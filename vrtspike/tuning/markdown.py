@@ -11,8 +11,9 @@ from typing import Any
 from vrtspike.tuning.space import said
 from vrtspike.tuning.summary import Gain
 from vrtspike.tuning.tables import gain_text
-from vrtspike.viz.markdown import cell, table
+from vrtspike.viz.markdown import table
 from vrtspike.viz.report import counted
+from vrtspike.viz.text import markdown
 
 HEADS = ("trial", "settings", "steps", "min", "CPU min", "PSNR (dB)", "gain (dB)", "s/step", "GB")
 
@@ -27,7 +28,7 @@ def sweep_section(facts: Mapping[str, Any]) -> str:
         about.append(f"not complete: {facts['missing']}")
     rows = [_row(trial) for trial in facts["trials"]]
     return (
-        f"## Sweep {cell(str(facts['name']))}\n\n{cell(', '.join(about))}.\n\n"
+        f"## Sweep {markdown(str(facts['name']))}\n\n{markdown(', '.join(about))}.\n\n"
         f"{table(HEADS, rows, words=2)}"
     )
 

@@ -7,7 +7,6 @@ a trial of the search (or its mean over seeds) in the colour of `style_of`.
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from html import escape
 
 from vrtspike.sweep_settings import Choice, Distribution, Grid, LogUniform
 from vrtspike.training.budget import budget_text
@@ -18,6 +17,7 @@ from vrtspike.tuning.tables import first_of, mean_figure, ranked, ratio, setting
 from vrtspike.viz.charts import Line, Mark, dot_chart, line_chart, scatter_chart
 from vrtspike.viz.page import legend
 from vrtspike.viz.report import thinned
+from vrtspike.viz.text import escape
 
 METRICS = {
     "psnr": "PSNR of the validation split",

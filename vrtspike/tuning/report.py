@@ -9,7 +9,6 @@ ends, so any part may be missing.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from html import escape
 
 from vrtspike.config import dump_config
 from vrtspike.inference.results import Panel
@@ -39,6 +38,7 @@ from vrtspike.tuning.tables import (
 from vrtspike.viz.page import facts, header, page, tiles
 from vrtspike.viz.pictures import PanelPage
 from vrtspike.viz.tables import signed
+from vrtspike.viz.text import escape
 
 REPORT = "report.html"
 

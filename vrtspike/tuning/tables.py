@@ -20,12 +20,15 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from vrtspike.config import change, dump_config
-from vrtspike.errors import one_line
+from vrtspike.csv_text import csv_cell
+from vrtspike.errors import DataFormatError, one_line
+from vrtspike.json_text import parse_json_mapping
 from vrtspike.settings import Config
 from vrtspike.storage import Folder
 from vrtspike.tuning.rows import Row, Trial
 from vrtspike.tuning.space import said, sweep_of
 from vrtspike.tuning.summary import Final, Gain, Summary, mean_of
+from vrtspike.uri import without_secrets
 from vrtspike.viz.tables import signed
 
 CSV, JSON, BEST = "results.csv", "results.json", "best.yaml"
@@ -46,9 +49,15 @@ def write_results(folder: Folder, summary: Summary) -> None:
 
 
 def read_results(folder: Folder) -> dict[str, Any]:
-    """Return what results.json holds."""
-    found: dict[str, Any] = json.loads(folder.read(JSON))
-    return found
+    """Return what results.json holds; damage is a DataFormatError."""
+    try:
+        return parse_json_mapping(folder.read(JSON))
+    except ValueError as error:
+        raise DataFormatError(
+            f"the sweep's {JSON} is damaged: {one_line(error, 100)}",
+            where=folder,
+            fix="tune again: the same command writes it again",
+        ) from None
 
 
 def best_config(summary: Summary) -> Config | None:
@@ -158,7 +167,7 @@ def state_text(row: Row) -> str:
 
 def setting_text(value: object) -> str:
     """Write the value of a setting: strings as they are, everything else as JSON."""
-    return value if isinstance(value, str) else json.dumps(value)
+    return without_secrets(value) if isinstance(value, str) else json.dumps(value)
 
 
 def _columns(summary: Summary) -> dict[str, Callable[[Row], str]]:
@@ -261,7 +270,7 @@ def _csv(summary: Summary) -> str:
             setting_text(facts["settings"][key]) if key in facts["settings"] else "" for key in keys
         ]
         cells = [[_cell(facts[head]) for head in heads] for heads in (before, after)]
-        lines.writerow([*cells[0], *values, *cells[1]])
+        lines.writerow(map(csv_cell, [*cells[0], *values, *cells[1]]))
     return text.getvalue()
 
 

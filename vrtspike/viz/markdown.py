@@ -22,6 +22,7 @@ from vrtspike.viz.report import counted
 from vrtspike.viz.robustness import fall_text, level_text, look_of, robustness_svg, side_name
 from vrtspike.viz.strip import encoded, hardest_panel, strip
 from vrtspike.viz.tables import OTHERS, signed, what_vrt_adds
+from vrtspike.viz.text import markdown
 
 FIGURES: dict[str, tuple[str, int, Callable[[Iterable[float]], float]]] = {
     "psnr": ("PSNR (dB)", 2, max),
@@ -53,20 +54,20 @@ def write_page(
 
 def table(heads: Sequence[str], rows: Iterable[Sequence[str]], *, words: int = 1) -> str:
     """Return a Markdown table; its first `words` columns are text, the others numbers."""
-    lines = [list(map(cell, heads)), ["---"] * words + ["---:"] * (len(heads) - words)]
-    lines += [list(map(cell, row)) for row in rows]
+    lines = [list(map(markdown, heads)), ["---"] * words + ["---:"] * (len(heads) - words)]
+    lines += [list(map(markdown, row)) for row in rows]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
-def cell(text: str) -> str:
-    """Write text so that it is neither markup nor the end of a table's cell."""
-    return " ".join(text.replace("|", "\\|").replace("<", "&lt;").split())
+def code(text: str) -> str:
+    """Return a text as Markdown code."""
+    return f"`{markdown(text).replace('`', chr(39))}`"
 
 
 def _dataset(name: str, results: Results, files: Path) -> list[str]:
     """Return the part of the page on one dataset, and write its files."""
-    parts = [f"## {cell(name)}", _about(results), _methods(results)]
-    added = cell(" ".join(what_vrt_adds(results)))
+    parts = [f"## {markdown(name)}", _about(results), _methods(results)]
+    added = markdown(" ".join(what_vrt_adds(results)))
     picture = _picture(name, results, files)
     parts += list(filter(None, [added, _gains(results), _models(results), picture]))
     if results.robustness is not None:
@@ -87,7 +88,7 @@ def _about(results: Results) -> str:
         about.append(f"spikes {columns} × {rows} at {protocol['spike_rate_hz']:,g} Hz")
     if protocol.get("source"):
         about.append(str(protocol["source"]))
-    return f"{cell(', '.join(about))}; split `{results.split}`."
+    return f"{markdown(', '.join(about))}; split {code(results.split)}."
 
 
 def _weights(results: Results, name: str) -> str | None:
@@ -193,7 +194,7 @@ def _picture(name: str, results: Results, files: Path) -> str:
     place = f"{panel.sequence}, frame {panel.frame}"
     return (
         f"{_image(' / '.join(columns.values()), files / f'{name}.{suffix}')}\n\n"
-        f"{cell(place)}: of the frames shown in the report the one whose blurred input has the "
+        f"{markdown(place)}: of the frames shown in the report the one whose blurred input has the "
         "lowest PSNR, and three times enlarged the place where it differs most from the sharp one."
     )
 
@@ -212,7 +213,7 @@ def _columns(results: Results, panel: Panel) -> dict[str, str]:
 
 def _image(what: str, file: Path) -> str:
     """Return what shows a file that lies in a folder beside the page."""
-    alt = cell(what).replace("[", "(").replace("]", ")")
+    alt = markdown(what).replace("[", "(").replace("]", ")")
     return f"![{alt}]({quote(f'{file.parent.name}/{file.name}')})"
 
 
@@ -222,7 +223,7 @@ def _robustness(name: str, robustness: Robustness, files: Path) -> list[str]:
     reference = robustness.references[robustness.reference].psnr
     parts = [
         "### Disturbed spikes",
-        f"PSNR in dB, mean over all frames. {cell(held)}: {reference:.2f} dB.",
+        f"PSNR in dB, mean over all frames. {markdown(held)}: {reference:.2f} dB.",
         _levels(robustness),
         _falls(robustness),
     ]
@@ -294,4 +295,4 @@ def _protocol(results: Results) -> str:
             f"Models see {area}, {protocol['tile_frames']} frames at once, clips share "
             f"{protocol['overlap_frames']}, {protocol['precision']}"
         )
-    return f"Protocol. {cell('. '.join(said_of) or 'Not known')}."
+    return f"Protocol. {markdown('. '.join(said_of) or 'Not known')}."

@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Iterable, Mapping
-from html import escape
 from importlib.resources import files
 from typing import Any
+
+from vrtspike.viz.text import escape
 
 
 def page(title: str, sections: str, style: str = "") -> str:

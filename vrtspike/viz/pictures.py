@@ -9,13 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from html import escape
 
 import numpy as np
 
 from vrtspike.inference.results import Panel
 from vrtspike.viz.comparison import Place, data_uri, error_map, error_of, hardest_places
 from vrtspike.viz.methods import UNSHOWN, main_model, method
+from vrtspike.viz.text import escape
 
 CROP_SHARE = 4
 """The enlarged place is this part of the frame's shorter side."""

@@ -7,14 +7,15 @@ do, learning curves, and how all of it was made. The page's frame is `vrtspike.v
 
 from __future__ import annotations
 
-import json
+import math
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
-from html import escape
 from pathlib import Path
 from typing import Any
 
 from vrtspike.inference.results import Results, write_text
+from vrtspike.json_text import parse_json_mapping
 from vrtspike.run_files import CONFIG, METRICS
 from vrtspike.viz.charts import Line, dot_chart, line_chart
 from vrtspike.viz.methods import BASELINE, guess_of, main_model, method
@@ -22,6 +23,7 @@ from vrtspike.viz.page import facts, header, legend, page, tiles
 from vrtspike.viz.pictures import PanelPage
 from vrtspike.viz.robustness import robustness_section
 from vrtspike.viz.tables import sequence_table, signed, summary_table
+from vrtspike.viz.text import escape
 
 CURVE_POINTS = 150
 CHART_ROWS = 40
@@ -39,12 +41,11 @@ class RunRecord:
         """Read a run folder; a file that is missing gives nothing."""
         settings, metrics = run / CONFIG, run / METRICS
         records = []
-        for line in metrics.read_text(encoding="utf-8").splitlines() if metrics.is_file() else []:
-            try:
-                records.append(json.loads(line))
-            except json.JSONDecodeError:
-                continue  # a run that was killed may leave half a line
-        text = settings.read_text(encoding="utf-8") if settings.is_file() else ""
+        lines = metrics.read_text("utf-8", "replace").splitlines() if metrics.is_file() else []
+        for line in lines:
+            with suppress(ValueError):  # a run that was killed may leave half a line
+                records.append(parse_json_mapping(line))
+        text = settings.read_text("utf-8", "replace") if settings.is_file() else ""
         return cls(text, records)
 
 
@@ -162,7 +163,7 @@ def _curves(runs: Mapping[str, RunRecord]) -> str:
             found = [
                 (float(record["step"]), float(record[key]))
                 for record in run.metrics
-                if record.get("kind") == kind and record.get(key) is not None
+                if record.get("kind") == kind and _numbers(record.get("step"), record.get(key))
             ]
             if found:
                 look = method(name)
@@ -175,6 +176,10 @@ def _curves(runs: Mapping[str, RunRecord]) -> str:
     return f"""
 <section><h2>Learning curves</h2>{_legend(list(runs))}
 <div class="split">{"".join(charts)}</div></section>"""
+
+
+def _numbers(*values: Any) -> bool:
+    return all(isinstance(value, int | float) and math.isfinite(value) for value in values)
 
 
 def thinned(points: Sequence[tuple[float, float]]) -> tuple[tuple[float, float], ...]:

@@ -7,7 +7,6 @@ against as dashed lines, a table of the levels at which they fall under it, and 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from html import escape
 
 from vrtspike.inference.disturb import Kind
 from vrtspike.inference.response import Level, Response, Robustness
@@ -15,6 +14,7 @@ from vrtspike.viz.charts import HEIGHT, LEFT, WIDTH, Line, Reference, response_c
 from vrtspike.viz.methods import method
 from vrtspike.viz.page import facts, legend
 from vrtspike.viz.tables import signed
+from vrtspike.viz.text import escape
 
 COLUMNS, HEAD = 2, 28
 """Charts beside each other in the SVG file, and the height of a heading."""

@@ -6,10 +6,10 @@ In: the results of an evaluation. Out: HTML. The best number of a column is bold
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from html import escape
 
 from vrtspike.inference.results import Results, Score
 from vrtspike.viz.methods import BASELINE, guesses_among, method
+from vrtspike.viz.text import escape
 
 NOTE = """PSNR in dB and SSIM on uint8-rounded RGB, whole frames, mean over all frames; by clip: the
 mean over sequences. TFP and TFI are gray, so the colour they lack counts against them."""

@@ -12,7 +12,6 @@ import io
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import replace
-from html import escape
 from pathlib import Path
 from typing import Literal
 
@@ -28,6 +27,7 @@ from vrtspike.errors import VrtSpikeError
 from vrtspike.storage import write_atomically
 from vrtspike.viz.page import header, image_uri, page, tiles
 from vrtspike.viz.spikes import to_picture
+from vrtspike.viz.text import escape
 
 SHOWN_SEQUENCES = 24
 SHOWN_FINDINGS = 500
