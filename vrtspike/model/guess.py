@@ -2,7 +2,7 @@
 
 In: blurred frames `(b, t, 3, h, w)` in [0, 1], h and w even, and, with spikes, their channels
 `(b, t, c, h, w)` on the same grid (`vrtspike.data.representation`). Out: a first restored video
-`(b, t, 3, h, w)`, and the features `(b, t, f, h/2, w/2)` that it was made from.
+`(b, t, 3, h, w)`, and the features `(b t, f, h/2, w/2)` that it was made from.
 
     x     = conv(unshuffle2([frames, spikes]))
     x     = x + conv(relu(conv(x)))                 for each block
@@ -58,19 +58,19 @@ class FirstGuess(nn.Module):
         self,
         frames: Float[Tensor, "b t 3 h w"],
         spikes: Float[Tensor, "b t c h w"] | None = None,
-    ) -> tuple[Float[Tensor, "b t 3 h w"], Float[Tensor, "b t f h2 w2"]]:
-        """Return the guess and its features."""
+    ) -> tuple[Float[Tensor, "b t 3 h w"], Float[Tensor, "n f h2 w2"]]:
+        """Return the guess and, for each of the n = b t frames, its features.
+
+        None of the two is a view: what a sharded module returns must not be one.
+        """
         given = frames if spikes is None else torch.cat((frames, spikes.to(frames.dtype)), dim=2)
         x = F.pixel_unshuffle(rearrange(given, "b t c h w -> (b t) c h w"), SHUFFLE)
         # Convolutions on a CPU take channels that lie together up to a third faster.
         x = self.conv_first(x.contiguous(memory_format=torch.channels_last))
         x = self.blocks(x)
         residual = F.pixel_shuffle(self.conv_last(x), SHUFFLE)
-        length = frames.shape[1]
-        residual = rearrange(residual, "(b t) c h w -> b t c h w", t=length)
-        return frames + residual.to(frames.dtype), rearrange(
-            x, "(b t) c h w -> b t c h w", t=length
-        )
+        residual = rearrange(residual, "(b t) c h w -> b t c h w", t=frames.shape[1])
+        return frames + residual.to(frames.dtype), x
 
 
 class GuessAlone(nn.Module):
