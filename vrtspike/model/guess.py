@@ -59,7 +59,10 @@ class FirstGuess(nn.Module):
         frames: Float[Tensor, "b t 3 h w"],
         spikes: Float[Tensor, "b t c h w"] | None = None,
     ) -> tuple[Float[Tensor, "b t 3 h w"], Float[Tensor, "n f h2 w2"]]:
-        """Return the guess and its features; frame i of clip k is n = k * t + i."""
+        """Return the guess and, for each of the n = b t frames, its features.
+
+        Neither is a view: what a sharded module returns must not be one.
+        """
         given = frames if spikes is None else torch.cat((frames, spikes.to(frames.dtype)), dim=2)
         x = F.pixel_unshuffle(rearrange(given, "b t c h w -> (b t) c h w"), SHUFFLE)
         # Convolutions on a CPU take channels that lie together up to a third faster.

@@ -81,6 +81,7 @@ class GuidedVRT(nn.Module):
             blurred, voxels, channels=self.guess.spike_channels, unit=self.unit
         )
         guess, features = self.guess(frames, spikes)
+        features = rearrange(features, "(b t) c h w -> b t c h w", t=frames.shape[1])
         restored = self.trunk(
             guess,
             spikes,
