@@ -1,7 +1,8 @@
 """Start or join Ray quietly, and make a configuration's paths good on its machines.
 
 `connect()` joins the cluster that RAY_ADDRESS names (a Ray job has it set), or starts a local Ray
-whose object store is bounded, and shuts down what it started. Ray's own lines stay in its session
+whose object store is bounded and which only this machine and this user reach, and shuts down what
+it started. Ray's own lines stay in its session
 folder (`/tmp/ray/session_*/logs`). Someone who wants another size of local Ray starts it with
 `ray start --head` and sets RAY_ADDRESS=auto.
 
@@ -16,8 +17,9 @@ import logging
 import os
 import socket
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 from pydantic import BaseModel
 
@@ -39,6 +41,8 @@ QUIET = {
 """Environment of the driver and, on a local Ray, of its workers; a user's own values stay."""
 
 
+CLUSTERS = "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"
+"""Ray's own switch, which off leaves a machine alone by itself, whatever its system."""
 INIT_WEIGHTS = ("train", "init_weights")
 """The setting that holds paths, or names of packaged weights."""
 
@@ -64,24 +68,64 @@ def connect(*, dashboard: bool = False) -> Iterator[str]:
     if ray.is_initialized():
         yield ray.get_runtime_context().gcs_address
         return
+    with ExitStack() as stack:
+        _start(address, dashboard, stack)
+        try:
+            yield ray.get_runtime_context().gcs_address
+        finally:
+            ray.shutdown()
+
+
+def _start(address: str, dashboard: bool, stack: ExitStack) -> None:
+    """Join a cluster, or start a local Ray; `stack` holds what that needs until it ends."""
+    import ray
+
     try:
         if address:
             ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
         else:
+            stack.enter_context(_on_loopback())
             with _apart():
-                ray.init(
+                started: Any = ray.init(
                     address="local",
                     include_dashboard=dashboard,
                     object_store_memory=object_store_bytes(),
                     log_to_driver=False,
                     logging_level=logging.ERROR,
                 )
-    except (OSError, ValueError, RuntimeError, ray.exceptions.RayError) as error:
+            _keep_private(started.address_info["session_dir"])
+    except Exception as error:  # of a start that takes too long Ray says just this
         raise _refusal(address, error) from error
+
+
+@contextmanager
+def _on_loopback() -> Iterator[None]:
+    """Have a local Ray listen to this machine alone (127.0.0.1), as Ray itself does on macOS, where
+    it has no clusters.
+
+    Ray reads the setting when it is imported, which may be long ago; processes that are started
+    meanwhile find it in their environment, and join this Ray. A user's own value stays.
+    """
+    from ray._private import ray_constants
+
+    if CLUSTERS in os.environ:
+        yield
+        return
+    before = ray_constants.ENABLE_RAY_CLUSTER
+    os.environ[CLUSTERS], ray_constants.ENABLE_RAY_CLUSTER = "0", False
     try:
-        yield ray.get_runtime_context().gcs_address
+        yield
     finally:
-        ray.shutdown()
+        ray_constants.ENABLE_RAY_CLUSTER = before
+        del os.environ[CLUSTERS]
+
+
+def _keep_private(session: str) -> None:
+    """Keep others of this machine away from Ray's logs and sockets, and from its token."""
+    token = os.environ.get("RAY_AUTH_TOKEN_PATH") or Path.home() / ".ray" / "auth_token"
+    for path, mode in ((session, 0o700), (token, 0o600)):
+        with suppress(OSError):
+            os.chmod(path, mode)
 
 
 @contextmanager

@@ -16,6 +16,7 @@ pytestmark = pytest.mark.ray
 
 PROGRAM = """
 import os, subprocess, sys
+import psutil
 from vrtspike.cluster import connect
 from vrtspike.errors import DataFormatError
 from vrtspike.outcome import find_refusal
@@ -30,6 +31,16 @@ with connect() as address:
 
     with connect() as again:
         assert again == address
+    if len(sys.argv) == 1:
+        listen = {
+            connection.laddr.ip
+            for process in [psutil.Process(), *psutil.Process().children(recursive=True)]
+            for connection in process.net_connections("inet")
+            if connection.status == "LISTEN"
+        }
+        assert listen and listen <= {"127.0.0.1", "::ffff:127.0.0.1", "::1"}, listen
+        session = ray._private.worker._global_node.get_session_dir_path()
+        assert os.stat(session).st_mode & 0o77 == 0
     assert ray.is_initialized()
     try:
         ray.get(work.remote())
