@@ -78,6 +78,15 @@ def pad_to_unit(video: Float[Tensor, "b t c h w"], unit: int) -> Float[Tensor, "
     return rearrange(flat, "b (t c) h w -> b t c h w", c=video.shape[2])
 
 
+def crop(
+    video: Float[Tensor, "b t c h2 w2"], height: int, width: int
+) -> Float[Tensor, "b t c h w"]:
+    """Undo `pad_to_unit`. The result is no view, which a sharded module must not return."""
+    if video.shape[-2:] == (height, width):
+        return video
+    return video[..., :height, :width].contiguous()
+
+
 def to_patches(video: Float[Tensor, "b t c h w"], patch: int) -> Float[Tensor, "b t hp wp cpp"]:
     """Make tokens, channels last, of squares of `patch` x `patch` pixels."""
     return rearrange(video, "b t c (h p) (w q) -> b t h w (c p q)", p=patch, q=patch)

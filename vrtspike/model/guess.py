@@ -19,7 +19,7 @@ from einops import rearrange
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from vrtspike.model.grid import beside_frames
+from vrtspike.model.grid import beside_frames, crop
 
 SHUFFLE = 2
 """Side of the squares of pixels that become channels."""
@@ -96,4 +96,4 @@ class GuessAlone(nn.Module):
             blurred, voxels, channels=self.guess.spike_channels, unit=self.unit
         )
         guess: Tensor = self.guess(frames, spikes)[0]
-        return guess[..., : blurred.shape[-2], : blurred.shape[-1]]
+        return crop(guess, *blurred.shape[-2:])
