@@ -10,6 +10,7 @@ from vrtspike.errors import DataFormatError
 from vrtspike.model.grid import (
     beside_frames,
     check_voxels,
+    crop,
     from_patches,
     on_grid,
     pad_to_unit,
@@ -50,6 +51,8 @@ def test_borders_are_repeated_up_to_the_unit() -> None:
     assert padded.shape == (1, 2, 3, 16, 16)
     assert torch.equal(padded[..., :9, :], video)
     assert torch.equal(padded[..., 9:, :], video[..., -1:, :].expand(1, 2, 3, 7, 16))
+    assert torch.equal(crop(padded, 9, 16), video) and crop(padded, 16, 16) is padded
+    assert crop(padded, 9, 16)._base is None
     assert pad_to_unit(video[..., :8, :], 8) is not video and pad_to_unit(padded, 16) is padded
 
 

@@ -85,7 +85,7 @@ def test_features_are_those_that_the_guess_is_made_of() -> None:
     spoilt(guess)
     frames, spikes = torch.rand(2, 3, 3, 8, 12), torch.rand(2, 3, 4, 8, 12)
     found, features = guess(frames, spikes)
-    assert features.shape == (2 * 3, 8, 4, 6)
+    assert features.shape == (6, 8, 4, 6)
     residual = nn.functional.pixel_shuffle(guess.conv_last(features), 2)
     torch.testing.assert_close(found, frames + residual.unflatten(0, (2, 3)))
 

@@ -111,9 +111,11 @@ def test_everything_learns(
         for name, parameter in model.named_parameters()
         if parameter.grad is None or not parameter.grad.abs().max() > 0
     ]
-    # Slopes of attention and biases of offsets may lie where a small clip does not reach.
-    assert not [name for name in without if name.startswith(("guess.", "entry."))], without
-    assert len(without) < 0.1 * len(list(model.named_parameters())), without
+    # Of the flow network a level may be finer than the tokens, or dark at the size of a few pixels.
+    assert all("spynet.basic_module." in name for name in without), without
+    assert len(without) < sum(
+        "spynet.basic_module." in name for name, _ in model.named_parameters()
+    )
 
 
 @pytest.mark.parametrize("patch", PATCHES)

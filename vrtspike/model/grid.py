@@ -78,10 +78,10 @@ def pad_to_unit(video: Float[Tensor, "b t c h w"], unit: int) -> Float[Tensor, "
     return rearrange(flat, "b (t c) h w -> b t c h w", c=video.shape[2])
 
 
-def without_padding(
+def crop(
     video: Float[Tensor, "b t c h2 w2"], height: int, width: int
 ) -> Float[Tensor, "b t c h w"]:
-    """Undo `pad_to_unit`; never a view, which would lose FSDP's hooks if it were changed."""
+    """Undo `pad_to_unit`. The result is no view, which a sharded module must not return."""
     if video.shape[-2:] == (height, width):
         return video
     return video[..., :height, :width].contiguous()

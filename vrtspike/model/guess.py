@@ -19,7 +19,7 @@ from einops import rearrange
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from vrtspike.model.grid import beside_frames, without_padding
+from vrtspike.model.grid import beside_frames, crop
 
 SHUFFLE = 2
 """Side of the squares of pixels that become channels."""
@@ -61,7 +61,7 @@ class FirstGuess(nn.Module):
     ) -> tuple[Float[Tensor, "b t 3 h w"], Float[Tensor, "n f h2 w2"]]:
         """Return the guess and, for each of the n = b t frames, its features.
 
-        Neither is a view: what a sharded module returns must not be one.
+        None of the two is a view: what a sharded module returns must not be one.
         """
         given = frames if spikes is None else torch.cat((frames, spikes.to(frames.dtype)), dim=2)
         x = F.pixel_unshuffle(rearrange(given, "b t c h w -> (b t) c h w"), SHUFFLE)
@@ -96,4 +96,4 @@ class GuessAlone(nn.Module):
             blurred, voxels, channels=self.guess.spike_channels, unit=self.unit
         )
         guess: Tensor = self.guess(frames, spikes)[0]
-        return without_padding(guess, blurred.shape[-2], blurred.shape[-1])
+        return crop(guess, *blurred.shape[-2:])

@@ -19,7 +19,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from vrtspike.model.early_fusion import EarlyFusionVRT
-from vrtspike.model.grid import beside_frames, without_padding
+from vrtspike.model.grid import beside_frames, crop
 from vrtspike.model.guess import SHUFFLE, FirstGuess
 from vrtspike.model.spike_vrt import SpikeVRT
 from vrtspike.model.vrt import VRT
@@ -76,7 +76,6 @@ class GuidedVRT(nn.Module):
         with_guess: bool = False,
     ) -> Tensor | tuple[Tensor, Tensor]:
         """Restore sharp frames; with `with_guess` return the first guess as well."""
-        height, width = blurred.shape[-2:]
         frames, spikes = beside_frames(
             blurred, voxels, channels=self.guess.spike_channels, unit=self.unit
         )
@@ -85,8 +84,8 @@ class GuidedVRT(nn.Module):
         restored = self.trunk(
             guess,
             spikes,
-            start=self.entry(rearrange(features, "(b t) c h w -> b t c h w", t=frames.shape[1])),
+            start=self.entry(features),
             flow_frames=(guess if self.flow_from == "guess" else frames).detach(),
         )
-        restored, guess = (without_padding(x, height, width) for x in (restored, guess))
+        restored, guess = (crop(x, *blurred.shape[-2:]) for x in (restored, guess))
         return (restored, guess) if with_guess else restored

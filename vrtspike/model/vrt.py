@@ -34,7 +34,7 @@ from vrtspike.errors import DataFormatError
 from vrtspike.model.attention import BlockGroup
 from vrtspike.model.conv import VideoConv
 from vrtspike.model.deform import DeformableAlignment
-from vrtspike.model.grid import from_patches, pad_to_unit, to_patches, without_padding
+from vrtspike.model.grid import crop, from_patches, pad_to_unit, to_patches
 from vrtspike.model.mlp import GatedMLP
 from vrtspike.model.spynet import SpyNet
 from vrtspike.model.warp import flow_warp, full_precision, nearest4_warp, warp_patches
@@ -267,7 +267,6 @@ class VRT(nn.Module):
         what the stage hands on: to the next one and into the skips.
         """
         self._check(blurred)
-        height, width = blurred.shape[-2:]
         frames = pad_to_unit(blurred, self.unit)
         seen = frames[:, :, :RGB] if flow_frames is None else pad_to_unit(flow_frames, self.unit)
         flows = self._flows(seen)
@@ -277,7 +276,7 @@ class VRT(nn.Module):
         x = x + self.conv_after_body(self._features(x, flows, enter, leave))
         residual = from_patches(self.conv_last(x), self.patch)
         restored: Tensor = frames[:, :, :RGB] + residual.to(frames.dtype)
-        return without_padding(restored, height, width)
+        return crop(restored, *blurred.shape[-2:])
 
     def _check(self, blurred: Tensor) -> None:
         """Refuse what cannot be restored."""
