@@ -12,6 +12,7 @@ writes goes to `~/vrtspike`.
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import socket
@@ -21,6 +22,7 @@ from pathlib import Path
 
 from pydantic import BaseModel
 
+from vrtspike import WAIT_POLICY
 from vrtspike.errors import ResourceError, one_line
 from vrtspike.settings import Config, RunSettings
 from vrtspike.storage import Folder
@@ -31,6 +33,9 @@ logger = logging.getLogger(__name__)
 OBJECT_STORE_SHARE = 0.15
 OBJECT_STORE_LIMIT = 2 * 2**30
 """A local Ray's object store: this share of the memory, at most this many bytes."""
+
+JOB_CONFIG = "RAY_JOB_CONFIG_JSON_ENV_VAR"
+"""Environment variable that Ray gives a job's driver: its metadata and runtime environment."""
 
 QUIET = {
     "RAY_USAGE_STATS_ENABLED": "0",
@@ -66,7 +71,12 @@ def connect(*, dashboard: bool = False) -> Iterator[str]:
         return
     try:
         if address:
-            ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
+            ray.init(
+                address=address,
+                runtime_env={"env_vars": environment_of_workers()},
+                log_to_driver=False,
+                logging_level=logging.ERROR,
+            )
         else:
             with _apart():
                 ray.init(
@@ -82,6 +92,16 @@ def connect(*, dashboard: bool = False) -> Iterator[str]:
         yield ray.get_runtime_context().gcs_address
     finally:
         ray.shutdown()
+
+
+def environment_of_workers(environment: Mapping[str, str] = os.environ) -> dict[str, str]:
+    """Return what workers of a cluster that others started are given of this environment.
+
+    A Ray job's own variables are theirs anyway, and Ray refuses to be told twice.
+    """
+    job = json.loads(environment.get(JOB_CONFIG, "{}")).get("runtime_env") or {}
+    wanted = {WAIT_POLICY: environment[WAIT_POLICY]} if WAIT_POLICY in environment else {}
+    return {name: value for name, value in wanted.items() if name not in job.get("env_vars", {})}
 
 
 @contextmanager
@@ -167,7 +187,7 @@ def quiet_ray() -> None:
 
 def in_job(environment: Mapping[str, str] = os.environ) -> bool:
     """Tell whether this process was started by `ray job submit`."""
-    return "RAY_JOB_CONFIG_JSON_ENV_VAR" in environment
+    return JOB_CONFIG in environment
 
 
 def in_uploaded_copy(folder: Path, environment: Mapping[str, str] = os.environ) -> bool:

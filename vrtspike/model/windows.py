@@ -244,9 +244,7 @@ class _Blockwise(torch.autograd.Function):
         return out
 
     @staticmethod
-    def backward(
-        ctx: Any, *gradients: Tensor
-    ) -> tuple[Tensor, Tensor, Tensor | None, None, None]:
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor, Tensor | None, None, None]:
         out_grad = gradients[0].contiguous()
         bias, code, *saved = ctx.saved_tensors
         qkv, kept = (None, iter(saved)) if ctx.keep else (saved[0], None)
@@ -445,9 +443,7 @@ class _Windows:
         keys = (2, *sizes[1:])
         yield (keys, strides, strides[0]), (keys, self._strides, offset + self._strides[0])
         queries = (*sizes[1:2], counts[1] // 2, *sizes[3:])
-        steps, jumps = (
-            (every[1], 2 * every[2], *every[3:]) for every in (strides, self._strides)
-        )
+        steps, jumps = ((every[1], 2 * every[2], *every[3:]) for every in (strides, self._strides))
         for frame in (0, 1):
             other = offset + (1 - frame) * self._strides[2]
             yield (queries, steps, frame * strides[2]), (queries, jumps, other)
