@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import os
 import subprocess
 import sys
 import time
@@ -9,11 +11,47 @@ from pathlib import Path
 
 import pytest
 
-from vrtspike.cluster import OBJECT_STORE_LIMIT, object_store_bytes, resolve_path, resolve_paths
+from vrtspike import WAIT_POLICY
+from vrtspike.cluster import (
+    OBJECT_STORE_LIMIT,
+    environment_of_workers,
+    object_store_bytes,
+    resolve_path,
+    resolve_paths,
+)
 from vrtspike.config import load_config
 from vrtspike.settings import Config
 
 JOB = {"RAY_JOB_CONFIG_JSON_ENV_VAR": "{}"}
+
+
+def test_workers_of_a_cluster_wait_as_this_process_does() -> None:
+    assert environment_of_workers({WAIT_POLICY: "passive"}) == {WAIT_POLICY: "passive"}
+    assert environment_of_workers({}) == {}
+
+
+def test_a_variable_that_the_job_has_set_is_not_set_again() -> None:
+    job = {"runtime_env": {"env_vars": {WAIT_POLICY: "active"}}}
+    environment = {WAIT_POLICY: "active", "RAY_JOB_CONFIG_JSON_ENV_VAR": json.dumps(job)}
+    assert environment_of_workers(environment) == {}
+    assert environment_of_workers(JOB | {WAIT_POLICY: "passive"}) == {WAIT_POLICY: "passive"}
+
+
+@pytest.mark.parametrize(("chosen", "expected"), [(None, "passive"), ("active", "active")])
+def test_threads_wait_without_spinning_unless_the_user_says_otherwise(
+    chosen: str | None, expected: str
+) -> None:
+    """The policy stands before torch is loaded, and programs that are started inherit it."""
+    environment = {name: value for name, value in os.environ.items() if name != WAIT_POLICY}
+    program = "import sys, os, vrtspike; assert 'torch' not in sys.modules; print(os.environ[%r])"
+    found = subprocess.run(
+        [sys.executable, "-c", program % WAIT_POLICY],
+        env=environment | ({WAIT_POLICY: chosen} if chosen else {}),
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert found.stdout.strip() == expected
 
 
 def copied(tmp_path: Path) -> Path:

@@ -13,6 +13,7 @@ writes goes to `~/vrtspike`.
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import socket
@@ -23,6 +24,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
+from vrtspike import WAIT_POLICY
 from vrtspike.errors import ResourceError, one_line
 from vrtspike.settings import Config, RunSettings
 from vrtspike.storage import Folder
@@ -33,6 +35,9 @@ logger = logging.getLogger(__name__)
 OBJECT_STORE_SHARE = 0.15
 OBJECT_STORE_LIMIT = 2 * 2**30
 """A local Ray's object store: this share of the memory, at most this many bytes."""
+
+JOB_CONFIG = "RAY_JOB_CONFIG_JSON_ENV_VAR"
+"""Environment variable that Ray gives a job's driver: its metadata and runtime environment."""
 
 QUIET = {
     "RAY_USAGE_STATS_ENABLED": "0",
@@ -82,7 +87,12 @@ def _start(address: str, dashboard: bool, stack: ExitStack) -> None:
 
     try:
         if address:
-            ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
+            ray.init(
+                address=address,
+                runtime_env={"env_vars": environment_of_workers()},
+                log_to_driver=False,
+                logging_level=logging.ERROR,
+            )
         else:
             stack.enter_context(_on_loopback())
             with _apart():
@@ -126,6 +136,16 @@ def _keep_private(session: str) -> None:
     for path, mode in ((session, 0o700), (token, 0o600)):
         with suppress(OSError):
             os.chmod(path, mode)
+
+
+def environment_of_workers(environment: Mapping[str, str] = os.environ) -> dict[str, str]:
+    """Return what workers of a cluster that others started are given of this environment.
+
+    A Ray job's own variables are theirs anyway, and Ray refuses to be told twice.
+    """
+    job = json.loads(environment.get(JOB_CONFIG, "{}")).get("runtime_env") or {}
+    wanted = {WAIT_POLICY: environment[WAIT_POLICY]} if WAIT_POLICY in environment else {}
+    return {name: value for name, value in wanted.items() if name not in job.get("env_vars", {})}
 
 
 @contextmanager
@@ -211,7 +231,7 @@ def quiet_ray() -> None:
 
 def in_job(environment: Mapping[str, str] = os.environ) -> bool:
     """Tell whether this process was started by `ray job submit`."""
-    return "RAY_JOB_CONFIG_JSON_ENV_VAR" in environment
+    return JOB_CONFIG in environment
 
 
 def in_uploaded_copy(folder: Path, environment: Mapping[str, str] = os.environ) -> bool:
