@@ -155,7 +155,7 @@ def stopped(tmp_path: Path) -> Job:
     job.model.stop_after = 3
     with pytest.raises(KeyboardInterrupt):
         job.run()
-    assert Spool(tmp_path / ".restoring-out", ()).done()
+    assert list((tmp_path / ".restoring-out").glob("done-*.json"))
     return replace(job, model=Placed(), heard=[])
 
 
