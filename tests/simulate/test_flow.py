@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from vrtspike.data.video_file import iter_frames
 from vrtspike.scene_settings import SceneSettings
 from vrtspike.simulate import flow
-from vrtspike.simulate.flow import FlowInterpolation, dense_flow
+from vrtspike.simulate.flow import FlowInterpolation, dense_flow, sample_at
 from vrtspike.simulate.photographs import load_photograph
 from vrtspike.simulate.recording import SceneTask, build_scene
 
@@ -61,6 +61,15 @@ def test_frames_of_all_sizes_have_a_flow(height: int, width: int) -> None:
     assert dense_flow(first, second).shape == (height, width, 2)
     light = FlowInterpolation(first, second).at(0.5)
     assert light.shape == (height, width, 3) and np.isfinite(light).all()
+
+
+@pytest.mark.parametrize("channels", [2, 3])
+@pytest.mark.parametrize(("x", "y"), [(0.0, 0.0), (1e-3, -1e-3), (300.0, -300.0)])
+def test_beyond_the_edge_lies_the_edge(channels: int, x: float, y: float) -> None:
+    values = np.random.default_rng(0).random((33, 40, channels)).astype(np.float32)
+    found = sample_at(values, np.broadcast_to(np.float32([x, y]), (33, 40, 2)))
+    expected = values if abs(x) < 1 else np.broadcast_to(values[0, -1], values.shape)
+    np.testing.assert_allclose(found, expected, atol=5e-3)
 
 
 def test_it_ends_in_the_frames() -> None:
