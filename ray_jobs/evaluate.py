@@ -13,7 +13,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from vrtspike.cli import app
+from vrtspike.cli.app import app
 
 if __name__ == "__main__":
     app(["evaluate", *sys.argv[1:]])

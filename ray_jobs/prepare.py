@@ -12,7 +12,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from vrtspike.cli import app
+from vrtspike.cli.app import app
 
 if __name__ == "__main__":
     app(["prepare", *sys.argv[1:]])

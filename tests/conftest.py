@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from vrtspike.settings import ModelSettings, SpikeBranchSettings
+from vrtspike.config.model import ModelSettings, SpikeBranchSettings
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 
@@ -52,10 +52,10 @@ def stand_ins(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return a folder of weights such as the packaged ones, of models that change what they see."""
     import torch
 
-    from vrtspike.config import change, load_config
+    from vrtspike.config.loader import change, load_config
     from vrtspike.model import build_model
-    from vrtspike.storage import Folder
-    from vrtspike.training.export import export_metadata, write_export
+    from vrtspike.runs.export import export_metadata, write_export
+    from vrtspike.storage.folder import Folder
 
     folder, torch_state = tmp_path_factory.mktemp("weights"), torch.get_rng_state()
     torch.manual_seed(0)
@@ -102,8 +102,8 @@ def write_moving_photograph(
     from PIL import Image
     from skimage import data
 
-    from vrtspike.data.dat import write_dat
-    from vrtspike.data.info import DatasetInfo, write_info
+    from vrtspike.datasets.info import DatasetInfo, write_info
+    from vrtspike.spikes.packed_writer import write_dat
 
     steps, exposure, (height, width) = 64, 56, size
     photograph = data.astronaut()
@@ -160,7 +160,7 @@ def bucket() -> Iterator[str]:
 @pytest.fixture(scope="session")
 def upload(bucket: str) -> Callable[[Path, str], str]:
     """Return a function that copies a folder into the bucket, and gives its URI there."""
-    from vrtspike.storage import Folder
+    from vrtspike.storage.folder import Folder
 
     def copy(folder: Path, name: str) -> str:
         uri = bucket.format(name)

@@ -26,10 +26,10 @@ UNSAFE = {
     *("torch.jit.load", "torch.hub.load", "np.fromregex", "h5py.File.visitlinks"),
 }
 ONLY_IN = {
-    "Image.open": {"vrtspike/data/image_file.py"},
-    "yaml.safe_load": {"vrtspike/yaml_text.py"},
-    "yaml.SafeLoader": {"vrtspike/yaml_text.py"},
-    "h5py.File": {"vrtspike/data/arrays.py", "vrtspike/data/convert_stream.py"},
+    "Image.open": {"vrtspike/video/image_file.py"},
+    "yaml.safe_load": {"vrtspike/storage/yaml_text.py"},
+    "yaml.SafeLoader": {"vrtspike/storage/yaml_text.py"},
+    "h5py.File": {"vrtspike/spikes/array_file.py", "vrtspike/spikes/write.py"},
     "av.open": {f"vrtspike/data/video_{name}.py" for name in ("file", "sink", "sound")},
     "tempfile.mktemp": set(),
 }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import graphlib
 import subprocess
 import sys
 from pathlib import Path
@@ -12,77 +13,37 @@ import pytest
 REPOSITORY = Path(__file__).resolve().parent.parent
 PACKAGE = REPOSITORY / "vrtspike"
 
-FOUNDATION = {
-    *("errors", "section", "scene_settings", "settings", "sweep_settings", "config"),
-    *("heap", "lock", "progress", "run_files", "storage", "uri", "weights", "whole_file"),
-    *("csv_text", "json_text", "names", "own_files", "yaml_text"),
-}
-ALLOWED = {
-    "csv_text": set(),
-    "errors": {"uri"},
-    "run_files": set(),
-    "uri": set(),
-    "weights": set(),
-    "section": {"names", "uri"},
-    "sweep_settings": {"section"},
-    "scene_settings": {"section"},
-    "settings": {"scene_settings", "section", "sweep_settings"},
-    "config": {"errors", "settings", "yaml_text"},
-    "heap": set(),
-    "json_text": set(),
-    "lock": {"own_files"},
-    "names": set(),
-    "own_files": {"errors"},
-    "progress": set(),
-    "storage": {"errors", "uri", "whole_file"},
-    "whole_file": {"errors", "own_files"},
-    "yaml_text": set(),
-    "cluster": FOUNDATION,
-    "outcome": FOUNDATION | {"cluster"},
-    "data": FOUNDATION,
-    "simulate": FOUNDATION | {"data"},
-    "model": FOUNDATION,
-    "perceptual": FOUNDATION,
-    "losses": FOUNDATION | {"perceptual", "metrics"},
-    "metrics": FOUNDATION | {"perceptual"},
-    "viz": FOUNDATION | {"data", "metrics", "inference"},
-    "inference": FOUNDATION | {"data", "model", "losses", "metrics", "perceptual"},
-    "training": FOUNDATION
-    | {
-        "cluster",
-        "data",
-        "simulate",
-        "model",
-        "losses",
-        "metrics",
-        "perceptual",
-        "inference",
-        "viz",
-    },
-    "tuning": FOUNDATION
-    | {"cluster", "data", "inference", "outcome", "perceptual", "training", "viz"},
-    "bench": FOUNDATION
-    | {"cluster", "data", "inference", "model", "losses", "simulate", "training"},
-}
-"""What each part may import; one that is not listed (cli, commands, demo) may import everything."""
+ROOMS = (
+    *("storage", "errors", "weights", "config", "runtime"),
+    *("spikes", "video", "datasets", "samples", "simulate"),
+    *("model", "metrics", "checkpoints", "runs", "restoration", "evaluation"),
+    *("training", "report", "tuning", "bench", "cli"),
+)
+"""What the package consists of; each imports from those before it, and none from those behind."""
+
+BELOW_ALL = {"storage", "errors"}
+"""These two need each other: errors hide the secrets of URIs, and files that fail raise errors."""
+
+DATA = {"spikes", "video", "datasets", "samples", "simulate"}
+"""They know no model, and no model knows them."""
 
 NEEDS_RAY = {
-    "cluster.py",
-    "data/prepare.py",
-    "data/pipeline.py",
-    "inference/distributed.py",
-    "simulate/distributed.py",
-    "training/worker.py",
-    "training/claim.py",
-    "training/trainer.py",
+    "runtime/ray_session.py",
+    "runtime/shared_folder.py",
+    "runs/actor_lock.py",
+    "samples/prepare.py",
+    "samples/stream.py",
+    "simulate/on_ray.py",
+    "restoration/on_ray.py",
+    "training/driver.py",
+    "training/heartbeat.py",
     "training/inputs.py",
-    "training/watch.py",
+    "training/worker.py",
     "tuning/comparison.py",
-    "tuning/desk.py",
-    "tuning/nodes.py",
     "tuning/schedule.py",
+    "tuning/sweep.py",
     "tuning/trial.py",
-    "tuning/tuner.py",
+    "tuning/tune_searcher.py",
 }
 
 FILES = sorted(PACKAGE.rglob("*.py"))
@@ -102,17 +63,48 @@ def imported(path: Path) -> set[str]:
     return names
 
 
-def part_of(path: Path) -> str:
-    """Return the part of the package that a file belongs to."""
+def room_of(path: Path) -> str:
+    """Return the room of the package that a file belongs to."""
     return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
 
 
-@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(PACKAGE)))
+def rooms_used(path: Path) -> set[str]:
+    """Return the other rooms that a file imports from."""
+    names = {name.split(".")[1] for name in imported(path) if name.startswith("vrtspike.")}
+    return (names & set(ROOMS)) - {room_of(path)}
+
+
+IN_ROOMS = [path for path in FILES if room_of(path) in ROOMS]
+
+
+@pytest.mark.parametrize("path", IN_ROOMS, ids=lambda path: str(path.relative_to(PACKAGE)))
 def test_imports_point_one_way(path: Path) -> None:
-    part = part_of(path)
-    used = {name.split(".")[1] for name in imported(path) if name.startswith("vrtspike.")}
-    if part in ALLOWED:
-        assert used <= ALLOWED[part] | {part, "__version__"}
+    room = room_of(path)
+    before = set(ROOMS[: ROOMS.index(room)]) | (BELOW_ALL if room in BELOW_ALL else set())
+    assert rooms_used(path) <= before
+    assert room not in DATA or not rooms_used(path) & {"model"}
+    assert room != "model" or not rooms_used(path) & DATA
+
+
+def test_no_two_modules_import_each_other() -> None:
+    graph = {name_of(path): imported_modules(path) for path in FILES}
+    graphlib.TopologicalSorter(graph).prepare()  # raises CycleError
+
+
+def name_of(path: Path) -> str:
+    """Return the dotted name of a module."""
+    return ".".join(path.relative_to(REPOSITORY).with_suffix("").parts).removesuffix(".__init__")
+
+
+def imported_modules(path: Path) -> set[str]:
+    """Return the modules of the package that a file needs while it is imported."""
+    known = {name_of(file) for file in FILES}
+    found: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.ImportFrom) and node.module:
+            inner = {f"{node.module}.{alias.name}" for alias in node.names} & known
+            found |= inner or ({node.module} & known)
+    return found - {name_of(path)}
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(PACKAGE)))
@@ -121,14 +113,18 @@ def test_only_the_distributed_parts_import_ray(path: Path) -> None:
     assert not uses_ray or str(path.relative_to(PACKAGE)) in NEEDS_RAY
 
 
-def test_every_part_has_a_rule_or_is_a_program() -> None:
-    parts = {part_of(path) for path in FILES}
-    assert parts - set(ALLOWED) <= {"__init__", "__main__", "cli", "commands", "demo"}
+def test_the_top_level_holds_rooms_and_little_else() -> None:
+    assert {room_of(path) for path in FILES} == {*ROOMS, "__init__", "__main__"}
+    assert {path.name for path in PACKAGE.glob("*.py")} == {
+        "__init__.py",
+        "__main__.py",
+        "errors.py",
+    }
 
 
 def test_the_plain_parts_work_where_ray_cannot_be_imported() -> None:
     modules = sorted(
-        ".".join(path.relative_to(REPOSITORY).with_suffix("").parts).removesuffix(".__init__")
+        name_of(path)
         for path in FILES
         if str(path.relative_to(PACKAGE)) not in NEEDS_RAY | {"__main__.py"}
     )
@@ -150,4 +146,4 @@ def test_only_the_command_prints(path: Path) -> None:
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Name)
     )
-    assert part_of(path) == "commands" or "print" not in calls
+    assert room_of(path) == "cli" or "print" not in calls

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from vrtspike.cli import main
+from vrtspike.cli.app import main
 
 if __name__ == "__main__":
     main()

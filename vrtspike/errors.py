@@ -16,7 +16,7 @@ from __future__ import annotations
 import json
 import re
 
-from vrtspike.uri import without_secrets
+from vrtspike.storage.uri import without_secrets
 
 _COLOUR = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
 _HIDDEN = re.compile(

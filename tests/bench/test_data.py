@@ -16,13 +16,13 @@ from vrtspike.bench.data_pipeline import Throughput
 from vrtspike.bench.data_stages import FolderSource, ShardSource, StageClock, measure_stages
 from vrtspike.bench.generated import Sizes, make_clip, write_folder, write_shards
 from vrtspike.bench.tables import stages_table, throughput_table, voxelization_table
-from vrtspike.data.clips import read_frames, read_spikes
-from vrtspike.data.dataset import open_dataset
-from vrtspike.data.order import Draw
-from vrtspike.data.representation import SpikeRepresentation
-from vrtspike.data.samples import SampleReader
-from vrtspike.data.shards import read_manifest, read_sample
+from vrtspike.datasets.clip import read_frames, read_spikes
+from vrtspike.datasets.index import open_dataset
 from vrtspike.errors import ConfigError
+from vrtspike.samples.order import Draw
+from vrtspike.samples.sample import SampleReader
+from vrtspike.samples.shards import read_manifest, read_sample
+from vrtspike.spikes.representation import SpikeRepresentation
 
 SIZES = Sizes(height=48, width=64, frames=2, steps=20, crop=32, bins=6)
 PLAN = DataPlan(

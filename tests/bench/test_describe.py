@@ -10,11 +10,12 @@ import torch
 from typer.testing import CliRunner
 
 from vrtspike.bench.describe import describe
-from vrtspike.cli import app
-from vrtspike.config import load_config
+from vrtspike.cli.app import app
+from vrtspike.config.config import Config
+from vrtspike.config.loader import load_config
+from vrtspike.config.model import ModelSettings
 from vrtspike.model import build_model
 from vrtspike.model.costs import Clip, Costs
-from vrtspike.settings import Config, ModelSettings
 
 OVERRIDES = ["data.crop=64", "data.frames=2", "train.gpu=false", "train.batch=8"]
 

@@ -14,9 +14,9 @@ from vrtspike.bench.model import (
     parse_size,
 )
 from vrtspike.bench.passes import Case, settings_of
+from vrtspike.config.model import ModelSettings
 from vrtspike.errors import ConfigError, ResourceError
 from vrtspike.model.costs import MAP_BLOCKS, Clip, measure_costs
-from vrtspike.settings import ModelSettings
 
 CPU = Machine("cpu", "a test's", threads=1)
 

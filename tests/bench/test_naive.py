@@ -8,11 +8,11 @@ from torch import Tensor, nn
 
 from vrtspike.bench import naive
 from vrtspike.bench.fast_paths import compare_fast_paths
+from vrtspike.config.model import ModelSettings
 from vrtspike.model import build_model
 from vrtspike.model.costs import Clip
 from vrtspike.model.temporal import TemporalAttention
 from vrtspike.model.vrt import VRT
-from vrtspike.settings import ModelSettings
 
 
 @pytest.fixture

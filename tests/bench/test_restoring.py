@@ -9,7 +9,7 @@ import pytest
 from typer.testing import CliRunner
 
 from vrtspike.bench.restoring import RestoreCase, RestorePlan
-from vrtspike.cli import app
+from vrtspike.cli.app import app
 
 
 def test_a_plan_varies_one_thing_in_each_group() -> None:

@@ -13,24 +13,25 @@ import torch
 from rich.console import Console
 from typer.testing import CliRunner
 
-from vrtspike.bench import others
+from vrtspike.bench import background_load as others
+from vrtspike.bench.background_load import watching_others
 from vrtspike.bench.describe import unbuilt
 from vrtspike.bench.efficiency import Case, Kind, cases_of, scaled_of
 from vrtspike.bench.generated import Sizes, make_clip, write_shards
-from vrtspike.bench.others import watching_others
+from vrtspike.bench.process_pool import Team, team
 from vrtspike.bench.save_cost import SAVE_EVERY, measure_saving
 from vrtspike.bench.scaling import Fleet, ScalingPlan, complete, run_scaling
 from vrtspike.bench.step_model import ASSUMED_FLOPS, Sent, Work, count_sent
 from vrtspike.bench.tables import saving_table, scaling_table, step_model_table
-from vrtspike.bench.team import Team, team
 from vrtspike.bench.worker import Taken, Turn, invented, own_cores
-from vrtspike.cli import app
-from vrtspike.data.order import Draw
-from vrtspike.data.representation import SpikeRepresentation
-from vrtspike.data.samples import SampleReader
+from vrtspike.cli.app import app
+from vrtspike.config.config import Config
+from vrtspike.config.model import ModelSettings
 from vrtspike.errors import ConfigError, ResourceError
-from vrtspike.settings import Config, ModelSettings
-from vrtspike.storage import Folder
+from vrtspike.samples.order import Draw
+from vrtspike.samples.sample import SampleReader
+from vrtspike.spikes.representation import SpikeRepresentation
+from vrtspike.storage.folder import Folder
 
 NOTHING = Sent(0, 0, 0)
 FLEET = Fleet(gpus=(8, 16), gpus_per_node=8, flops_s=None, network_bits_s=1e11)

@@ -10,9 +10,11 @@ from torch import nn
 
 from vrtspike.bench.describe import describe
 from vrtspike.bench.step_model import Assumptions, Work, count_sent, count_work, predict
+from vrtspike.config.config import Config
+from vrtspike.config.model import ModelSettings
+from vrtspike.config.section import Precision
 from vrtspike.errors import ConfigError
 from vrtspike.model.costs import Clip, Costs, Part
-from vrtspike.settings import Config, ModelSettings, Precision
 
 ASSUMED = Assumptions(1e12, "a test's", network_bits_s=8e9, gpus_per_node=8)
 WORK = Work(samples=2, flops=3 * 10**12, activations=1000, note="")

@@ -16,7 +16,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin
 
-from vrtspike.config import known_keys, load_config
+from vrtspike.config.loader import known_keys, load_config
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 OTHERS = {
@@ -155,7 +155,7 @@ def _program(name: str) -> Any:
         return cli
     import typer
 
-    from vrtspike.cli import app
+    from vrtspike.cli.app import app
 
     assert name == "vrtspike", f"{name} is neither vrtspike nor ray"
     return typer.main.get_command(app)

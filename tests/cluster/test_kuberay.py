@@ -13,7 +13,7 @@ import yaml
 
 import vrtspike
 from tests.cluster.kuberay_types import check
-from vrtspike.config import load_config
+from vrtspike.config.loader import load_config
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 FOLDER = REPOSITORY / "cluster/kuberay"

@@ -7,9 +7,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from vrtspike.config import load_config
+from vrtspike.config.config import Config
+from vrtspike.config.loader import load_config
+from vrtspike.config.model import ModelSettings
 from vrtspike.model import build_model
-from vrtspike.settings import Config, ModelSettings
 
 CONFIGS = Path(__file__).resolve().parents[2] / "configs"
 FILES = sorted(CONFIGS.rglob("*.yaml"))

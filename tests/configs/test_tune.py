@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from vrtspike.config import load_config
-from vrtspike.settings import Config
+from vrtspike.config.config import Config
+from vrtspike.config.loader import load_config
 from vrtspike.training.preflight import COST_KEYS
 from vrtspike.tuning import space
 from vrtspike.tuning.checks import Possible, check_space

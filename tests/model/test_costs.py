@@ -10,9 +10,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from vrtspike.config.model import GuessSettings, ModelSettings
 from vrtspike.model import build_model, costs
 from vrtspike.model.costs import Clip, Costs, Precision, measure_costs
-from vrtspike.settings import GuessSettings, ModelSettings
 
 CLIP = Clip(2, 2, 32, 64)
 

@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import Tensor
 
+from vrtspike.config.model import ModelSettings
 from vrtspike.model import build_model
-from vrtspike.settings import ModelSettings
 
 
 def test_fourth_channel_starts_as_the_mean_over_the_bins(

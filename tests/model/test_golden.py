@@ -19,9 +19,9 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from vrtspike.config.model import ModelSettings, SpikeBranchSettings
 from vrtspike.model import build_model
 from vrtspike.model.vrt import VRT
-from vrtspike.settings import ModelSettings, SpikeBranchSettings
 
 GOLDEN = Path(__file__).parent / "golden"
 CASES = ("vrt_3_channels", "vrt_4_channels", "spike_vrt")

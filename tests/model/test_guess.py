@@ -6,10 +6,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from vrtspike.config.model import GuessSettings, ModelSettings
 from vrtspike.errors import DataFormatError
 from vrtspike.model import build_model
 from vrtspike.model.guess import FirstGuess, GuessAlone
-from vrtspike.settings import GuessSettings, ModelSettings
 
 
 def alone(settings: ModelSettings, **changes: object) -> nn.Module:

@@ -10,11 +10,11 @@ import torch.nn.functional as F
 from pydantic import ValidationError
 from torch import Tensor, nn
 
+from vrtspike.config.model import GuessSettings, ModelSettings
 from vrtspike.errors import DataFormatError
 from vrtspike.model import build_model
 from vrtspike.model.guided_vrt import GuidedVRT
 from vrtspike.model.temporal import resample_time
-from vrtspike.settings import GuessSettings, ModelSettings
 
 FUSIONS = ("temporal", "window", "concat", "early", "none")
 PATCHES = (1, 2, 4)

@@ -8,10 +8,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from vrtspike.config.model import ModelSettings
 from vrtspike.errors import ConfigError, DataFormatError
 from vrtspike.model import build_model
 from vrtspike.model.grid import to_patches
-from vrtspike.settings import ModelSettings
 
 ATTENTION = ("temporal", "window")
 FUSIONS = (*ATTENTION, "concat", "early")

@@ -88,7 +88,7 @@ def test_slopes_favour_the_own_instant() -> None:
 
 
 class Largest(TorchDispatchMode):
-    """Watch for the largest tensor that is made."""
+    """SupervisorLink for the largest tensor that is made."""
 
     numbers = 0
 

@@ -11,10 +11,10 @@ import pytest
 import torch
 from torch import Tensor
 
+from vrtspike.config.model import ModelSettings
 from vrtspike.errors import ConfigError, DataFormatError
 from vrtspike.model import build_model
 from vrtspike.model.vrt import DERIVED_BUFFERS, VRT
-from vrtspike.settings import ModelSettings
 
 
 @pytest.fixture(scope="module")

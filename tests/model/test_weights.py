@@ -9,13 +9,13 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from vrtspike.cluster import resolve_paths
-from vrtspike.config import load_config
+from vrtspike.config.loader import load_config
+from vrtspike.config.model import GuessSettings, ModelSettings
 from vrtspike.errors import CheckpointError
 from vrtspike.model import build_model, load_weights
 from vrtspike.model.vrt import VRT
 from vrtspike.model.weights import check_weights
-from vrtspike.settings import GuessSettings, ModelSettings
+from vrtspike.runtime.ray_session import resolve_paths
 
 TABLE = "residual_group{}.blocks.0.attn.relative_position_bias_table"
 

@@ -21,8 +21,8 @@ from typing import Any
 
 import psutil
 
-from vrtspike.storage import Folder
-from vrtspike.training.journal import read_journal
+from vrtspike.runs.metrics_log import read_metrics
+from vrtspike.storage.folder import Folder
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 CPUS_PER_WORKER = 1.5
@@ -200,7 +200,7 @@ class Driver:
 
 def records(run: Path, kind: str) -> list[dict[str, Any]]:
     """Return a run's records of a kind."""
-    return [record for record in read_journal(Folder.at(run)) if record["kind"] == kind]
+    return [record for record in read_metrics(Folder.at(run)) if record["kind"] == kind]
 
 
 def last_step(run: Path) -> int:

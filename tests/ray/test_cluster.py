@@ -10,16 +10,16 @@ from pathlib import Path
 import pytest
 
 from vrtspike.errors import ResourceError
-from vrtspike.storage import Folder
+from vrtspike.storage.folder import Folder
 
 pytestmark = pytest.mark.ray
 
 PROGRAM = """
 import os, subprocess, sys
 import psutil
-from vrtspike.cluster import connect
+from vrtspike.runtime.ray_session import connect
 from vrtspike.errors import DataFormatError
-from vrtspike.outcome import find_refusal
+from vrtspike.runtime.refusal import find_refusal
 
 with connect() as address:
     import ray
@@ -72,7 +72,7 @@ def test_a_local_ray_is_quiet_shared_and_gone(tmp_path: Path) -> None:
 
 @pytest.mark.usefixtures("local_ray")
 def test_a_folder_that_a_node_does_not_see_is_named(tmp_path: Path) -> None:
-    from vrtspike.tuning.nodes import check_nodes_see, marker
+    from vrtspike.runtime.shared_folder import check_nodes_see, marker
 
     here = Folder(str(tmp_path))
     seen = {"run.root": (here, marker(here)), "data.source": (Folder("s3://bucket/clips"), "")}

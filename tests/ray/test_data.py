@@ -8,11 +8,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from vrtspike.data.order import Share
-from vrtspike.data.representation import SpikeRepresentation
-from vrtspike.data.samples import SampleReader
-from vrtspike.data.shards import Manifest, read_manifest
 from vrtspike.errors import DataFormatError
+from vrtspike.samples.order import Share
+from vrtspike.samples.sample import SampleReader
+from vrtspike.samples.shards import Manifest, read_manifest
+from vrtspike.spikes.representation import SpikeRepresentation
 
 pytestmark = [pytest.mark.usefixtures("local_ray"), pytest.mark.ray]
 
@@ -29,7 +29,7 @@ def source(
 def run_prepare(
     source: Path | str, shards: Path | str, allow_refused: int = 0
 ) -> list[tuple[int, int]]:
-    from vrtspike.data.prepare import prepare
+    from vrtspike.samples.prepare import prepare
 
     calls: list[tuple[int, int]] = []
     prepare(
@@ -72,7 +72,7 @@ def manifest(source: Path) -> Manifest:
 def test_prepared_over_ray_are_the_bytes_of_one_process(
     source: Path, manifest: Manifest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from vrtspike.data import prepare as module
+    from vrtspike.samples import prepare as module
 
     calls = run_prepare(source, tmp_path / "ray")
     assert calls == [(done, 4) for done in range(5)]
@@ -91,7 +91,7 @@ def test_prepared_over_ray_are_the_bytes_of_one_process(
 def test_a_store_gives_the_shards_and_the_stream_of_a_disk(
     source: Path, manifest: Manifest, bucket: str, upload: Callable[[Path, str], str]
 ) -> None:
-    from vrtspike.data.pipeline import MicroBatches, Stream
+    from vrtspike.samples.stream import MicroBatches, Stream
 
     shards = bucket.format("ray-shards")
     run_prepare(upload(source, "ray-source"), shards)
@@ -120,8 +120,8 @@ def test_a_refused_sequence_is_an_error_with_its_reason(
 def test_the_stream_of_every_rank_is_the_plan(
     source: Path, manifest: Manifest, start: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from vrtspike.data import pipeline
-    from vrtspike.data.pipeline import MicroBatches, Stream
+    from vrtspike.samples import stream as pipeline
+    from vrtspike.samples.stream import MicroBatches, Stream
 
     # Several datasets after one another, of several tasks each.
     monkeypatch.setattr(pipeline, "AHEAD", 2)

@@ -6,12 +6,12 @@ from pathlib import Path
 
 import pytest
 
-from vrtspike.config import load_config
+from vrtspike.config.loader import load_config
 from vrtspike.model import build_model, load_weights
-from vrtspike.run_files import EXPORT
-from vrtspike.storage import Folder
-from vrtspike.training.journal import read_journal
-from vrtspike.training.trainer import run_training
+from vrtspike.runs.metrics_log import read_metrics
+from vrtspike.runs.paths import EXPORT
+from vrtspike.storage.folder import Folder
+from vrtspike.training.driver import run_training
 
 pytestmark = [pytest.mark.usefixtures("local_ray"), pytest.mark.ray, pytest.mark.timeout(300)]
 
@@ -32,7 +32,7 @@ def test_a_flow_network_is_trained_and_a_fused_model_starts_from_it(
         ],
     )
     run = run_training(config)
-    records = read_journal(Folder.at(run.path))
+    records = read_metrics(Folder.at(run.path))
     trained = [record for record in records if record["kind"] == "train"]
     known = [[name for name, v in record["terms"].items() if v is not None] for record in trained]
     scales = ["epe_1", "epe_2", "epe_4", "epe_8"]

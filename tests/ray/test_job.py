@@ -20,8 +20,8 @@ import psutil
 import pytest
 
 from tests.ray.faults import RAYS_OWN, free_port, last_step, records
-from vrtspike.storage import Folder
-from vrtspike.training.checkpoint import checkpoint_steps
+from vrtspike.checkpoints.manifest import checkpoint_steps
+from vrtspike.storage.folder import Folder
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(400)]
 

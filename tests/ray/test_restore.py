@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from tests.inference.clip_files import (
+from tests.restoration.clip_files import (
     SETTINGS,
     Job,
     Placed,
@@ -18,7 +18,7 @@ from tests.inference.clip_files import (
     whole,
     write_clip,
 )
-from vrtspike.inference.restoration import ClipResult, restore_clips
+from vrtspike.restoration.job import ClipResult, restore_clips
 
 pytestmark = [pytest.mark.usefixtures("local_ray"), pytest.mark.ray]
 
@@ -35,7 +35,7 @@ class Weighted(Placed):
 
 
 def on_ray(job: Job, workers: int) -> list[ClipResult]:
-    from vrtspike.inference.distributed import OnRay
+    from vrtspike.restoration.on_ray import OnRay
 
     runner = OnRay(job.restorer, job.settings, workers, gpu=False, threads=1)
     return restore_clips(job.plan(), runner, lambda *done: job.heard.append(done))

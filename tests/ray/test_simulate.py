@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from vrtspike.data.dataset import open_dataset
+from vrtspike.config.camera import CameraSettings
+from vrtspike.config.scenes import SceneSettings, VideoSettings
+from vrtspike.datasets.index import open_dataset
 from vrtspike.errors import DataFormatError
-from vrtspike.scene_settings import CameraSettings, SceneSettings, VideoSettings
 from vrtspike.simulate.recording import write_scenes
 
 pytestmark = [pytest.mark.usefixtures("local_ray"), pytest.mark.ray]
@@ -25,7 +26,7 @@ def contents(root: Path) -> dict[str, bytes]:
 
 
 def test_parallel_scenes_equal_those_of_one_process(tmp_path: Path) -> None:
-    from vrtspike.simulate.distributed import simulate_scenes
+    from vrtspike.simulate.on_ray import simulate_scenes
 
     calls: list[tuple[int, int]] = []
     simulate_scenes(SCENES, CAMERA, tmp_path / "ray", lambda *call: calls.append(call))
@@ -35,7 +36,7 @@ def test_parallel_scenes_equal_those_of_one_process(tmp_path: Path) -> None:
 
 
 def test_a_video_is_recorded_and_a_failure_names_the_file(tmp_path: Path) -> None:
-    from vrtspike.simulate.distributed import simulate_video
+    from vrtspike.simulate.on_ray import simulate_video
 
     frames = tmp_path / "frames"
     frames.mkdir()
@@ -48,7 +49,7 @@ def test_a_video_is_recorded_and_a_failure_names_the_file(tmp_path: Path) -> Non
     dataset = open_dataset(tmp_path / "set")
     assert [len(dataset.clips(split)) for split in ("train", "test")] == [1, 1]
 
-    from vrtspike.simulate import distributed
+    from vrtspike.simulate import on_ray as distributed
 
     source = distributed.inspect_video(frames)
     (frames / "015.png").write_bytes(b"spoilt")

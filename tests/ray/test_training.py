@@ -15,24 +15,24 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from vrtspike.config import load_config
-from vrtspike.data.order import Share, micro_batch
-from vrtspike.data.representation import SpikeRepresentation
-from vrtspike.data.samples import SampleReader
-from vrtspike.data.shards import read_manifest
+from vrtspike.checkpoints.manifest import checkpoint_folder, checkpoint_steps, verify
+from vrtspike.config.config import Config
+from vrtspike.config.loader import load_config
 from vrtspike.errors import ConfigError, ResourceError
-from vrtspike.losses import LossTerms
+from vrtspike.metrics.losses import LossTerms
 from vrtspike.model import build_model
-from vrtspike.run_files import EXPORT
-from vrtspike.settings import Config
-from vrtspike.storage import Folder
-from vrtspike.training.checkpoint import checkpoint_folder, checkpoint_steps, verify
-from vrtspike.training.export import exported_step, weights_of_checkpoint, write_export
-from vrtspike.training.journal import read_journal
+from vrtspike.runs.export import exported_step, weights_of_checkpoint, write_export
+from vrtspike.runs.metrics_log import read_metrics
+from vrtspike.runs.paths import EXPORT
+from vrtspike.samples.order import Share, micro_batch
+from vrtspike.samples.sample import SampleReader
+from vrtspike.samples.shards import read_manifest
+from vrtspike.spikes.representation import SpikeRepresentation
+from vrtspike.storage.folder import Folder
+from vrtspike.training.driver import ensure_data, run_training
 from vrtspike.training.optim import build_optimizer, learning_rate, set_learning_rate
 from vrtspike.training.preflight import check_data
 from vrtspike.training.step import to_device
-from vrtspike.training.trainer import ensure_data, run_training
 
 pytestmark = [pytest.mark.usefixtures("local_ray"), pytest.mark.ray, pytest.mark.timeout(300)]
 STEPS = 12
@@ -82,7 +82,7 @@ def whole(make_config: Callable[..., Config]) -> Path:
 
 
 def losses(run: Path, steps: int = STEPS) -> list[float]:
-    records = [r for r in read_journal(Folder.at(run)) if r["kind"] == "train"]
+    records = [r for r in read_metrics(Folder.at(run)) if r["kind"] == "train"]
     assert [record["step"] for record in records] == list(range(1, steps + 1))
     return [record["loss"] for record in records]
 
@@ -108,7 +108,7 @@ def after_step(run: Path, step: int, act: Callable[[], None]) -> threading.Threa
         deadline = time.monotonic() + 200
         while time.monotonic() < deadline:
             if any(
-                r["kind"] == "train" and r["step"] >= step for r in read_journal(Folder.at(run))
+                r["kind"] == "train" and r["step"] >= step for r in read_metrics(Folder.at(run))
             ):
                 act()
                 return
@@ -122,7 +122,7 @@ def after_step(run: Path, step: int, act: Callable[[], None]) -> threading.Threa
 def test_a_run_leaves_what_it_should(whole: Path, make_config: Callable[..., Config]) -> None:
     assert checkpoint_steps(Folder.at(whole / "checkpoints")) == [12, 10, 8, 6, 4, 2]
     assert load_config(whole / "config.yaml").run.name == "whole"
-    values = [r for r in read_journal(Folder.at(whole)) if r["kind"] == "val"]
+    values = [r for r in read_metrics(Folder.at(whole)) if r["kind"] == "val"]
     assert [value["step"] for value in values] == [4, 8, 12]
     assert {path.name for path in whole.iterdir()} == {
         *("config.yaml", "metrics.jsonl", "tensorboard", "checkpoints", "export", ".lock")
@@ -234,7 +234,7 @@ def test_a_killed_worker_costs_no_step_and_changes_nothing(
     run = run_training(config).path
     thread.join()
     starts = [
-        record["step"] for record in read_journal(Folder.at(run)) if record["kind"] == "start"
+        record["step"] for record in read_metrics(Folder.at(run)) if record["kind"] == "start"
     ]
     assert starts[0] == 0 and starts[1] in (0, 2, 4, 6, 8, 10)
     assert_equal_runs(run, whole)
@@ -251,7 +251,7 @@ def test_a_run_of_minutes_takes_them_and_continues_bit_equal(
         "train__checkpoint_every": 1000,
     }
     run = run_training(make_config("minutes", **changes)).path
-    records = read_journal(Folder.at(run))
+    records = read_metrics(Folder.at(run))
     (measured,) = [r for r in records if r["kind"] == "measured"]
     steps, decided = measured["steps"], measured["step"]
     assert steps == int(6.0 / measured["step_cpu_s"]) > decided > 1
@@ -278,7 +278,7 @@ def test_a_run_of_minutes_takes_them_and_continues_bit_equal(
     shutil.rmtree(again / "export")
     run_training(make_config("minutes", **changes, run__root=tmp_path))
     assert_equal_runs(again, run, steps)
-    starts = [r for r in read_journal(Folder.at(again)) if r["kind"] == "start"]
+    starts = [r for r in read_metrics(Folder.at(again)) if r["kind"] == "start"]
     assert [(r["step"], r["steps"]) for r in starts] == [(0, None), (decided, steps)]
     # Complete: nothing is started.
     began = time.monotonic()
@@ -325,7 +325,7 @@ def test_another_number_of_workers_goes_on_alike(
             run_training(make_config("fewer", **changes, train__workers=workers))
         thread.join()
     run_training(config)
-    ranks = [r["world_size"] for r in read_journal(Folder.at(run)) if r["kind"] == "start"]
+    ranks = [r["world_size"] for r in read_metrics(Folder.at(run)) if r["kind"] == "start"]
     assert ranks == [2, 1, 2]
     assert losses(run, steps) == pytest.approx(reference_losses(config), rel=1e-3)
 

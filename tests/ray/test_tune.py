@@ -13,7 +13,7 @@ import pytest
 from ray.util.state import list_actors, list_placement_groups
 
 from tests.ray.faults import CPUS_PER_WORKER, RAYS_OWN, Driver, Nodes, last_step, nodes
-from vrtspike.config import load_config
+from vrtspike.config.loader import load_config
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.timeout(600)]
 

@@ -6,13 +6,14 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from vrtspike.data.alignment import Timeline
-from vrtspike.data.gray import luma
-from vrtspike.data.reconstruct import tfp
-from vrtspike.scene_settings import CameraSettings, SceneSettings
+from vrtspike.config.camera import CameraSettings
+from vrtspike.config.scenes import SceneSettings
 from vrtspike.simulate.blur import ExposedFrame, expose_frames
 from vrtspike.simulate.camera import SpikeCamera
 from vrtspike.simulate.recording import SceneTask, build_scene, record_scene
+from vrtspike.spikes.gray import luma
+from vrtspike.spikes.reconstruct import tfp
+from vrtspike.spikes.timeline import Timeline
 
 SCENES = SceneSettings(frames=3, height=48, width=64)
 TASK = SceneTask("train", 0)

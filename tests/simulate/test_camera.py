@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from vrtspike.config import load_config
-from vrtspike.data.reconstruct import tfp
+from vrtspike.config.loader import load_config
 from vrtspike.errors import ConfigError
 from vrtspike.simulate.camera import SpikeCamera
+from vrtspike.spikes.reconstruct import tfp
 
 GRAYS = np.array([0.1, 0.17, 0.3, 0.37, 0.55, 0.8, 1.0], np.float32)
 EVERYTHING = {"noise": 0.1, "dark_rate": 0.01, "refractory_steps": 2, "saturation": 0.7}

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from vrtspike.data.gray import luma
 from vrtspike.simulate.camera import SpikeCamera
 from vrtspike.simulate.degradation import KINDS, Kind, degraded, draw_kind, spike_image
 from vrtspike.simulate.photographs import load_photograph
+from vrtspike.spikes.gray import luma
 
 LIGHT = load_photograph("astronaut.png")[100:228, 100:228].astype(np.float32) / 255
 PAIR = np.stack([LIGHT, LIGHT[::-1]])

@@ -7,9 +7,9 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from vrtspike.data.order import Draw
+from vrtspike.config.scenes import SceneSettings
 from vrtspike.model.warp import flow_warp
-from vrtspike.scene_settings import SceneSettings
+from vrtspike.samples.order import Draw
 from vrtspike.simulate import flow_pairs
 from vrtspike.simulate.degradation import KINDS
 from vrtspike.simulate.flow_pairs import (

@@ -9,11 +9,12 @@ import pytest
 from numpy.typing import NDArray
 from PIL import ExifTags, Image
 
-from vrtspike.config import load_config
+from vrtspike.config.camera import CameraSettings
+from vrtspike.config.loader import load_config
+from vrtspike.config.scenes import SceneSettings
 from vrtspike.errors import ConfigError, DataFormatError
-from vrtspike.scene_settings import CameraSettings, SceneSettings
-from vrtspike.simulate.distributed import with_absolute_paths
 from vrtspike.simulate.flow_pairs import FlowPairReader
+from vrtspike.simulate.on_ray import with_absolute_paths
 from vrtspike.simulate.photographs import (
     LONGEST_SIDE,
     divided,

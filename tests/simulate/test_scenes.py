@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
 
-from vrtspike.scene_settings import SceneSettings
+from vrtspike.config.scenes import SceneSettings
 from vrtspike.simulate.motion import apply_affine, draw_path, invert_affine
 from vrtspike.simulate.photographs import HELD_OUT, TRAIN, VALIDATION, load_photograph
 from vrtspike.simulate.recording import SceneTask, build_scene

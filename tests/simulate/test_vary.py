@@ -9,14 +9,12 @@ import pytest
 import yaml
 from pydantic import ValidationError
 
-from vrtspike.data.alignment import Timeline
-from vrtspike.data.clips import read_frames, read_spikes, read_spikes_around
-from vrtspike.data.dataset import open_dataset
-from vrtspike.data.gray import luma
-from vrtspike.data.info import SEQUENCE_FILE
-from vrtspike.data.reconstruct import tfi
-from vrtspike.data.validate import validate
-from vrtspike.scene_settings import CameraSettings, SceneSettings, VarySettings
+from vrtspike.config.camera import CameraSettings
+from vrtspike.config.scenes import SceneSettings, VarySettings
+from vrtspike.datasets.clip import read_frames, read_spikes, read_spikes_around
+from vrtspike.datasets.index import open_dataset
+from vrtspike.datasets.info import SEQUENCE_FILE
+from vrtspike.datasets.validate import validate
 from vrtspike.simulate.recording import (
     SceneTask,
     build_scene,
@@ -25,6 +23,9 @@ from vrtspike.simulate.recording import (
     write_scenes,
 )
 from vrtspike.simulate.vary import same_for_all
+from vrtspike.spikes.gray import luma
+from vrtspike.spikes.reconstruct import tfi
+from vrtspike.spikes.timeline import Timeline
 
 VARY = VarySettings(
     threshold=(1.0, 2.0), noise=(0.0, 0.05), steps_per_frame=(24, 40), exposure=(0.4, 0.8)

@@ -11,16 +11,14 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
-from vrtspike.data.clips import read_frames, read_spikes
-from vrtspike.data.dataset import open_dataset
-from vrtspike.data.gray import luma
-from vrtspike.data.reconstruct import tfp
-from vrtspike.data.validate import validate
-from vrtspike.data.video_file import iter_frames
-from vrtspike.data.writer import begin, finish
+from vrtspike.config.camera import CameraSettings
+from vrtspike.config.scenes import VideoSettings
+from vrtspike.datasets.clip import read_frames, read_spikes
+from vrtspike.datasets.index import open_dataset
+from vrtspike.datasets.validate import validate
+from vrtspike.datasets.writer import begin, finish
 from vrtspike.errors import ConfigError, DataFormatError
-from vrtspike.scene_settings import CameraSettings, VideoSettings
-from vrtspike.simulate.flow import FlowInterpolation
+from vrtspike.simulate.interpolation import FlowInterpolation
 from vrtspike.simulate.photographs import load_photograph
 from vrtspike.simulate.scenes import Scene
 from vrtspike.simulate.video import (
@@ -34,6 +32,9 @@ from vrtspike.simulate.video import (
     video_tasks,
     write_video,
 )
+from vrtspike.spikes.gray import luma
+from vrtspike.spikes.reconstruct import tfp
+from vrtspike.video.inspect import iter_frames
 
 SETTINGS = VideoSettings(frames=3, source_frames=4, splits={"train": 0.5, "test": 0.5})
 MIXED = SETTINGS.model_copy(update={"interpolation": "linear"})

@@ -9,13 +9,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from vrtspike.data.alignment import Timeline
-from vrtspike.data.clips import read_frames, read_spikes
-from vrtspike.data.dataset import open_dataset
-from vrtspike.data.validate import validate
-from vrtspike.data.writer import new_sequence
+from vrtspike.config.camera import CameraSettings
+from vrtspike.config.scenes import SceneSettings
+from vrtspike.datasets.clip import read_frames, read_spikes
+from vrtspike.datasets.index import open_dataset
+from vrtspike.datasets.validate import validate
+from vrtspike.datasets.writer import new_sequence
 from vrtspike.errors import ConfigError, DataFormatError
-from vrtspike.scene_settings import CameraSettings, SceneSettings
 from vrtspike.simulate import recording
 from vrtspike.simulate.blur import ExposedFrame
 from vrtspike.simulate.recording import (
@@ -26,6 +26,7 @@ from vrtspike.simulate.recording import (
     write_scenes,
 )
 from vrtspike.simulate.writer import write_sequence
+from vrtspike.spikes.timeline import Timeline
 
 SCENES = SceneSettings(sequences={"train": 2, "val": 1}, frames=3, height=48, width=64)
 CAMERA = CameraSettings()

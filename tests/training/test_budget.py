@@ -14,8 +14,8 @@ import pytest
 import torch
 from pydantic import ValidationError
 
+from vrtspike.config.train import TrainSettings
 from vrtspike.errors import ConfigError
-from vrtspike.settings import TrainSettings
 from vrtspike.training.budget import Budget, budget_text, pace_in, pace_of_steps, steps_of
 from vrtspike.training.meter import NO_TIME, Seconds, StepClock
 

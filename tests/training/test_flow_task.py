@@ -14,20 +14,20 @@ from PIL import Image
 from safetensors.torch import save_file
 from torch import Tensor
 
-from vrtspike.config import load_config
-from vrtspike.data.order import Draw, Share
+from vrtspike.config.config import Config
+from vrtspike.config.loader import load_config
 from vrtspike.errors import CheckpointError, ConfigError
 from vrtspike.model import build_model, load_weights
 from vrtspike.model.flow_network import FlowNetwork, read_flow_network
 from vrtspike.model.spynet import silence
-from vrtspike.settings import Config
+from vrtspike.samples.order import Draw, Share
 from vrtspike.simulate.flow_pairs import PAIRS
 from vrtspike.training.flow_loss import EPS, FlowLoss, end_point_error
 from vrtspike.training.flow_task import FlowTask
 from vrtspike.training.learner import Learner
 from vrtspike.training.parallel import full_weights
 from vrtspike.training.preflight import check_before_ray, check_resume
-from vrtspike.training.task import task_of
+from vrtspike.training.tasks import task_of
 
 CPU = torch.device("cpu")
 Make = Callable[..., Config]
@@ -227,8 +227,8 @@ def test_videos_join_the_samples_of_training_alone(make: Make, tmp_path: Path) -
 def test_a_run_goes_on_with_its_scenes_alone(
     make: Make, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    from vrtspike.storage import Folder
-    from vrtspike.training.checkpoint import Saved
+    from vrtspike.checkpoints.manifest import Checkpoint
+    from vrtspike.storage.folder import Folder
 
     config = make()
     facts: dict[str, Any] = {
@@ -236,7 +236,7 @@ def test_a_run_goes_on_with_its_scenes_alone(
         "fingerprint": task_of(config).fingerprint,
     }
     run = Folder.at("/nowhere")
-    saved = Saved(run, 5, 1, facts, ())
+    saved = Checkpoint(run, 5, 1, facts, ())
     monkeypatch.setattr("vrtspike.training.preflight.newest", lambda *_, **__: (saved, []))
     assert check_resume(config, task_of(config), run) == 5 and not caplog.records
     longer = make("train.steps=30")

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from tests.training.conftest import MakeSharded
-from vrtspike.config import load_config
+from vrtspike.config.loader import load_config
 from vrtspike.model import build_model
 from vrtspike.training.parallel import full_weights
 

@@ -23,11 +23,11 @@ from tests.training.two_blocks import (
     reference_optimizer,
     reference_step,
 )
-from vrtspike.data.order import Share
+from vrtspike.checkpoints.local_part import LocalParameters, local
+from vrtspike.config.model import ModelSettings
 from vrtspike.errors import ConfigError, VrtSpikeError
 from vrtspike.model import build_model
-from vrtspike.settings import ModelSettings
-from vrtspike.training.local import LocalParameters, local
+from vrtspike.samples.order import Share
 from vrtspike.training.parallel import full_weights, parallelize
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]

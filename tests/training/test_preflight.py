@@ -8,15 +8,15 @@ from typing import Any, NoReturn
 import pytest
 from typer.testing import CliRunner
 
-from vrtspike.cli import app
-from vrtspike.config import load_config
-from vrtspike.data.info import DatasetInfo
-from vrtspike.data.shards import Manifest, PrepareSettings, SampleRef, Shape, ShardFile, Split
+from vrtspike.checkpoints.manifest import Checkpoint
+from vrtspike.cli.app import app
+from vrtspike.config.config import Config
+from vrtspike.config.loader import load_config
+from vrtspike.datasets.info import DatasetInfo
 from vrtspike.errors import CheckpointError, ConfigError, DataFormatError, ResourceError
-from vrtspike.settings import Config
-from vrtspike.storage import Folder
+from vrtspike.samples.shards import Manifest, PrepareSettings, SampleRef, Shape, ShardFile, Split
+from vrtspike.storage.folder import Folder
 from vrtspike.training import preflight
-from vrtspike.training.checkpoint import Saved
 from vrtspike.training.preflight import check_data, check_model_and_loss, check_resume, data_cpus
 
 
@@ -187,7 +187,7 @@ def test_the_command_refuses_them_before_ray_is_started(
         raise AssertionError("Ray was started")
 
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
-    monkeypatch.setattr("vrtspike.commands.run.connect", start)
+    monkeypatch.setattr("vrtspike.cli.train.connect", start)
     words = ["train", "--config", repository / "configs/demo.yaml", f"run.root={tmp_path}"]
     words += [f"data.shards={tmp_path}", "train.init_weights=small", "train.cpus_per_worker=0.1"]
     result = CliRunner().invoke(app, [str(word) for word in (*words, "model.channels=24")])
@@ -200,7 +200,7 @@ def test_what_a_run_may_change_when_it_continues(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     facts = {"config": config().model_dump(mode="json"), "fingerprint": "f" * 64}
-    saved = Saved(Folder.at(tmp_path), 10, 2, facts, ())
+    saved = Checkpoint(Folder.at(tmp_path), 10, 2, facts, ())
     monkeypatch.setattr(preflight, "newest", lambda folder, content: (saved, []))
 
     def resume(found: Manifest | None = None, **changes: Any) -> int:

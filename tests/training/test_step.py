@@ -13,10 +13,10 @@ from tests.training.two_blocks import (
     reference_optimizer,
     reference_step,
 )
-from vrtspike.data.order import Share
-from vrtspike.losses import LossTerms
+from vrtspike.checkpoints.local_part import local
+from vrtspike.metrics.losses import LossTerms
+from vrtspike.samples.order import Share
 from vrtspike.training.ema import AveragedWeights
-from vrtspike.training.local import local
 from vrtspike.training.parallel import full_weights, reshard_all
 from vrtspike.training.step import to_device
 

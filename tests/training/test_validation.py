@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from tests.training.two_blocks import CPU, Arrays, TwoBlocks, batch
 from vrtspike.training.step import to_device
-from vrtspike.training.validation import Score, validate
+from vrtspike.training.validation import ValidationScore, validate
 
 
 class Clips:
@@ -33,7 +33,7 @@ class Guessing(TwoBlocks):
 
 def validated(
     model: nn.Module, samples: int, turns: list[int]
-) -> tuple[Score, NDArray[np.uint8] | None]:
+) -> tuple[ValidationScore, NDArray[np.uint8] | None]:
     return validate(
         model,
         Clips(),  # type: ignore[arg-type]

@@ -10,10 +10,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from vrtspike.data.order import Share
-from vrtspike.losses import LossTerms
-from vrtspike.settings import Precision
-from vrtspike.training.local import LocalParameters
+from vrtspike.checkpoints.local_part import LocalParameters
+from vrtspike.config.section import Precision
+from vrtspike.metrics.losses import LossTerms
+from vrtspike.samples.order import Share
 from vrtspike.training.optim import build_optimizer
 from vrtspike.training.step import Arrays as StepArrays
 from vrtspike.training.step import TrainingStep, Unpacked, to_device

@@ -6,11 +6,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from vrtspike.config import change, load_config
-from vrtspike.settings import Config
-from vrtspike.training.board import Record
-from vrtspike.tuning.rows import Arm, Row, Trial
+from vrtspike.config.config import Config
+from vrtspike.config.loader import change, load_config
+from vrtspike.runs.metrics_log import Record
 from vrtspike.tuning.summary import Summary
+from vrtspike.tuning.trial_results import Arm, Trial, TrialResult
 
 CONFIGS = Path(__file__).resolve().parents[2] / "configs"
 ERROR = "CUDA out of memory, on <b>rank 0</b>\nand so on"
@@ -26,7 +26,7 @@ def config_of(space: Mapping[str, Any], **sweep: Any) -> Config:
     return change(base, {"run.name": "heads", "sweep": {"space": space, "repeats": 2, **sweep}})
 
 
-def row(name: str, settings: Mapping[str, Any], seed: int = 0, **figures: Any) -> Row:
+def row(name: str, settings: Mapping[str, Any], seed: int = 0, **figures: Any) -> TrialResult:
     """Return a row; its arm and number follow from its name, it has done all of 10 steps, each of
     6 s and 9 CPU seconds."""
     arm: Arm = "search"
@@ -39,7 +39,7 @@ def row(name: str, settings: Mapping[str, Any], seed: int = 0, **figures: Any) -
     figures = {"state": "done", "steps": 10, **figures}
     steps = figures["steps"]
     times = {"spent_s": 6.0 * steps, "spent_cpu_s": 9.0 * steps, "share": steps / 10}
-    return Row(trial, **times | figures)
+    return TrialResult(trial, **times | figures)
 
 
 def curve(*values: tuple[int, float | None], loss: float = 1.0) -> list[Record]:

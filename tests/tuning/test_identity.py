@@ -10,10 +10,10 @@ import pytest
 
 from tests.training.test_preflight import manifest
 from tests.tuning.sweeps import SPACE, config_of
-from vrtspike.config import change, known_keys
+from vrtspike.config.config import Config
+from vrtspike.config.loader import change, known_keys
 from vrtspike.errors import ConfigError, DataFormatError
-from vrtspike.settings import Config
-from vrtspike.storage import Folder
+from vrtspike.storage.folder import Folder
 from vrtspike.tuning.identity import FREE_KEYS, SWEEP, check_same_sweep
 
 CONFIG = config_of(SPACE, search="optuna", trials=4, scheduler="asha", grace=0.4)

@@ -11,11 +11,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from tests.report.test_evaluation_page import Page
 from tests.tuning.sweeps import SPACE, config_of, cost_sweep, row, spikes_sweep
-from tests.viz.test_report import Page
-from vrtspike.config import change
-from vrtspike.inference.results import Panel, Score
-from vrtspike.storage import Folder
+from vrtspike.config.loader import change
+from vrtspike.evaluation.results import Panel, Score
+from vrtspike.storage.folder import Folder
 from vrtspike.tuning.report import write_report
 from vrtspike.tuning.summary import Summary
 

@@ -10,8 +10,9 @@ import pytest
 from ray.tune.schedulers import TrialScheduler
 
 from tests.tuning.sweeps import config_of
-from vrtspike.config import change
-from vrtspike.settings import Config, TrainSettings
+from vrtspike.config.config import Config
+from vrtspike.config.loader import change
+from vrtspike.config.train import TrainSettings
 from vrtspike.training.budget import Budget
 from vrtspike.tuning.schedule import PastTrial, SearchOnly, scheduler_of
 

@@ -11,10 +11,10 @@ import pytest
 
 from tests.training.test_preflight import manifest
 from tests.tuning.sweeps import config_of
-from vrtspike.config import change
-from vrtspike.data.shards import Manifest
+from vrtspike.config.config import Config
+from vrtspike.config.loader import change
 from vrtspike.errors import ConfigError
-from vrtspike.settings import Config
+from vrtspike.samples.shards import Manifest
 from vrtspike.tuning import space as module
 from vrtspike.tuning.checks import UNFAIR, check_space
 from vrtspike.tuning.space import corners, draw, grid, said, sweep_of

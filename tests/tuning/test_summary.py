@@ -12,27 +12,27 @@ import numpy as np
 import pytest
 
 from tests.tuning.sweeps import SPACE, config_of, cost_sweep, curve, row, spikes_sweep
-from vrtspike.config import change
-from vrtspike.storage import Folder
-from vrtspike.training.journal import Journal
-from vrtspike.tuning.rows import TRIALS, Row, write_row
+from vrtspike.config.loader import change
+from vrtspike.runs.metrics_log import MetricsLog
+from vrtspike.storage.folder import Folder
 from vrtspike.tuning.summary import Summary, front, gain_over, mean_of, read_summary
+from vrtspike.tuning.trial_results import TRIALS, TrialResult, write_row
 
 PLAIN = {"model.fusion": "none"}
 BASE = row("baseline-seed0", PLAIN, psnr=26.0, val_psnr=25.0)
 HEADS = {"model.spike.heads": {"grid": [1, 2, 4]}}
 
 
-def runs(*psnr: float | None) -> list[Row]:
+def runs(*psnr: float | None) -> list[TrialResult]:
     return [row(f"trial-{number:03d}", {}, psnr=value) for number, value in enumerate(psnr)]
 
 
-def summary(*rows: Row, expected: int | None = None, **curves: Any) -> Summary:
+def summary(*rows: TrialResult, expected: int | None = None, **curves: Any) -> Summary:
     named = {name.replace("_", "-"): records for name, records in curves.items()}
     return Summary(config_of(HEADS), rows, named, len(rows) if expected is None else expected)
 
 
-def named(found: Summary, name: str) -> Row:
+def named(found: Summary, name: str) -> TrialResult:
     return next(row for row in found.rows if row.trial.name == name)
 
 
@@ -224,10 +224,10 @@ def test_a_folder_is_read_in_the_order_of_arms_numbers_and_seeds(tmp_path: Path)
     ]
     for found in random.Random(0).sample(rows, len(rows)):
         write_row(folder, found)
-    journal = Journal(folder.below(TRIALS).below("trial-000"), resumed=0, tensorboard=False)
-    journal.write("train", 1, loss=0.5, step_s=1.0)
-    journal.write("val", 2, psnr=25.0, ssim=0.5)
-    journal.close()
+    metrics_log = MetricsLog(folder.below(TRIALS).below("trial-000"), resumed=0, tensorboard=False)
+    metrics_log.write("train", 1, loss=0.5, step_s=1.0)
+    metrics_log.write("val", 2, psnr=25.0, ssim=0.5)
+    metrics_log.close()
     summary = read_summary(config_of(SPACE, search="random", trials=3), folder, 12)
     assert [found.trial.name for found in summary.rows] == [found.trial.name for found in rows]
     assert summary.rows == tuple(rows) and summary.expected == 12
@@ -239,11 +239,11 @@ def test_the_first_baseline_is_that_of_the_first_seed(tmp_path: Path) -> None:
     folder = Folder.at(tmp_path)
     for seed in (9, 10):
         write_row(folder, row(f"baseline-seed{seed}", PLAIN, seed, psnr=26.0, val_psnr=25.0))
-        journal = Journal(
+        metrics_log = MetricsLog(
             folder.below(TRIALS).below(f"baseline-seed{seed}"), resumed=0, tensorboard=False
         )
-        journal.write("val", 10, share=1.0, psnr=float(seed), ssim=0.5)
-        journal.close()
+        metrics_log.write("val", 10, share=1.0, psnr=float(seed), ssim=0.5)
+        metrics_log.close()
     write_row(folder, row("trial-000", {"model.spike.heads": 1}, 9, psnr=27.0, val_psnr=12.0))
     found = read_summary(change(config_of(HEADS), {"run.seed": 9}), folder, 3)
     assert found.val_gain(found.searched[0]) == pytest.approx(12.0 - 9.0)

@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 
 from tests.tuning.sweeps import config_of, cost_sweep, row, spikes_sweep
-from vrtspike.config import change, load_config
-from vrtspike.storage import Folder
+from vrtspike.config.loader import change, load_config
+from vrtspike.storage.folder import Folder
 from vrtspike.tuning.summary import Summary
 from vrtspike.tuning.tables import (
     best_config,

@@ -10,8 +10,8 @@ import yaml
 from safetensors import safe_open
 
 from vrtspike import weights
-from vrtspike.inference import Restorer
 from vrtspike.model.flow_network import read_flow_network
+from vrtspike.restoration.restorer import Restorer
 from vrtspike.weights import DEFAULT, FLOW, WITHOUT_SPIKES, names, or_by_name, packaged
 
 

@@ -52,7 +52,7 @@ class Collectives:
 
 @contextmanager
 def watched(device: torch.device) -> Iterator[Collectives]:
-    """Watch the collectives of this process while a block runs."""
+    """SupervisorLink the collectives of this process while a block runs."""
     found = Collectives()
     names = [name for name in CALLS if hasattr(dist, name)]
     plain = {name: getattr(dist, name) for name in names}

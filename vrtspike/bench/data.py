@@ -30,13 +30,13 @@ from vrtspike.bench.generated import (
 )
 from vrtspike.bench.model import Machine, find_machine
 from vrtspike.bench.voxelization import Way, measure_voxelization
-from vrtspike.data.dataset import open_dataset
-from vrtspike.data.order import Draw, Share, micro_batch
-from vrtspike.data.representation import SpikeRepresentation
-from vrtspike.data.samples import SampleReader
-from vrtspike.data.stream import SpikeStream
+from vrtspike.datasets.index import open_dataset
 from vrtspike.errors import ResourceError
-from vrtspike.progress import counted
+from vrtspike.runtime.progress import counted
+from vrtspike.samples.order import Draw, Share, micro_batch
+from vrtspike.samples.sample import SampleReader
+from vrtspike.spikes.representation import SpikeRepresentation
+from vrtspike.spikes.stream import SpikeStream
 
 TINY = Sizes(height=64, width=64, frames=2, steps=16, crop=32, bins=8)
 """Sizes of the clips of which there are many."""

@@ -25,13 +25,13 @@ from numpy.typing import NDArray
 
 from vrtspike.bench.data_stages import FolderSource, ShardSource, Source, StageClock, make_source
 from vrtspike.bench.generated import SPLIT
-from vrtspike.data.order import Share, micro_batch
-from vrtspike.data.samples import SampleReader
-from vrtspike.data.shards import read_manifest
 from vrtspike.errors import ResourceError, named_line
+from vrtspike.samples.order import Share, micro_batch
+from vrtspike.samples.sample import SampleReader
+from vrtspike.samples.shards import read_manifest
 
 if TYPE_CHECKING:
-    from vrtspike.data.pipeline import Stream
+    from vrtspike.samples.stream import Stream
 
 WORKER = "worker"
 """The entry of a batch that names the process that made it."""
@@ -105,7 +105,7 @@ def measure_pipeline(case: PipelineCase) -> Throughput:
 
 def _run(pipe: Connection, case: PipelineCase) -> None:
     """Start Ray on some cores and measure."""
-    from vrtspike.cluster import connect
+    from vrtspike.runtime.ray_session import connect
 
     os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[: case.cores])
     os.environ.pop("RAY_ADDRESS", None)
@@ -118,7 +118,7 @@ def _run(pipe: Connection, case: PipelineCase) -> None:
 
 def _consume(case: PipelineCase) -> Throughput:
     """Take all micro-batches, and time those after the warm-up."""
-    from vrtspike.data.pipeline import MicroBatches
+    from vrtspike.samples.stream import MicroBatches
 
     processes, size = _Processes(), 0
     before = processes.times()
@@ -149,7 +149,7 @@ def _consume(case: PipelineCase) -> Throughput:
 
 def _stream(case: PipelineCase) -> Stream:
     """Return a stream whose batches name the process that made them."""
-    from vrtspike.data.pipeline import Stream
+    from vrtspike.samples.stream import Stream
 
     @dataclass(frozen=True)
     class MeasuredStream(Stream):

@@ -24,20 +24,15 @@ import torch
 from numpy.typing import NDArray
 
 from vrtspike.bench.generated import SPLIT, THRESHOLD, sequence_name
-from vrtspike.data.alignment import Timeline
-from vrtspike.data.augment import Augmentation
-from vrtspike.data.clips import FRAME_KINDS, Clip, FrameKind
-from vrtspike.data.dataset import open_dataset
-from vrtspike.data.image_file import open_image
-from vrtspike.data.order import Draw
-from vrtspike.data.samples import (
-    SampleReader,
-    augmented_frames,
-    augmented_voxels,
-    stack_samples,
-)
-from vrtspike.data.shards import read_manifest, read_sample
+from vrtspike.datasets.clip import FRAME_KINDS, Clip, FrameKind
+from vrtspike.datasets.index import open_dataset
+from vrtspike.samples.augment import Augmentation
+from vrtspike.samples.order import Draw
+from vrtspike.samples.sample import SampleReader, augmented_frames, augmented_voxels, stack_samples
+from vrtspike.samples.shards import read_manifest, read_sample
+from vrtspike.spikes.timeline import Timeline
 from vrtspike.training.step import to_device
+from vrtspike.video.image_file import open_image
 
 Source = Literal["shards", "folder"]
 SOURCES: tuple[Source, ...] = ("shards", "folder")

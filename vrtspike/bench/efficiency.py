@@ -18,10 +18,10 @@ from dataclasses import dataclass
 from typing import Literal
 
 from vrtspike.bench.describe import unbuilt
+from vrtspike.bench.process_pool import have_own
 from vrtspike.bench.step_model import Sent, Work, count_sent
-from vrtspike.bench.team import have_own
 from vrtspike.bench.worker import Taken
-from vrtspike.settings import Config
+from vrtspike.config.config import Config
 
 Kind = Literal["weak", "apart", "strong"]
 

@@ -18,12 +18,12 @@ from einops import rearrange
 from torch import Tensor
 
 from vrtspike.bench import naive
+from vrtspike.config.model import ModelSettings
 from vrtspike.model.build import build_model
 from vrtspike.model.costs import Clip
 from vrtspike.model.temporal import TemporalAttention
 from vrtspike.model.vrt import VRT
 from vrtspike.model.warp import nearest4_warp
-from vrtspike.settings import ModelSettings
 
 Part = Callable[[Tensor], Tensor]
 FLOW, WARP = "flow of all pairs", "nearest-4 warp"

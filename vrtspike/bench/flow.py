@@ -29,16 +29,16 @@ from einops import rearrange
 from jaxtyping import Float, UInt8
 from skimage.registration import optical_flow_tvl1
 
-from vrtspike.data.gray import gray_on_grid
-from vrtspike.data.video_file import iter_frames
+from vrtspike.config.scenes import SceneSettings
 from vrtspike.errors import DataFormatError
 from vrtspike.model.flow_network import FlowNetwork
 from vrtspike.model.warp import flow_warp
-from vrtspike.scene_settings import SceneSettings
 from vrtspike.simulate.degradation import KINDS
-from vrtspike.simulate.flow import dense_flow
 from vrtspike.simulate.flow_pairs import PAIRS, FlowPairReader
+from vrtspike.simulate.interpolation import dense_flow
+from vrtspike.spikes.gray import gray_on_grid
 from vrtspike.training.flow_loss import end_point_error
+from vrtspike.video.inspect import iter_frames
 
 SPLIT = "held_out"
 DISTANCES = (1, 3, 6)

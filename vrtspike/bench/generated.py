@@ -18,9 +18,9 @@ from jaxtyping import Bool, UInt8
 from numpy.typing import NDArray
 from PIL import Image
 
-from vrtspike.data.dat import write_dat
-from vrtspike.data.info import INFO_FILE, DatasetInfo, FrameInfo, SpikeInfo, write_info
-from vrtspike.data.shards import (
+from vrtspike.datasets.info import INFO_FILE, DatasetInfo, FrameInfo, SpikeInfo, write_info
+from vrtspike.errors import ConfigError
+from vrtspike.samples.shards import (
     MANIFEST,
     VERSION,
     Manifest,
@@ -33,9 +33,9 @@ from vrtspike.data.shards import (
     encode_shard,
     pack_spikes,
 )
-from vrtspike.errors import ConfigError
 from vrtspike.simulate.photographs import load_photograph
-from vrtspike.storage import Folder
+from vrtspike.spikes.packed_writer import write_dat
+from vrtspike.storage.folder import Folder
 
 SPLIT = "train"
 PHOTOGRAPH = "astronaut.png"

@@ -25,9 +25,10 @@ import torch
 
 from vrtspike.bench.fast_paths import Comparison, compare_fast_paths
 from vrtspike.bench.passes import Case, Pass, Which, serve, settings_of
+from vrtspike.config.model import ModelSettings
+from vrtspike.config.section import Precision
 from vrtspike.errors import ConfigError, ResourceError
 from vrtspike.model.costs import MAP_BLOCKS, Clip, measure_costs
-from vrtspike.settings import ModelSettings, Precision
 
 PEAK_FLOPS = {"H100": 790e12, "H200": 790e12}
 """What a GPU reaches in bfloat16 products, by a part of its name."""

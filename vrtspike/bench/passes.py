@@ -17,12 +17,13 @@ from typing import Any, Literal, cast
 import torch
 from torch import Tensor, nn
 
+from vrtspike.config.model import ModelSettings
+from vrtspike.config.section import Precision
 from vrtspike.errors import named_line
-from vrtspike.heap import peak_bytes, resident_bytes
 from vrtspike.model import build_model
 from vrtspike.model.costs import Clip, random_clip
 from vrtspike.model.precision import autocast
-from vrtspike.settings import ModelSettings, Precision
+from vrtspike.runtime.process_memory import peak_bytes, resident_bytes
 from vrtspike.training.parallel import Sharded
 
 Which = Literal["baseline", "fused"]

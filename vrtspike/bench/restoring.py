@@ -23,12 +23,12 @@ from safetensors.torch import save_file
 
 from vrtspike.bench.generated import SPLIT, Sizes, make_clip, sequence_name, write_folder
 from vrtspike.bench.model import Machine
-from vrtspike.config import dump_config
+from vrtspike.config.config import Config
+from vrtspike.config.loader import dump_config
 from vrtspike.errors import ResourceError
-from vrtspike.inference.segment import RestoreSettings
-from vrtspike.inference.tiling import spans
 from vrtspike.model import build_model
-from vrtspike.settings import Config
+from vrtspike.restoration.segment_worker import RestoreSettings
+from vrtspike.restoration.tiling import spans
 
 CLIP_FRAMES = 12
 """Frames that are made; longer clips repeat them."""

@@ -1,7 +1,7 @@
 """What checkpoints cost the training loop.
 
 In: a team of workers. Out: a `Saving`. The team takes steps beside which a checkpoint is written,
-as a run writes them (`vrtspike.training.saver`), and as many steps without, in turns.
+as a run writes them (`vrtspike.checkpoints.saver`), and as many steps without, in turns.
 """
 
 from __future__ import annotations
@@ -11,10 +11,10 @@ import statistics
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from vrtspike.bench.team import Team
+from vrtspike.bench.process_pool import Team
 from vrtspike.bench.worker import Turn
-from vrtspike.settings import Config
-from vrtspike.storage import Folder
+from vrtspike.config.config import Config
+from vrtspike.storage.folder import Folder
 
 SAVE_EVERY = 50
 """Steps over which the cost of a checkpoint is spread."""

@@ -20,9 +20,10 @@ from typing import Any
 
 import torch
 
+from vrtspike.bench.background_load import watching_others
 from vrtspike.bench.efficiency import Case, Scaled, cases_of, scaled_of
 from vrtspike.bench.model import Machine, find_machine
-from vrtspike.bench.others import watching_others
+from vrtspike.bench.process_pool import Team, have_own, team
 from vrtspike.bench.save_cost import Saving, measure_saving
 from vrtspike.bench.step_model import (
     ASSUMED_FLOPS,
@@ -33,13 +34,12 @@ from vrtspike.bench.step_model import (
     count_work,
     predict,
 )
-from vrtspike.bench.team import Team, have_own, team
 from vrtspike.bench.worker import Taken, Turn
+from vrtspike.config.config import Config
 from vrtspike.errors import ResourceError
-from vrtspike.progress import counted
-from vrtspike.settings import Config
-from vrtspike.storage import Folder
-from vrtspike.training.task import check_restores
+from vrtspike.runtime.progress import counted
+from vrtspike.storage.folder import Folder
+from vrtspike.training.tasks import check_restores
 
 USUAL_WORKERS = (1, 2, 4)
 

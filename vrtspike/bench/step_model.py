@@ -30,9 +30,9 @@ from torch import nn
 
 from vrtspike.bench.describe import StateBytes, counting_device, state_bytes, unbuilt
 from vrtspike.bench.model import PEAK_FLOPS, STEP_OVER_FORWARD
+from vrtspike.config.config import Config
 from vrtspike.errors import ConfigError
 from vrtspike.model.costs import Clip, measure_costs
-from vrtspike.settings import Config
 
 USUAL_GPUS = (1, 8, 16, 32, 64)
 ASSUMED_FLOPS = 0.4 * PEAK_FLOPS["H100"]

@@ -14,8 +14,8 @@ import numpy as np
 from jaxtyping import Bool, Int
 from numpy.typing import NDArray
 
-from vrtspike.data.stream import SpikeStream
-from vrtspike.data.voxelize import voxelize_stream
+from vrtspike.spikes.stream import SpikeStream
+from vrtspike.spikes.voxels import voxelize_stream
 
 FEW = 2
 """Passes of the naive ways, which take long."""

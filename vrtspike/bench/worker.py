@@ -28,16 +28,16 @@ from numpy.typing import NDArray
 from vrtspike.bench.collectives import watched
 from vrtspike.bench.passes import PeakMemory
 from vrtspike.bench.step_model import Sent
-from vrtspike.data.order import Share
+from vrtspike.checkpoints.saver import Saver
+from vrtspike.config.config import Config
 from vrtspike.errors import VrtSpikeError, named_line
-from vrtspike.settings import Config
-from vrtspike.storage import Folder
+from vrtspike.samples.order import Share
+from vrtspike.storage.folder import Folder
 from vrtspike.training.learner import Learner
 from vrtspike.training.optim import set_learning_rate
 from vrtspike.training.restore_task import RestoreTask
-from vrtspike.training.saver import Saver
 from vrtspike.training.step import TrainingStep
-from vrtspike.training.task import task_of
+from vrtspike.training.tasks import task_of
 
 
 @dataclass(frozen=True)
@@ -236,7 +236,7 @@ class Worker:
 
 
 def invented(config: Config, samples: int, *, seed: int) -> dict[str, NDArray[Any]]:
-    """Return a micro-batch of noise in the shapes of `vrtspike.data.samples`."""
+    """Return a micro-batch of noise in the shapes of `vrtspike.samples.sample`."""
     data = config.data
     rng, size = np.random.default_rng(seed), (data.crop, data.crop)
     frames = {

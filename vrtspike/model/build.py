@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from torch import nn
 
+from vrtspike.config.model import ModelSettings
 from vrtspike.errors import ConfigError
 from vrtspike.model.chunks import Chunks
 from vrtspike.model.early_fusion import EarlyFusionVRT
@@ -14,7 +15,6 @@ from vrtspike.model.spike_encoder import SCALES, SpikeEncoder3D
 from vrtspike.model.spike_vrt import SpikeVRT
 from vrtspike.model.temporal import SpikeTemporalAttention, TemporalAttention
 from vrtspike.model.vrt import VRT
-from vrtspike.settings import ModelSettings
 
 
 def build_model(settings: ModelSettings) -> nn.Module:

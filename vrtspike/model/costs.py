@@ -25,6 +25,8 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
+from vrtspike.config.model import ModelSettings
+from vrtspike.config.section import Precision
 from vrtspike.model.build import build_model
 from vrtspike.model.early_fusion import EarlyFusionVRT
 from vrtspike.model.grid import padding_to_unit
@@ -33,7 +35,6 @@ from vrtspike.model.precision import autocast
 from vrtspike.model.recompute import as_if_larger
 from vrtspike.model.spike_vrt import SpikeVRT
 from vrtspike.model.vrt import VRT
-from vrtspike.settings import ModelSettings, Precision
 
 TILE = 32
 """Side of the small clip, in tokens: the flow network pads smaller ones to it."""

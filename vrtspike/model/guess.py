@@ -1,7 +1,7 @@
 """The first guess: a small convolutional network at full resolution that restores frame by frame.
 
 In: blurred frames `(b, t, 3, h, w)` in [0, 1], h and w even, and, with spikes, their channels
-`(b, t, c, h, w)` on the same grid (`vrtspike.data.representation`). Out: a first restored video
+`(b, t, c, h, w)` on the same grid (`vrtspike.spikes.representation`). Out: a first restored video
 `(b, t, 3, h, w)`, and the features `(b t, f, h/2, w/2)` that it was made from.
 
     x     = conv(unshuffle2([frames, spikes]))

@@ -8,7 +8,7 @@ In: a function that renders instants (steps of the whole recording) as gamma-enc
     spikes  = the camera's answer to the light at f + s + 0.5, all s of the frame  (bool)
 
 What the spike camera's pixels see of the RGB, and in which light the mean is taken, the optics say
-(`vrtspike.data.optics`): gray and gamma-encoded values unless set. Only the spikes of a frame
+(`vrtspike.spikes.optics`): gray and gamma-encoded values unless set. Only the spikes of a frame
 are ever held for all of its steps.
 """
 
@@ -21,9 +21,9 @@ import numpy as np
 from jaxtyping import Bool, Float, UInt8
 from numpy.typing import NDArray
 
-from vrtspike.data.alignment import Timeline
-from vrtspike.data.optics import Optics
 from vrtspike.simulate.camera import SpikeCamera
+from vrtspike.spikes.optics import Optics
+from vrtspike.spikes.timeline import Timeline
 
 Render = Callable[[NDArray[np.float64]], Float[np.ndarray, "n h w 3"]]
 PIXELS_AT_ONCE = 1 << 18

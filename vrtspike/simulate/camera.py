@@ -3,7 +3,7 @@
     charge += min(intensity, saturation) + dark_rate + noise * N(0, 1)
     where charge >= threshold: fire, charge -= threshold
 
-In: light at spike rate, one value a pixel and step, in [0, 1] (see `vrtspike.data.optics`).
+In: light at spike rate, one value a pixel and step, in [0, 1] (see `vrtspike.spikes.optics`).
 Out: spikes, bool. In steady light a pixel fires every threshold / intensity steps on average, and
 the intervals are the two whole numbers around that. The charge starts uniform in [0, threshold), as
 in a camera that has run before.
@@ -26,8 +26,8 @@ import math
 import numpy as np
 from jaxtyping import Bool, Float
 
+from vrtspike.config.camera import CameraSettings
 from vrtspike.errors import ConfigError
-from vrtspike.scene_settings import CameraSettings
 
 Awake = Bool[np.ndarray, "*pixels"] | np.bool_
 

@@ -22,8 +22,8 @@ import numpy as np
 from einops import rearrange
 from jaxtyping import Float, UInt8
 
-from vrtspike.data.gray import luma
 from vrtspike.simulate.blur import to_uint8
+from vrtspike.spikes.gray import luma
 
 Kind = Literal["sharp", "guess", "spikes", "blurred"]
 KINDS: tuple[Kind, ...] = get_args(Kind)

@@ -11,7 +11,7 @@ The two instants of a scene's pair are a frame interval apart, or less, so that 
 small. What is seen of a pair is drawn (`vrtspike.simulate.degradation`): a frame is the light of
 its instant, or the mean of `EXPOSED` instants of an exposure around it, or what a camera or a model
 makes of these. One scene or stretch of video gives `PAIRS` pairs, as it takes as long to draw as
-dozens of frames take to render. Pairs of videos: `vrtspike.simulate.film_pairs`.
+dozens of frames take to render. Pairs of videos: `vrtspike.simulate.video_pairs`.
 """
 
 from __future__ import annotations
@@ -27,13 +27,13 @@ from einops import rearrange, reduce
 from jaxtyping import Float
 from numpy.typing import NDArray
 
-from vrtspike.data.order import Draw
-from vrtspike.scene_settings import SceneSettings
+from vrtspike.config.scenes import SceneSettings
+from vrtspike.samples.order import Draw
 from vrtspike.simulate.degradation import KINDS, Kind, Light, degraded, draw_kind
-from vrtspike.simulate.film_pairs import FilmPairs
 from vrtspike.simulate.photographs import Name, load_photograph, photographs_of
 from vrtspike.simulate.scenes import Photograph, Scene
 from vrtspike.simulate.video import VideoSource
+from vrtspike.simulate.video_pairs import VideoPairs
 
 PAIRS = 8
 """Pairs of one scene; in training each is there twice, forwards and backwards in time."""
@@ -103,7 +103,7 @@ class FlowPairReader:
         """Cut pairs of the same size out of a video; it is always reduced, not slower."""
         scenes = self.scenes
         assert scenes.films is not None
-        pairs = FilmPairs(video, scenes.films, scenes.exposure_steps / scenes.steps_per_frame, rng)
+        pairs = VideoPairs(video, scenes.films, scenes.exposure_steps / scenes.steps_per_frame, rng)
         height, width = (
             length // scale if side is None else min(side, length)
             for length in (scenes.height, scenes.width)

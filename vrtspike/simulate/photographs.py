@@ -27,9 +27,8 @@ import numpy as np
 from jaxtyping import UInt8
 from PIL import ExifTags, Image, ImageOps
 
-from vrtspike.data.clips import IMAGE_SUFFIXES, read_image
-from vrtspike.data.image_file import open_image
 from vrtspike.errors import ConfigError, DataFormatError, ResourceError, one_line
+from vrtspike.video.image_file import IMAGE_SUFFIXES, open_image, read_image
 
 Photograph = UInt8[np.ndarray, "h w 3"]
 Name = str | Path

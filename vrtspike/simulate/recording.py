@@ -16,21 +16,18 @@ from pathlib import Path
 
 import numpy as np
 
-from vrtspike.data.info import DatasetInfo
-from vrtspike.data.optics import build_optics
-from vrtspike.data.writer import begin, finish, is_written
-from vrtspike.scene_settings import CameraSettings, SceneSettings
+from vrtspike.config.camera import CameraSettings
+from vrtspike.config.scenes import SceneSettings
+from vrtspike.datasets.info import DatasetInfo
+from vrtspike.datasets.writer import begin, finish, is_written
 from vrtspike.simulate.blur import ExposedFrame, Render, expose_frames
 from vrtspike.simulate.camera import build_camera
-from vrtspike.simulate.film import Film
-from vrtspike.simulate.photographs import (
-    describe_photographs,
-    load_photograph,
-    photographs_of,
-)
+from vrtspike.simulate.photographs import describe_photographs, load_photograph, photographs_of
 from vrtspike.simulate.scenes import Scene
 from vrtspike.simulate.vary import Recording, draw_recording, same_for_all
+from vrtspike.simulate.video_clip import VideoClip
 from vrtspike.simulate.writer import camera_facts, describe, write_sequence
+from vrtspike.spikes.optics import build_optics
 
 Progress = Callable[[int, int], None]
 FILMED_SPLIT = "train"
@@ -147,7 +144,7 @@ def _light(
     assert scenes.films is not None
     rng = task.generator(scenes.seed)
     videos = scenes.films.videos
-    film = Film(
+    clip = VideoClip(
         videos[task.index % len(videos)],
         scenes.films,
         how.timeline,
@@ -156,7 +153,7 @@ def _light(
         height=scenes.height,
         width=scenes.width,
     )
-    return film.render, rng
+    return clip.render, rng
 
 
 def write_scene(task: SceneTask, scenes: SceneSettings, camera: CameraSettings, root: Path) -> None:

@@ -2,7 +2,7 @@
 
 A scene is a background and objects in front of it, nearest last. The camera translates, rolls and
 zooms; an object shares that motion, its translation magnified by the object's nearness, and moves
-on its own. In: instants in steps (see `vrtspike.data.alignment`). Out: float32 RGB in [0, 1],
+on its own. In: instants in steps (see `vrtspike.spikes.timeline`). Out: float32 RGB in [0, 1],
 gamma-encoded, `(n, h, w, 3)`, and the exact motion of each visible pixel.
 
 Photographs are magnified by less than one frame pixel a texel and low-passed by a Gaussian of half

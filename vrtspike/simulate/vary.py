@@ -11,8 +11,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from vrtspike.data.alignment import Timeline
-from vrtspike.scene_settings import CameraSettings, SceneSettings
+from vrtspike.config.camera import CameraSettings
+from vrtspike.config.scenes import SceneSettings
+from vrtspike.spikes.timeline import Timeline
 
 MIDDLE = 0.5
 """Share of the exposure after which the sharp frame's instant lies, unless it varies."""

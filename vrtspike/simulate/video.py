@@ -2,9 +2,9 @@
 
 The video's time is stretched: `source_frames` of its frames pass in `steps_per_frame` steps, so it
 is taken for footage of rate_hz * source_frames / steps_per_frame frames a second (dataset.yaml says
-so). Light between two frames follows their motion (`vrtspike.simulate.flow`), or is their linear
-mixture. The target instant of each blurred frame falls on a frame of the video, which is its sharp
-frame, unmixed:
+so). Light between two frames follows their motion (`vrtspike.simulate.interpolation`), or is their
+linear mixture. The target instant of each blurred frame falls on a frame of the video, which is its
+sharp frame, unmixed:
 
     video time of step x of frame f = first + f * source_frames
                                       + ceil(lead) - lead + x * source_frames / steps_per_frame,
@@ -33,18 +33,19 @@ import numpy as np
 from jaxtyping import Float
 from numpy.typing import NDArray
 
-from vrtspike.data.alignment import Timeline
-from vrtspike.data.gray import gray_on_grid
-from vrtspike.data.info import DatasetInfo
-from vrtspike.data.optics import build_optics
-from vrtspike.data.video_file import Image, declared_rate, iter_frames
-from vrtspike.data.writer import is_written
+from vrtspike.config.camera import CameraSettings
+from vrtspike.config.scenes import VideoSettings
+from vrtspike.datasets.info import DatasetInfo
+from vrtspike.datasets.writer import is_written
 from vrtspike.errors import ConfigError, DataFormatError
-from vrtspike.scene_settings import CameraSettings, VideoSettings
 from vrtspike.simulate.blur import ExposedFrame, expose_frame
 from vrtspike.simulate.camera import build_camera
-from vrtspike.simulate.flow import FlowInterpolation
+from vrtspike.simulate.interpolation import FlowInterpolation
 from vrtspike.simulate.writer import camera_facts, describe, write_sequence
+from vrtspike.spikes.gray import gray_on_grid
+from vrtspike.spikes.optics import build_optics
+from vrtspike.spikes.timeline import Timeline
+from vrtspike.video.inspect import Image, declared_rate, iter_frames
 
 CUT_LEVELS = 15.0
 CUT_RATIO = 2.0

@@ -7,13 +7,13 @@ from pathlib import Path
 
 from PIL import Image
 
-from vrtspike.data.alignment import Timeline
-from vrtspike.data.dat import write_dat
-from vrtspike.data.info import SEQUENCE_FILE, DatasetInfo, FrameInfo, SpikeInfo, write_changes
-from vrtspike.data.writer import new_sequence
+from vrtspike.config.camera import CameraSettings
+from vrtspike.datasets.info import SEQUENCE_FILE, DatasetInfo, FrameInfo, SpikeInfo, write_changes
+from vrtspike.datasets.writer import new_sequence
 from vrtspike.errors import ConfigError
-from vrtspike.scene_settings import CameraSettings
 from vrtspike.simulate.blur import ExposedFrame
+from vrtspike.spikes.packed_writer import write_dat
+from vrtspike.spikes.timeline import Timeline
 
 ALWAYS_SAID = frozenset({"downscale", "noise", "dark_rate"})
 """Settings of the camera that a description names even at their defaults."""

@@ -20,10 +20,10 @@ from typing import Any
 import numpy as np
 import torch
 
+from vrtspike.config.train import TrainSettings
 from vrtspike.errors import ConfigError
-from vrtspike.settings import TrainSettings
-from vrtspike.training.agree import from_first_rank
 from vrtspike.training.meter import NO_TIME, Seconds
+from vrtspike.training.rank_sync import from_first_rank
 
 LEAST_STEPS = 15
 """Steps that are measured at least, where they do not take `MOST` of the minutes."""

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 
 import torch
 
-from vrtspike.training.local import LocalParameters
+from vrtspike.checkpoints.local_part import LocalParameters
 
 
 class AveragedWeights:

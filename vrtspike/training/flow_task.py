@@ -22,20 +22,20 @@ from jaxtyping import Float
 from skimage.color import hsv2rgb
 from torch import Tensor, nn
 
-from vrtspike.data.video_file import iter_frames
+from vrtspike.config.config import Config
+from vrtspike.config.scenes import SceneSettings
 from vrtspike.errors import ConfigError
 from vrtspike.model.flow_network import FlowNetwork
 from vrtspike.model.spynet import levels_at, silence
-from vrtspike.scene_settings import SceneSettings
-from vrtspike.settings import Config
 from vrtspike.simulate.degradation import KINDS
-from vrtspike.simulate.film import inspected
 from vrtspike.simulate.flow_pairs import PHASES, FlowPairReader, scale_at
 from vrtspike.simulate.photographs import photographs_of
+from vrtspike.simulate.video_clip import inspected
 from vrtspike.training.flow_loss import FlowLoss, end_point_error
 from vrtspike.training.step import Arrays, Loss, Unpacked, moved
 from vrtspike.training.task import Task
 from vrtspike.training.validation import Picture, sums_over
+from vrtspike.video.inspect import iter_frames
 
 FIGURES = (*(f"epe_{kind}" for kind in KINDS), "epe_zero")
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from vrtspike.data.order import Share, micro_batch
-from vrtspike.data.pipeline import MicroBatches, Stream
+from vrtspike.samples.order import Share, micro_batch
+from vrtspike.samples.stream import MicroBatches, Stream
 from vrtspike.training.task import Task
 
 NAMED = 8

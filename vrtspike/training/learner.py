@@ -13,10 +13,10 @@ from collections.abc import Iterator
 import torch
 from torch import nn
 
-from vrtspike.data.order import Share
+from vrtspike.checkpoints.local_part import LocalParameters
 from vrtspike.model import load_weights
+from vrtspike.samples.order import Share
 from vrtspike.training.ema import AveragedWeights
-from vrtspike.training.local import LocalParameters
 from vrtspike.training.optim import build_optimizer
 from vrtspike.training.parallel import parallelize, reshard_all
 from vrtspike.training.state import TrainingState

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 
-from vrtspike.heap import peak_bytes
+from vrtspike.runtime.process_memory import peak_bytes
 
 if TYPE_CHECKING:
-    from vrtspike.data.pipeline import MicroBatches
+    from vrtspike.samples.stream import MicroBatches
 
 
 class Seconds(NamedTuple):

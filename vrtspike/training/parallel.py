@@ -22,8 +22,8 @@ from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 from torch.distributed.fsdp import FSDPModule, fully_shard
 from torch.distributed.tensor import DTensor, distribute_tensor
 
-from vrtspike.training.agree import from_first_rank
-from vrtspike.training.local import local
+from vrtspike.checkpoints.local_part import local
+from vrtspike.training.rank_sync import from_first_rank
 
 
 class Sharded(Protocol):

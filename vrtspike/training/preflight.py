@@ -11,18 +11,20 @@ from typing import Any, Protocol
 import torch
 from torch import nn
 
-from vrtspike.config import leaves, within
-from vrtspike.data.shards import MANIFEST, Manifest, read_manifest, split_of
+from vrtspike.checkpoints.manifest import newest
+from vrtspike.config.config import Config
+from vrtspike.config.loader import leaves, within
+from vrtspike.config.model import ModelSettings
+from vrtspike.config.train import LossSettings
 from vrtspike.errors import CheckpointError, ConfigError, ResourceError
-from vrtspike.losses import LossTerms
+from vrtspike.metrics.losses import LossTerms
 from vrtspike.model import build_model
 from vrtspike.model.weights import check_weights
-from vrtspike.settings import Config, LossSettings, ModelSettings
-from vrtspike.storage import Folder
+from vrtspike.runs.folder import checkpoints_of
+from vrtspike.samples.shards import MANIFEST, Manifest, read_manifest, split_of
+from vrtspike.storage.folder import Folder
 from vrtspike.training.budget import pace_in, steps_of
-from vrtspike.training.checkpoint import newest
-from vrtspike.training.folder import checkpoints_of
-from vrtspike.training.task import task_of
+from vrtspike.training.tasks import task_of
 from vrtspike.weights import or_by_name, packaged
 
 logger = logging.getLogger(__name__)

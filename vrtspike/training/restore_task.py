@@ -11,11 +11,11 @@ from typing import Any
 import torch
 from torch import nn
 
-from vrtspike.data.representation import SpikeRepresentation
-from vrtspike.data.samples import SampleReader
-from vrtspike.data.shards import Manifest, read_manifest
-from vrtspike.losses import LossTerms
+from vrtspike.metrics.losses import LossTerms
 from vrtspike.model import build_model
+from vrtspike.samples.sample import SampleReader
+from vrtspike.samples.shards import Manifest, read_manifest
+from vrtspike.spikes.representation import SpikeRepresentation
 from vrtspike.training.step import Arrays, Loss, Unpacked, to_device
 from vrtspike.training.task import Task
 from vrtspike.training.validation import Picture, validate
@@ -105,7 +105,7 @@ class RestoreTask(Task):
         autocast: AbstractContextManager[Any],
         alive: Callable[[], None] | None = None,
     ) -> tuple[Mapping[str, float], Picture | None]:
-        """Score restored frames."""
+        """ValidationScore restored frames."""
         score, picture = validate(
             model,
             self.reader(split),

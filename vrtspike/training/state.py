@@ -19,10 +19,10 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from vrtspike.training.checkpoint import Saved
+from vrtspike.checkpoints.local_part import LocalParameters, like
+from vrtspike.checkpoints.manifest import Checkpoint
+from vrtspike.checkpoints.read_write import load, stored_keys
 from vrtspike.training.ema import AveragedWeights
-from vrtspike.training.local import LocalParameters, like
-from vrtspike.training.saving import load, stored_keys
 
 MOMENTS = ("exp_avg", "exp_avg_sq")
 STEPS = "optimizer/steps"
@@ -58,7 +58,7 @@ class TrainingState:
         state[STEPS] = torch.tensor(steps)
         return state
 
-    def restore(self, saved: Saved, *, group: dist.ProcessGroup | None = None) -> bool:
+    def restore(self, saved: Checkpoint, *, group: dist.ProcessGroup | None = None) -> bool:
         """Take over a checkpoint; tell whether this rank's generators were in it.
 
         All ranks call it; `group` serves to tell all of them what went wrong on one.

@@ -23,10 +23,10 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from vrtspike.data.order import Share
+from vrtspike.checkpoints.local_part import LocalParameters
+from vrtspike.config.section import Precision
 from vrtspike.model.precision import autocast
-from vrtspike.settings import Precision
-from vrtspike.training.local import LocalParameters
+from vrtspike.samples.order import Share
 from vrtspike.training.optim import drop_flow_gradients, step_clipped
 from vrtspike.training.parallel import synchronize_gradients
 

@@ -1,7 +1,7 @@
 """What a run trains: the network, its samples, what is minimised, and how it is judged.
 
 `Task` is all that differs between training a model that restores and training the flow network
-alone; the loop, the workers, checkpoints and the journal are the same for both. Nothing is read
+alone; the loop, the workers, checkpoints and the metrics log are the same for both. Nothing is read
 before it is asked for.
 """
 
@@ -15,9 +15,8 @@ from typing import Any, ClassVar
 import torch
 from torch import nn
 
-from vrtspike.data.reader import Reader
-from vrtspike.errors import ConfigError
-from vrtspike.settings import Config
+from vrtspike.config.config import Config
+from vrtspike.samples.reader import Reader
 from vrtspike.training.step import Arrays, Loss, Unpacked
 from vrtspike.training.validation import Picture
 
@@ -80,27 +79,3 @@ class Task(ABC):
     def improves(self, value: float, best: float) -> bool:
         """Tell whether weights are better than the best ones so far."""
         return value < best if self.lower_is_better else value > best
-
-
-def task_of(config: Config) -> Task:
-    """Return what a configuration trains."""
-    from vrtspike.training.flow_task import FlowTask
-    from vrtspike.training.restore_task import RestoreTask
-
-    match config.train.task:
-        case "restore":
-            return RestoreTask(config)
-        case "flow":
-            return FlowTask(config)
-
-
-def check_restores(config: Config, what: str) -> None:
-    """Refuse a configuration that trains something else than a model that restores."""
-    if config.train.task != "restore":
-        raise ConfigError(
-            f"{what} is of models that restore",
-            where="train.task",
-            got=config.train.task,
-            expected="restore",
-            fix="take the configuration of a model, such as configs/demo.yaml",
-        )

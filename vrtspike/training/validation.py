@@ -20,15 +20,15 @@ from einops import rearrange
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from vrtspike.data.reader import Reader
-from vrtspike.metrics import psnr, ssim, to_uint8
+from vrtspike.metrics.image import psnr, ssim, to_uint8
+from vrtspike.samples.reader import Reader
 from vrtspike.training.step import to_device
 
 Picture = NDArray[np.uint8]
 
 
 @dataclass(frozen=True)
-class Score:
+class ValidationScore:
     """Means over all validation frames; PSNR in dB."""
 
     psnr: float
@@ -48,7 +48,7 @@ def validate(
     autocast: AbstractContextManager[Any],
     guessed: bool = False,
     alive: Callable[[], None] | None = None,
-) -> tuple[Score, Picture | None]:
+) -> tuple[ValidationScore, Picture | None]:
     """Restore all samples of a split and score them; the model is left in training mode.
 
     The picture (h, 3 w, 3) is there on rank 0 alone. `guessed`: the model gives its first guess,
@@ -80,7 +80,7 @@ def validate(
         means.pop()
     # The first sample is also the one that ranks beyond the last sample may repeat.
     shown = picture if dist.get_rank() == 0 else None
-    return Score(*means), shown
+    return ValidationScore(*means), shown
 
 
 def sums_over(

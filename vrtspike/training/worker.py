@@ -3,7 +3,7 @@
 Ray Train starts `run_worker` on every rank and starts all of them again when one dies; each start
 continues from the newest checkpoint that verifies. Ranks agree on everything that changes the run
 (skips, stops, saves), so none of them waits for another in vain. Errors of our own would only
-repeat: they go to the driver through the run's board, and Ray sees a normal end.
+repeat: they go to the driver through the run's supervisor, and Ray sees a normal end.
 """
 
 from __future__ import annotations
@@ -22,30 +22,26 @@ import ray.train.torch
 import torch
 import torch.distributed as dist
 
-from vrtspike.data.pipeline import MicroBatch
+from vrtspike.checkpoints.manifest import newest
+from vrtspike.checkpoints.saver import Saver, SaveResult
 from vrtspike.errors import ResourceError, StorageError, VrtSpikeError
-from vrtspike.heap import keep_heap
-from vrtspike.run_files import EXPORT
-from vrtspike.training.agree import check_shared, from_first_rank, ranks_per_node
+from vrtspike.runs.export import export_metadata, write_export_surely
+from vrtspike.runs.folder import WorkerPlan, checkpoints_of, collective_timeout_s
+from vrtspike.runs.metrics_log import MetricsLog
+from vrtspike.runs.paths import EXPORT
+from vrtspike.runtime.process_memory import keep_heap
+from vrtspike.samples.stream import MicroBatch
 from vrtspike.training.budget import Budget, pace_in
-from vrtspike.training.checkpoint import newest
-from vrtspike.training.export import export_metadata, write_export_surely
-from vrtspike.training.folder import WorkerPlan, checkpoints_of, collective_timeout_s
+from vrtspike.training.heartbeat import SupervisorLink
 from vrtspike.training.inputs import Inputs
-from vrtspike.training.journal import Journal
 from vrtspike.training.learner import Learner
 from vrtspike.training.meter import NO_TIME, Seconds, StepClock, memory_gb
-from vrtspike.training.optim import (
-    learning_rate,
-    learning_rates,
-    set_learning_rate,
-)
+from vrtspike.training.optim import learning_rate, learning_rates, set_learning_rate
 from vrtspike.training.parallel import full_weights
-from vrtspike.training.saver import Saver, SaveResult
-from vrtspike.training.saves import Saves
+from vrtspike.training.rank_sync import check_shared, from_first_rank, ranks_per_node
+from vrtspike.training.save_schedule import SaveSchedule
 from vrtspike.training.step import StepResult
-from vrtspike.training.task import task_of
-from vrtspike.training.watch import Watch
+from vrtspike.training.tasks import task_of
 
 logger = logging.getLogger(__name__)
 
@@ -55,7 +51,7 @@ STORAGE_PAUSE_SECONDS = 10.0
 """How long after a failure of storage the workers start again."""
 
 
-def run_worker(plan: WorkerPlan, board: Any) -> None:
+def run_worker(plan: WorkerPlan, supervisor: Any) -> None:
     """Train until the last step or until asked to stop."""
     # Objects and checkpoints go by the CPU, whatever gradients go by.
     patience = timedelta(seconds=collective_timeout_s(plan.config.train))
@@ -64,35 +60,35 @@ def run_worker(plan: WorkerPlan, board: Any) -> None:
 
     def begin() -> str | None:
         name = uuid.uuid4().hex
-        return name if ray.get(board.begin.remote(name, dist.get_world_size())) else None
+        return name if ray.get(supervisor.begin.remote(name, dist.get_world_size())) else None
 
     attempt = from_first_rank(begin, group=own)
     if attempt is None:
         return
-    watch = Watch(board, attempt, dist.get_rank())
-    watch.start()
+    link = SupervisorLink(supervisor, attempt, dist.get_rank())
+    link.start()
     try:
-        Worker(plan, watch, own).run()
+        Worker(plan, link, own).run()
     except StorageError as error:
         # It may be back when the workers have started again.
-        watch.fail(error)
+        link.fail(error)
         time.sleep(STORAGE_PAUSE_SECONDS)
         raise
     except VrtSpikeError as error:
         logger.exception("the run cannot go on")
-        watch.refuse(error)
+        link.refuse(error)
     except Exception as error:
-        watch.fail(error)
+        link.fail(error)
         raise
     finally:
-        watch.close()
+        link.close()
 
 
 class Worker:
     """One rank of a run."""
 
-    def __init__(self, plan: WorkerPlan, watch: Watch, own: dist.ProcessGroup) -> None:
-        self.config, self.run_folder, self.watch = plan.config, plan.run, watch
+    def __init__(self, plan: WorkerPlan, link: SupervisorLink, own: dist.ProcessGroup) -> None:
+        self.config, self.run_folder, self.link = plan.config, plan.run, link
         self.own = own
         self.rank, self.world = dist.get_rank(), dist.get_world_size()
         self.device = ray.train.torch.get_device()
@@ -105,7 +101,7 @@ class Worker:
         check_shared(self.run_folder, group=own)
         checkpoints = checkpoints_of(self.run_folder)
         self.saved, self.passed_over = from_first_rank(lambda: newest(checkpoints), group=own)
-        watch.tick("building the model")
+        link.tick("building the model")
         self.task = task_of(self.config)
         self.inputs = Inputs(self.task, self.rank, self.world)
         done = self.saved.step if self.saved else 0
@@ -120,7 +116,7 @@ class Worker:
         keep = train.keep_checkpoints
         saver = Saver(checkpoints, group=own, keep=keep, first=self._publish)
         patience = train.storage_timeout_s
-        self.saves = Saves(saver, self.learner.state, watch, self._describe, patience)
+        self.schedule = SaveSchedule(saver, self.learner.state, link, self._describe, patience)
         spent = self.saved.facts.get("spent", NO_TIME) if self.saved else NO_TIME
         self.clock = StepClock(self.batches, Seconds(*spent))
         self.best: tuple[float, int] | None = None
@@ -130,10 +126,10 @@ class Worker:
 
     def run(self) -> None:
         """Train from where the run stands to its last step, and export."""
-        self.watch.tick("reading the checkpoint")
+        self.link.tick("reading the checkpoint")
         done = self._resume()
         if self.rank == 0:
-            self.journal = Journal(self.run_folder, resumed=done)
+            self.metrics_log = MetricsLog(self.run_folder, resumed=done)
             self._tell(
                 "start",
                 done,
@@ -147,7 +143,7 @@ class Worker:
         if not stopped:
             self._export(done)
         if self.rank == 0:
-            self.journal.close()
+            self.metrics_log.close()
 
     def _ranks_per_node(self) -> int | None:
         """Return how many ranks share the weights, if not all."""
@@ -168,7 +164,7 @@ class Worker:
         self.best = (best[0], best[1]) if best else None
         self.skipped, self.validated = saved.facts["skipped"], saved.facts["validated"]
         self.started = time.time() - saved.facts["elapsed_s"]
-        self.saves.continued(saved.step)
+        self.schedule.continued(saved.step)
         return saved.step
 
     def _train(self, done: int) -> tuple[int, bool]:
@@ -195,11 +191,11 @@ class Worker:
             last, stop = done == self.budget.steps, "stop" in result.notices
             if self.rank == 0 and (done % train.log_every == 0 or last or done == first + 1):
                 self._log(done, result)
-            self._note(self.saves.ended())
+            self._note(self.schedule.ended())
             if last or (self._is_due(done) and not stop):
                 self._validate(done)
             if last or stop:
-                self._note(self.saves.save_surely(done))
+                self._note(self.schedule.save_surely(done))
                 return done, not last
             if done % train.checkpoint_every == 0 or {"save", "measured"} & result.notices:
                 self._save(done)
@@ -214,7 +210,7 @@ class Worker:
 
     def _settle(self, done: int) -> None:
         """Set the number of steps by those that were measured."""
-        self.watch.tick("setting the number of steps")
+        self.link.tick("setting the number of steps")
         self.budget.settle(done, self.device)
         steps, pace = self.budget.steps, self.budget.pace
         assert steps is not None and pace is not None
@@ -225,11 +221,11 @@ class Worker:
     def _take(self, stream: Iterator[MicroBatch]) -> Iterator[MicroBatch]:
         """Yield the micro-batches of a step, with signs of life."""
         for _ in range(self.inputs.share.accumulation):
-            self.watch.tick("waiting for data")
+            self.link.tick("waiting for data")
             batch = next(stream)
-            self.watch.tick("training")
+            self.link.tick("training")
             yield batch
-        self.watch.tick("ending a step")
+        self.link.tick("ending a step")
 
     def _notices(self) -> dict[str, bool]:
         """Say what rank 0 wants all ranks to do after this step."""
@@ -237,8 +233,8 @@ class Worker:
             return {"stop": False, "save": False, "look": False, "measured": False}
         now = time.monotonic()
         return {
-            "stop": self.watch.stop,
-            "save": self.saves.wanted,
+            "stop": self.link.stop,
+            "save": self.schedule.wanted,
             "look": now > self.look_at,
             "measured": self.budget.measured,
         }
@@ -247,11 +243,11 @@ class Worker:
         """Ask Ray whether a node is to be taken away; from then on save as often as it goes."""
         self.look_at = time.monotonic() + LOOK_SECONDS
         notice = ray.train.get_preemption_info()
-        if notice is None or self.saves.hurried:
+        if notice is None or self.schedule.hurried:
             return
-        self.saves.hurry()
+        self.schedule.hurry()
         if self.rank == 0:
-            self.watch.warn(
+            self.link.warn(
                 f"Ray takes away the node of rank {', '.join(map(str, notice.preempted_ranks))}"
                 + ("" if notice.deadline_ms is None else f" at {_clock(notice.deadline_ms / 1e3)}")
                 + ": saving as often as storage allows until then"
@@ -291,8 +287,8 @@ class Worker:
         return bad + 1
 
     def _tell(self, kind: str, step: int, **fields: Any) -> None:
-        """Write a record to the journal and send it to the driver (rank 0)."""
-        self.watch.post(self.journal.write(kind, step, **fields))
+        """Write a record to the metrics log and send it to the driver (rank 0)."""
+        self.link.post(self.metrics_log.write(kind, step, **fields))
 
     def _log(self, done: int, result: StepResult) -> None:
         taken, rates = self.clock.take(), learning_rates(self.learner.optimizer)
@@ -316,14 +312,14 @@ class Worker:
 
     def _validate(self, done: int) -> None:
         """Score the averaged weights (or the weights); keep a new best one."""
-        self.watch.tick("validating")
+        self.link.tick("validating")
         with self.learner.final_weights() as model:
             figures, picture = self.task.validate(
                 model,
                 self.config.data.val_split,
                 device=self.device,
                 autocast=self.step.autocast(),
-                alive=self.watch.tick,
+                alive=self.link.tick,
             )
         self.validated = done
         judged = self.task.judged
@@ -335,7 +331,7 @@ class Worker:
             best, share = {f"best_{judged}": self.best[0]}, self.budget.share(done)
             self._tell("val", done, **figures, **best, share=share)
             assert picture is not None
-            self.journal.picture(self.task.shown, done, picture)
+            self.metrics_log.picture(self.task.shown, done, picture)
         if improved:
             self._save(done)
 
@@ -356,13 +352,13 @@ class Worker:
 
     def _save(self, done: int) -> None:
         """Begin a checkpoint, unless this step has one."""
-        if not self.saves.has(done):
-            self.saves.save(done)
+        if not self.schedule.has(done):
+            self.schedule.save(done)
 
     def _publish(self) -> None:
         """Have the metrics up to a checkpoint where it will be."""
         if self.rank == 0:
-            self.journal.publish()
+            self.metrics_log.publish()
 
     def _note(self, saves: list[SaveResult]) -> None:
         """Tell which checkpoints are whole."""
@@ -370,7 +366,7 @@ class Worker:
             return
         for saved in saves:
             if saved.error is None:
-                blocked = self.saves.blocked_s
+                blocked = self.schedule.blocked_s
                 self._tell("saved", saved.step, seconds=saved.seconds, blocked_s=blocked)
 
     def _export(self, done: int) -> None:
@@ -380,11 +376,11 @@ class Worker:
         if self.rank == 0:
             metadata = export_metadata(self.config, done)
             patience = self.config.train.storage_timeout_s
-            with self.watch.patient("waiting for storage", patience):
+            with self.link.patient("waiting for storage", patience):
                 write_export_surely(
                     *(self.run_folder, EXPORT, weights, metadata),
                     timeout_s=patience,
-                    failing=lambda error: self.watch.warn(f"cannot write the weights yet: {error}"),
+                    failing=lambda error: self.link.warn(f"cannot write the weights yet: {error}"),
                 )
         dist.barrier()
 

@@ -12,23 +12,17 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from vrtspike.config import change, check_known, known_keys, within
-from vrtspike.data.shards import Manifest
+from vrtspike.config.config import Config
+from vrtspike.config.loader import change, check_known, known_keys, within
+from vrtspike.config.model import ModelSettings
+from vrtspike.config.sweep import Distribution, SweepSettings
+from vrtspike.config.train import LossSettings, TrainSettings
 from vrtspike.errors import ConfigError, VrtSpikeError
-from vrtspike.settings import Config, LossSettings, ModelSettings, TrainSettings
-from vrtspike.sweep_settings import Distribution, SweepSettings
+from vrtspike.samples.shards import Manifest
 from vrtspike.training.budget import budget_text
 from vrtspike.training.preflight import COST_KEYS, FREE_KEYS, check_data, check_loss, check_model
-from vrtspike.training.task import check_restores
-from vrtspike.tuning.space import (
-    BASELINE,
-    SPIKE_KEYS,
-    corners,
-    discrete,
-    grid,
-    said,
-    sweep_of,
-)
+from vrtspike.training.tasks import check_restores
+from vrtspike.tuning.space import BASELINE, SPIKE_KEYS, corners, discrete, grid, said, sweep_of
 
 SWEPT = ("model", "loss", "train", *(key for key in SPIKE_KEYS if key.startswith("data.")))
 """Sections and settings that a sweep may change."""

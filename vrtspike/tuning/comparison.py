@@ -13,12 +13,12 @@ from pathlib import Path
 
 import ray
 
-from vrtspike.inference.results import Panel
-from vrtspike.settings import Config
-from vrtspike.storage import Folder
-from vrtspike.tuning.rows import folder_of
+from vrtspike.config.config import Config
+from vrtspike.evaluation.results import Panel
+from vrtspike.storage.folder import Folder
 from vrtspike.tuning.summary import Summary
 from vrtspike.tuning.trial import room_to_score, scoring_device
+from vrtspike.tuning.trial_results import folder_of
 
 BEST = "best"
 
@@ -45,8 +45,8 @@ def _evaluate(
     config: Config, runs: Mapping[str, Folder], out: Folder
 ) -> tuple[list[Panel], dict[str, str]]:
     """Evaluate runs into a folder."""
-    from vrtspike.inference.run_folder import Restorer, fetched
-    from vrtspike.viz.evaluation import environment, run_evaluation
+    from vrtspike.report.evaluation import environment, run_evaluation
+    from vrtspike.restoration.restorer import Restorer, fetched
 
     device = scoring_device(config.train)
     with ExitStack() as stack:

@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import json
 
-from vrtspike.data.shards import Manifest
+from vrtspike.config.config import Config
 from vrtspike.errors import DataFormatError
-from vrtspike.settings import Config
-from vrtspike.storage import Folder
+from vrtspike.samples.shards import Manifest
+from vrtspike.storage.folder import Folder
 from vrtspike.training.preflight import PLACE_KEYS, check_continued
 
 SWEEP = "sweep.json"

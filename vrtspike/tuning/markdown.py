@@ -8,12 +8,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from vrtspike.report.evaluation_page import counted
+from vrtspike.report.markdown import table
+from vrtspike.report.text import markdown
 from vrtspike.tuning.space import said
-from vrtspike.tuning.summary import Gain
+from vrtspike.tuning.summary import TrialGain
 from vrtspike.tuning.tables import gain_text
-from vrtspike.viz.markdown import table
-from vrtspike.viz.report import counted
-from vrtspike.viz.text import markdown
 
 HEADS = ("trial", "settings", "steps", "min", "CPU min", "PSNR (dB)", "gain (dB)", "s/step", "GB")
 
@@ -42,7 +42,7 @@ def _row(trial: Mapping[str, Any]) -> list[str]:
         f"{trial['steps']:,}{state}",
         *(_number(_minutes(trial[name]), ".3g") for name in ("spent_s", "spent_cpu_s")),
         _number(trial["psnr"], ".2f"),
-        "" if gain is None else gain_text(Gain(gain, spread)),
+        "" if gain is None else gain_text(TrialGain(gain, spread)),
         _number(trial["step_s"], ".3g"),
         _number(trial["memory_gb"], ".3g"),
     ]

@@ -10,11 +10,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 
-from vrtspike.config import dump_config
-from vrtspike.inference.results import Panel
-from vrtspike.storage import Folder
+from vrtspike.config.loader import dump_config
+from vrtspike.evaluation.results import Panel
+from vrtspike.report.page import facts, header, page, tiles
+from vrtspike.report.pictures import PanelPage
+from vrtspike.report.tables import signed
+from vrtspike.report.text import escape
+from vrtspike.storage.folder import Folder
 from vrtspike.training.budget import budget_text
-from vrtspike.tuning.plots import (
+from vrtspike.tuning.charts import (
     METRICS,
     costs,
     effects,
@@ -35,10 +39,6 @@ from vrtspike.tuning.tables import (
     summary_rows,
     verdict,
 )
-from vrtspike.viz.page import facts, header, page, tiles
-from vrtspike.viz.pictures import PanelPage
-from vrtspike.viz.tables import signed
-from vrtspike.viz.text import escape
 
 REPORT = "report.html"
 

@@ -22,8 +22,8 @@ from ray.tune.schedulers import (
     TrialScheduler,
 )
 
-from vrtspike.settings import Config
-from vrtspike.training.board import Record
+from vrtspike.config.config import Config
+from vrtspike.runs.metrics_log import Record
 from vrtspike.tuning.space import sweep_of
 
 TIME, WHOLE = "millionths", 1_000_000

@@ -14,15 +14,8 @@ from typing import Any, Literal, Protocol
 import numpy as np
 import optuna
 
+from vrtspike.config.sweep import Choice, Distribution, Integer, LogUniform, SweepSettings, Uniform
 from vrtspike.errors import ConfigError, VrtSpikeError
-from vrtspike.sweep_settings import (
-    Choice,
-    Distribution,
-    Integer,
-    LogUniform,
-    SweepSettings,
-    Uniform,
-)
 from vrtspike.tuning.space import Settings, draw, grid, whole_numbers
 
 MOST_DRAWS = 1000

@@ -14,9 +14,8 @@ from typing import Any
 
 import numpy as np
 
-from vrtspike.errors import ConfigError
-from vrtspike.settings import Config
-from vrtspike.sweep_settings import (
+from vrtspike.config.config import Config
+from vrtspike.config.sweep import (
     Choice,
     Distribution,
     Grid,
@@ -25,6 +24,7 @@ from vrtspike.sweep_settings import (
     SweepSettings,
     Uniform,
 )
+from vrtspike.errors import ConfigError
 
 Settings = dict[str, Any]
 """Settings of one trial by their dotted keys."""

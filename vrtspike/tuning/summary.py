@@ -18,19 +18,19 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
-from vrtspike.settings import Config
-from vrtspike.storage import Folder
-from vrtspike.training.board import Record
-from vrtspike.tuning.agenda import baseline_of
-from vrtspike.tuning.rows import Row, read_curve, read_rows
+from vrtspike.config.config import Config
+from vrtspike.runs.metrics_log import Record
+from vrtspike.storage.folder import Folder
 from vrtspike.tuning.space import BASELINE, Settings, sweep_of
+from vrtspike.tuning.trial_queue import baseline_of
+from vrtspike.tuning.trial_results import TrialResult, read_curve, read_rows
 
 EQUAL_LOSS = {"float32": 1e-3, "bfloat16": 3e-2}
 """Greatest relative difference of losses that count as equal: rounding, grown over the steps."""
 
 
 @dataclass(frozen=True)
-class Gain:
+class TrialGain:
     """A difference in dB, and its standard error; None: nothing was repeated."""
 
     value: float
@@ -42,11 +42,11 @@ class Final:
     """The runs of one combination of settings with all their seeds, and their baselines."""
 
     settings: Settings
-    rows: tuple[Row, ...]
-    baselines: tuple[Row, ...]
+    rows: tuple[TrialResult, ...]
+    baselines: tuple[TrialResult, ...]
 
     @property
-    def gain(self) -> Gain | None:
+    def gain(self) -> TrialGain | None:
         """Return what the combination gains over its baseline."""
         return gain_over(self.rows, self.baselines)
 
@@ -56,7 +56,7 @@ class Summary:
     """A sweep's rows and curves, and what follows from them."""
 
     config: Config
-    rows: tuple[Row, ...]
+    rows: tuple[TrialResult, ...]
     """Of all trials that have ended: baselines, then the search in its order, then finalists."""
     curves: Mapping[str, Sequence[Record]]
     """Records `train` and `val` of every run, by the trial's name."""
@@ -69,17 +69,17 @@ class Summary:
         return sweep_of(self.config).cost
 
     @property
-    def searched(self) -> list[Row]:
+    def searched(self) -> list[TrialResult]:
         """Return the rows of the search."""
         return [row for row in self.rows if row.trial.arm == "search"]
 
     @property
-    def baselines(self) -> list[Row]:
+    def baselines(self) -> list[TrialResult]:
         """Return the baselines that came to their end."""
         return [row for row in self.rows if row.trial.arm == "baseline" and row.state == "done"]
 
     @property
-    def failed(self) -> list[Row]:
+    def failed(self) -> list[TrialResult]:
         """Return the trials that failed."""
         return [row for row in self.rows if row.state == "failed"]
 
@@ -119,18 +119,18 @@ class Summary:
         return found
 
     @property
-    def reference(self) -> list[Row]:
+    def reference(self) -> list[TrialResult]:
         """Return the runs of the sweep's own baseline, the sweep's own seed first."""
         return self._baselines_of({})
 
-    def gain(self, *rows: Row) -> Gain | None:
+    def gain(self, *rows: TrialResult) -> TrialGain | None:
         """Return what one trial, or the runs of one combination, gain over the sweep's own
         baseline; a finalist's gain over a baseline trained alike is `Final.gain`."""
         if self.cost or any(row.trial.arm == "baseline" for row in rows):
             return None
         return gain_over(rows, self.reference)
 
-    def val_gain(self, row: Row) -> float | None:
+    def val_gain(self, row: TrialResult) -> float | None:
         """Return the gain in the last validation of a trial, which may be cut short, over the
         baseline of the sweep's own seed at the same share of its run."""
         at = {
@@ -196,14 +196,14 @@ class Summary:
             for name, found in losses.items()
         }
 
-    def equal(self, row: Row) -> bool:
+    def equal(self, row: TrialResult) -> bool:
         """Tell whether a trial's losses are those of the first trial."""
         return self._is_equal(self.loss_differences.get(row.trial.name, math.inf))
 
     def _is_equal(self, difference: float) -> bool:
         return difference <= EQUAL_LOSS[self.config.train.precision]
 
-    def _baselines_of(self, settings: Mapping[str, object]) -> list[Row]:
+    def _baselines_of(self, settings: Mapping[str, object]) -> list[TrialResult]:
         """Return the baselines trained like a trial; the sweep's own where there are none."""
         own = baseline_of(self.config, settings)
         alike = [row for row in self.baselines if dict(row.trial.settings) == own]
@@ -226,12 +226,12 @@ def read_summary(config: Config, folder: Folder, expected: int) -> Summary:
     return Summary(config, tuple(rows), curves, expected)
 
 
-def mean_of(rows: Sequence[Row], metric: str) -> float:
+def mean_of(rows: Sequence[TrialResult], metric: str) -> float:
     """Return the mean of what rows are ranked by."""
     return statistics.fmean(value for row in rows if (value := row.value(metric)) is not None)
 
 
-def gain_over(rows: Sequence[Row], baselines: Sequence[Row]) -> Gain | None:
+def gain_over(rows: Sequence[TrialResult], baselines: Sequence[TrialResult]) -> TrialGain | None:
     """Return the mean PSNR of some runs over that of others, with its standard error."""
     ours = [row.psnr for row in rows if row.psnr is not None]
     theirs = [row.psnr for row in baselines if row.psnr is not None]
@@ -247,7 +247,7 @@ def gain_over(rows: Sequence[Row], baselines: Sequence[Row]) -> Gain | None:
                 for variance, found in zip(variances, (ours, theirs), strict=True)
             )
         )
-    return Gain(statistics.fmean(ours) - statistics.fmean(theirs), spread)
+    return TrialGain(statistics.fmean(ours) - statistics.fmean(theirs), spread)
 
 
 def front(points: Mapping[str, tuple[float, float]]) -> list[str]:

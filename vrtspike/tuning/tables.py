@@ -19,17 +19,17 @@ import statistics
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from vrtspike.config import change, dump_config
-from vrtspike.csv_text import csv_cell
+from vrtspike.config.config import Config
+from vrtspike.config.loader import change, dump_config
 from vrtspike.errors import DataFormatError, one_line
-from vrtspike.json_text import parse_json_mapping
-from vrtspike.settings import Config
-from vrtspike.storage import Folder
-from vrtspike.tuning.rows import Row, Trial
+from vrtspike.report.tables import signed
+from vrtspike.storage.csv_text import csv_cell
+from vrtspike.storage.folder import Folder
+from vrtspike.storage.json_text import parse_json_mapping
+from vrtspike.storage.uri import without_secrets
 from vrtspike.tuning.space import said, sweep_of
-from vrtspike.tuning.summary import Final, Gain, Summary, mean_of
-from vrtspike.uri import without_secrets
-from vrtspike.viz.tables import signed
+from vrtspike.tuning.summary import Final, Summary, TrialGain, mean_of
+from vrtspike.tuning.trial_results import Trial, TrialResult
 
 CSV, JSON, BEST = "results.csv", "results.json", "best.yaml"
 
@@ -103,13 +103,13 @@ def verdict(summary: Summary) -> str:
     return f"best: {said(best.settings)}" + (f": {', '.join(parts)}" if parts else "")
 
 
-def ranked(summary: Summary) -> list[Row]:
+def ranked(summary: Summary) -> list[TrialResult]:
     """Return all rows: baselines, then combinations from best to worst, each with its repeats."""
     sweep = sweep_of(summary.config)
     sign = 1 if summary.cost else -1
     states = ("done", "stopped", "failed")
 
-    def place(row: Row) -> tuple[float, ...]:
+    def place(row: TrialResult) -> tuple[float, ...]:
         value = row.value(sweep.metric)
         done = -(row.share or 0.0)
         return states.index(row.state), done, -row.steps, value is None, sign * (value or 0.0)
@@ -132,29 +132,29 @@ def ranked(summary: Summary) -> list[Row]:
     )
 
 
-def first_of(summary: Summary) -> Row:
+def first_of(summary: Summary) -> TrialResult:
     """Return the trial to which the others of a sweep over cost are compared, one that is done."""
     return next(row for row in summary.searched if row.state == "done")
 
 
-def mean_figure(rows: Sequence[Row], name: str) -> float | None:
+def mean_figure(rows: Sequence[TrialResult], name: str) -> float | None:
     """Return the mean of one of the rows' figures, of those that have it."""
     found = [float(value) for row in rows if (value := getattr(row, name)) is not None]
     return statistics.fmean(found) if found else None
 
 
-def ratio(rows: Sequence[Row], others: Sequence[Row], name: str) -> float | None:
+def ratio(rows: Sequence[TrialResult], others: Sequence[TrialResult], name: str) -> float | None:
     """Return the mean of a figure over that of other rows."""
     ours, theirs = mean_figure(rows, name), mean_figure(others, name)
     return ours / theirs if ours is not None and theirs else None
 
 
-def gain_text(gain: Gain) -> str:
+def gain_text(gain: TrialGain) -> str:
     """Write a gain in dB with its spread."""
     return signed(gain.value) + ("" if gain.spread is None else f" ± {gain.spread:.2f}")
 
 
-def state_text(row: Row) -> str:
+def state_text(row: TrialResult) -> str:
     """Say how a trial ended."""
     match row.state:
         case "stopped":
@@ -170,40 +170,40 @@ def setting_text(value: object) -> str:
     return without_secrets(value) if isinstance(value, str) else json.dumps(value)
 
 
-def _columns(summary: Summary) -> dict[str, Callable[[Row], str]]:
+def _columns(summary: Summary) -> dict[str, Callable[[TrialResult], str]]:
     """Return how each column of the table of trials writes a row."""
 
-    def figure(name: str, digits: str) -> Callable[[Row], str]:
-        def text(row: Row) -> str:
+    def figure(name: str, digits: str) -> Callable[[TrialResult], str]:
+        def text(row: TrialResult) -> str:
             value = getattr(row, name)
             return "" if value is None else f"{value:{digits}}"
 
         return text
 
-    def minutes(name: str) -> Callable[[Row], str]:
-        def text(row: Row) -> str:
+    def minutes(name: str) -> Callable[[TrialResult], str]:
+        def text(row: TrialResult) -> str:
             seconds = getattr(row, name)
             return "" if seconds is None else f"{seconds / 60:.3g}"
 
         return text
 
-    def gain(row: Row) -> str:
+    def gain(row: TrialResult) -> str:
         found = summary.gain(row)
         return "" if found is None else gain_text(found)
 
-    def val_gain(row: Row) -> str:
+    def val_gain(row: TrialResult) -> str:
         found = summary.val_gain(row)
         return "" if found is None else signed(found)
 
-    def difference(row: Row) -> str:
+    def difference(row: TrialResult) -> str:
         found = _finite(summary.loss_differences.get(row.trial.name))
         return "" if found is None else f"{found:.1e}" if found else "0"
 
-    def equal(row: Row) -> str:
+    def equal(row: TrialResult) -> str:
         known = row.trial.name in summary.loss_differences
         return ("equal" if summary.equal(row) else "differs") if known else ""
 
-    columns: dict[str, Callable[[Row], str]] = {
+    columns: dict[str, Callable[[TrialResult], str]] = {
         "trial": lambda row: row.trial.name,
         "settings": lambda row: said(row.trial.settings),
     }
@@ -229,7 +229,7 @@ def _columns(summary: Summary) -> dict[str, Callable[[Row], str]]:
     return columns | {"state": state_text}
 
 
-def _facts(summary: Summary, row: Row) -> dict[str, Any]:
+def _facts(summary: Summary, row: TrialResult) -> dict[str, Any]:
     """Return what is written of a trial."""
     gain = summary.gain(row)
     name = row.trial.name
@@ -259,7 +259,7 @@ def _facts(summary: Summary, row: Row) -> dict[str, Any]:
 
 def _csv(summary: Summary) -> str:
     keys = list(sweep_of(summary.config).space)
-    nothing = Row(Trial("", "search", {}, 0), "failed")
+    nothing = TrialResult(Trial("", "search", {}, 0), "failed")
     before, after = _split_at(list(_facts(summary, nothing)), "settings")
     text = io.StringIO()
     lines = csv.writer(text, lineterminator="\n")
@@ -325,11 +325,11 @@ def _final(summary: Summary, final: Final) -> dict[str, Any]:
     }
 
 
-def _baseline(rows: Sequence[Row]) -> Mapping[str, Any] | None:
+def _baseline(rows: Sequence[TrialResult]) -> Mapping[str, Any] | None:
     return {"settings": dict(rows[0].trial.settings), **_means(rows)} if rows else None
 
 
-def _means(rows: Sequence[Row]) -> dict[str, Any]:
+def _means(rows: Sequence[TrialResult]) -> dict[str, Any]:
     """Return the runs of a combination and the means of their figures."""
     return {
         "trials": [row.trial.name for row in rows],

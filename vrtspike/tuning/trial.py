@@ -5,10 +5,10 @@ of its own, as it would outside a sweep. A trial that is started again, by Tune 
 continues its run and first tells what it had reached before.
 
 Results are dictionaries: `step` (steps done), `of_steps` (of the whole run, where that is known),
-the figures of a `Row` so far, `validated` (whether this result is one of a validation), `replayed`
-(whether it is one from before this start), and at the end `done`: with `state`, with `trouble` (of
-the cluster or of storage: the trial is to go on later), or, when the run was asked to stop, with
-neither.
+the figures of a `TrialResult` so far, `validated` (whether this result is one of a validation),
+`replayed` (whether it is one from before this start), and at the end `done`: with `state`, with
+`trouble` (of the cluster or of storage: the trial is to go on later), or, when the run was asked to
+stop, with neither.
 """
 
 from __future__ import annotations
@@ -26,15 +26,15 @@ import ray
 import torch
 from ray import tune
 
+from vrtspike.config.config import Config
+from vrtspike.config.train import TrainSettings
 from vrtspike.errors import NoRoomError, StorageError, named_line
-from vrtspike.outcome import configure_logging, find_refusal
-from vrtspike.settings import Config, TrainSettings
-from vrtspike.storage import Folder
-from vrtspike.training.board import Record
-from vrtspike.training.folder import run_folder
-from vrtspike.training.journal import read_journal
-from vrtspike.training.trainer import Stopping, run_training
-from vrtspike.tuning.rows import Trial
+from vrtspike.runs.folder import run_folder
+from vrtspike.runs.metrics_log import Record, read_metrics
+from vrtspike.runtime.refusal import configure_logging, find_refusal
+from vrtspike.storage.folder import Folder
+from vrtspike.training.driver import Stopping, run_training
+from vrtspike.tuning.trial_results import Trial
 
 LOOK_SECONDS = 2.0
 """How often Tune hears of a trial in which nothing is validated."""
@@ -79,7 +79,7 @@ class TrialRun(tune.Trainable):
         self._figures = Figures()
         self._stopping = Stopping()
         self._end: dict[str, Any] = {}
-        before = read_journal(run_folder(self._config.run))
+        before = read_metrics(run_folder(self._config.run))
         for record in before:
             self._heard.put(record)
         self._replayed = len(before)
@@ -180,9 +180,9 @@ class Figures:
 @ray.remote
 def score_run(config: Config, run: Folder) -> dict[str, float | None]:
     """Score a run's exported weights on `evaluation.split`."""
-    from vrtspike.data.dataset import open_dataset
-    from vrtspike.inference.evaluate import evaluate, fit_tile, scored_clips
-    from vrtspike.inference.run_folder import Restorer, fetched
+    from vrtspike.datasets.index import open_dataset
+    from vrtspike.evaluation.run import evaluate, fit_tile, scored_clips
+    from vrtspike.restoration.restorer import Restorer, fetched
 
     device = scoring_device(config.train)
     dataset = open_dataset(config.data.source, config.data.layout)

@@ -1,0 +1,233 @@
+"""Writing and reading checkpoints from all ranks, on a disk that they share or in an object store.
+
+Each rank writes one file; of what several ranks hold (hybrid sharding, buffers) one rank writes it,
+the one with the fewest bytes so far. Size and SHA-256 are taken while writing. When all ranks are
+done and rank 0 sees all their files, it writes the manifest, and only then the checkpoint is one.
+What goes wrong on any rank becomes the same CheckpointError on all of them, and what was written is
+deleted. A checkpoint can be loaded by any number of ranks: PyTorch's distributed checkpoints (DCP)
+plan which rank needs which part.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
+
+import torch
+import torch.distributed as dist
+from torch.distributed.checkpoint.default_planner import DefaultLoadPlanner
+
+from vrtspike.checkpoints.manifest import MANIFEST, VERSION, Checkpoint, checkpoint_folder, delete
+from vrtspike.checkpoints.shards import (
+    file_name,
+    read_headers,
+    read_parts,
+    shard_data,
+    shard_header,
+)
+from vrtspike.checkpoints.snapshot import Snapshot, TensorSlice
+from vrtspike.errors import CheckpointError, VrtSpikeError, named_line, one_line
+from vrtspike.storage.folder import Folder
+
+T = TypeVar("T")
+SEEN_WITHIN_S = 5.0
+"""How long rank 0 looks for the files of other ranks: network disks show them late."""
+
+
+class CheckpointWriter:
+    """Writes checkpoints of one run; `group` (gloo) is used by nothing else meanwhile."""
+
+    def __init__(self, checkpoints: Folder, group: dist.ProcessGroup) -> None:
+        self._checkpoints, self._group = checkpoints, group
+        self._rank, self._world = dist.get_rank(group), dist.get_world_size(group)
+        self._pieces: tuple[TensorSlice, ...] | None = None
+        self._mine: list[TensorSlice] = []
+        self._header = b""
+
+    def write(self, step: int, staged: Snapshot, facts: dict[str, Any]) -> Folder:
+        """Write a checkpoint, on all ranks together; return its folder once it is whole.
+
+        What remains of an earlier attempt at this step is deleted first. The facts of rank 0 count.
+        """
+        folder = checkpoint_folder(self._checkpoints, step)
+        leads = self._rank == 0
+        _, problem = _attempt(lambda: delete(folder) if leads else None)
+        news = self._exchange((problem, staged.pieces is not self._pieces))
+        _raise_first([problem for problem, _ in news], folder)
+        if any(changed for _, changed in news):
+            self._share_out(staged.pieces)
+        entry, problem = _attempt(lambda: self._write_own(folder, staged))
+        reports = self._exchange((entry, problem))
+        try:
+            _raise_first([problem for _, problem in reports], folder)
+            files = {name: entry for mine, _ in reports for name, entry in (mine or {}).items()}
+            manifest = {
+                "version": VERSION,
+                "step": step,
+                "world_size": self._world,
+                "files": files,
+                "facts": facts,
+            }
+            _, problem = _attempt(lambda: _commit(folder, manifest) if leads else None)
+            _raise_first(self._exchange(problem), folder)
+        except CheckpointError:
+            self._clean_up(folder)
+            raise
+        return folder
+
+    def agree(self, mine: T) -> T:
+        """Return rank 0's value, on all ranks."""
+        values = [mine]
+        source = dist.get_global_rank(self._group, 0)
+        dist.broadcast_object_list(values, src=source, group=self._group)
+        return values[0]
+
+    def _exchange(self, mine: T) -> list[T]:
+        """Return what all ranks have, on all ranks."""
+        everyone: list[Any] = [None] * self._world
+        dist.all_gather_object(everyone, mine, group=self._group)
+        return everyone
+
+    def _share_out(self, pieces: tuple[TensorSlice, ...]) -> None:
+        """Let all ranks tell what they hold; find what this rank writes."""
+        self._pieces = pieces
+        held = self._exchange([(p.key, p.offsets, p.end - p.begin) for p in pieces])
+        owners = _owners(held)
+        self._mine = [p for p in pieces if owners[p.key, p.offsets] == self._rank]
+        self._header = shard_header(self._mine)
+
+    def _write_own(self, folder: Folder, staged: Snapshot) -> dict[str, dict[str, Any]]:
+        """Write this rank's file, if it has anything to write; return its size and SHA-256."""
+        if not self._mine:
+            return {}
+        name, size, digest = file_name(self._rank), 0, hashlib.sha256()
+        with folder.stream(name) as sink:
+            for block in (memoryview(self._header), *shard_data(self._mine, staged.memory)):
+                sink.write(block)
+                digest.update(block)
+                size += len(block)
+        return {name: {"bytes": size, "sha256": digest.hexdigest()}}
+
+    def _clean_up(self, folder: Folder) -> None:
+        """Delete what a failed save has written, as far as storage lets us."""
+        _attempt(lambda: folder.remove(file_name(self._rank)))
+        if self._rank == 0:
+            _attempt(lambda: delete(folder))
+
+
+def load(
+    saved: Checkpoint, state: dict[str, Any], *, group: dist.ProcessGroup | None = None
+) -> None:
+    """Fill the tensors of `state` in place, each rank its own parts.
+
+    Without a process group this process is alone. An error of any rank is raised on all.
+    """
+    _, problem = _attempt(lambda: _load_own(saved, state))
+    problems: list[CheckpointError | None] = [problem]
+    if dist.is_initialized():
+        problems = [None] * dist.get_world_size(group)
+        dist.all_gather_object(problems, problem, group=group)
+    for found in problems:
+        if found is not None:
+            raise found
+
+
+def stored_keys(saved: Checkpoint) -> set[str]:
+    """Return the keys of the state that a checkpoint holds."""
+    return set(read_headers(saved.folder, saved.files)[0].state_dict_metadata)
+
+
+def empty_tensors(saved: Checkpoint, beginning: str) -> dict[str, torch.Tensor]:
+    """Return a tensor, to be filled, for every key that begins so."""
+    tensors: dict[str, Any] = dict(read_headers(saved.folder, saved.files)[0].state_dict_metadata)
+    return {
+        key: torch.empty(tensor.size, dtype=tensor.properties.dtype)
+        for key, tensor in tensors.items()
+        if key.startswith(beginning)
+    }
+
+
+def _load_own(saved: Checkpoint, state: dict[str, Any]) -> None:
+    """Fill this rank's parts."""
+    metadata, places = read_headers(saved.folder, saved.files)
+    planner = DefaultLoadPlanner(flatten_state_dict=False, flatten_sharded_tensors=False)
+    planner.set_up_planner(state, metadata, is_coordinator=False)
+    try:
+        plan = planner.finish_plan(planner.create_local_plan())
+    except (RuntimeError, ValueError) as error:
+        reason = one_line(error)
+        raise CheckpointError(
+            f"a checkpoint does not fit the model: {reason}", where=saved.folder
+        ) from None
+    with torch.no_grad():
+        for item, part in read_parts(saved.folder, plan.items, places):
+            planner.resolve_tensor(item).copy_(part)
+
+
+def _owners(held: Sequence[Sequence[tuple[str, tuple[int, ...], int]]]) -> dict[Any, int]:
+    """Return which rank writes each part; `held`: what each rank has, with bytes.
+
+    What only one rank has is its own; the rest goes, the largest first, where the least is.
+    """
+    holders: dict[Any, list[int]] = {}
+    sizes: dict[Any, int] = {}
+    for rank, parts in enumerate(held):
+        for key, offsets, size in parts:
+            holders.setdefault((key, offsets), []).append(rank)
+            sizes[key, offsets] = size
+    loads, owners = [0] * len(held), {}
+    for part in sorted(holders, key=lambda part: (len(holders[part]) > 1, -sizes[part], part)):
+        owner = min(holders[part], key=lambda rank: (loads[rank], rank))
+        owners[part] = owner
+        loads[owner] += sizes[part]
+    return owners
+
+
+def _commit(folder: Folder, manifest: dict[str, Any]) -> None:
+    """Check that the files of all ranks are here, and write the manifest."""
+    text = json.dumps(manifest, indent=1) + "\n"
+    missing = {name: entry["bytes"] for name, entry in manifest["files"].items()}
+    deadline = time.monotonic() + SEEN_WITHIN_S
+    while missing:
+        missing = {name: size for name, size in missing.items() if folder.size(name) != size}
+        if missing and time.monotonic() > deadline:
+            name, size = next(iter(missing.items()))
+            found = folder.size(name)
+            raise CheckpointError(
+                "rank 0 does not see what another rank has written",
+                where=folder.name(name),
+                got="no file" if found is None else f"{found} bytes",
+                expected=f"{size} bytes",
+                fix="set run.root to a folder that all nodes share, or to an object store",
+            )
+        if missing:
+            time.sleep(0.1)
+    folder.write(MANIFEST, text.encode())
+
+
+def _attempt(work: Callable[[], T]) -> tuple[T | None, CheckpointError | None]:
+    """Do something; return its result, or what went wrong as an error that travels."""
+    try:
+        return work(), None
+    except VrtSpikeError as error:
+        parts = {name: getattr(error, name) for name in ("where", "got", "expected", "fix")}
+        texts = {name: None if part is None else str(part) for name, part in parts.items()}
+        return None, CheckpointError(error.what, **texts)
+    except Exception as error:
+        return None, CheckpointError(named_line(error))
+
+
+def _raise_first(problems: Sequence[CheckpointError | None], folder: Folder) -> None:
+    """Raise the problem of the lowest rank that has one."""
+    for rank, problem in enumerate(problems):
+        if problem is not None:
+            raise CheckpointError(
+                f"cannot save a checkpoint: {problem.what}",
+                where=problem.where or folder,
+                got=problem.got,
+                expected=problem.expected,
+                fix=problem.fix or f"see whether rank {rank} can write there, and for free space",
+            )

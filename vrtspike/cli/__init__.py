@@ -1,0 +1,1 @@
+"""The `vrtspike` command: one file a command."""

@@ -1,0 +1,74 @@
+"""The `vrtspike` command.
+
+Exit status 0: done; 1: done with findings, or failed; 2: refused (one line on standard error says
+what, where, got, expected, fix).
+"""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from vrtspike import __version__
+from vrtspike.cli import bench as measure
+from vrtspike.cli.checkpoints import checkpoints
+from vrtspike.cli.console import say
+from vrtspike.cli.convert import convert
+from vrtspike.cli.demo import demo
+from vrtspike.cli.evaluate import evaluate
+from vrtspike.cli.export import export
+from vrtspike.cli.prepare import prepare
+from vrtspike.cli.preview import preview
+from vrtspike.cli.restore import restore
+from vrtspike.cli.simulate import simulate
+from vrtspike.cli.train import train
+from vrtspike.cli.tune import tune
+from vrtspike.cli.validate import validate
+
+app = typer.Typer(
+    name="vrtspike",
+    help="Deblur video with the help of a spike camera: simulate, train and evaluate on Ray.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+for command in (
+    simulate,
+    validate,
+    preview,
+    convert,
+    prepare,
+    measure.describe,
+    train,
+    tune,
+    evaluate,
+    restore,
+    checkpoints,
+    export,
+    demo,
+):
+    app.command()(command)
+
+bench = typer.Typer(help="Measure this machine.", no_args_is_help=True)
+bench.command("model")(measure.bench_model)
+bench.command("data")(measure.bench_data)
+bench.command("scaling")(measure.bench_scaling)
+bench.command("restore")(measure.bench_restore)
+bench.command("flow")(measure.bench_flow)
+app.add_typer(bench, name="bench")
+
+
+@app.callback(invoke_without_command=True)
+def _version(
+    version: Annotated[bool, typer.Option("--version", help="Tell the version.")] = False,
+) -> None:
+    if version:
+        say(f"vrtspike {__version__}")
+        raise typer.Exit
+
+
+def main() -> None:
+    """Run the command."""
+    app()

@@ -1,0 +1,95 @@
+"""`vrtspike preview`: pictures of a spike stream."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from vrtspike.cli.console import Debug, JsonFile, command, say
+from vrtspike.cli.stream_options import (
+    AxesOption,
+    BitOrderOption,
+    DropColumns,
+    Flip,
+    Height,
+    Key,
+    PadToByte,
+    Width,
+    describe_stream,
+    open_stream,
+)
+
+
+def preview(
+    file: Annotated[
+        Path,
+        typer.Argument(help="Spike stream (.dat, .npy, .npz, .h5), or a folder of SpikeCV's."),
+    ],
+    height: Height = None,
+    width: Width = None,
+    out: Annotated[str, typer.Option(help="Folder for the images.")] = "preview",
+    threshold: Annotated[float, typer.Option(help="Scales spikes to brightness.")] = 2.0,
+    center: Annotated[int | None, typer.Option(help="Step to look at; the middle.")] = None,
+    window: Annotated[int, typer.Option(help="Steps that are averaged.")] = 32,
+    bins: Annotated[int, typer.Option(help="Voxel bins of the window.")] = 8,
+    bit_order: BitOrderOption = None,
+    flip: Flip = None,
+    pad_to_byte: PadToByte = False,
+    drop_columns: DropColumns = None,
+    axes: AxesOption = None,
+    key: Key = None,
+    frame: Annotated[
+        Path | None, typer.Option(help="Sharp frame of the same instant, to compare with.")
+    ] = None,
+    animation: Annotated[
+        str | None, typer.Option(help="Write averages through time: a .gif or .mp4 file.")
+    ] = None,
+    json_file: JsonFile = None,
+    debug: Debug = False,
+) -> None:
+    """Look at a stream: average (TFP), interval (TFI), bits, voxels, intervals, an animation."""
+    with command(json_file, debug) as outcome:
+        from vrtspike.report.intervals import measure_intervals
+        from vrtspike.report.spike_video import check_animation, write_animation
+        from vrtspike.report.spikes import compare, preview, write_preview
+        from vrtspike.storage.folder import check_target, local_path
+
+        described = describe_stream(
+            height, width, bit_order, flip, pad_to_byte, drop_columns, axes, key
+        )
+        images = local_path(out, "a preview")
+        check_target(images / "tfp.png")
+        stream, shown, count = open_stream(file, described, threshold)
+        movie = local_path(animation, "an animation") if animation else None
+        if movie is not None:
+            check_animation(movie, len(stream), window=window)
+            check_target(movie)
+        figures = measure_intervals(stream)
+        pictures = preview(
+            stream, center=center, window=window, bins=bins, intervals=figures, frame=frame
+        )
+        outcome.facts = {"file": str(shown), "streams": count}
+        outcome.facts |= {"height": stream.height, "width": stream.width, **figures.facts()}
+        if frame is not None:
+            outcome.facts["psnr"] = compare(pictures, frame)
+        files = write_preview(pictures, images)
+        if movie is not None:
+            write_animation(stream, movie, window=window)
+            files.append(movie)
+        outcome.facts["files"] = [str(path) for path in files]
+        if count > 1:
+            say(f"{file}: {count} streams, of which the first is shown")
+        say(f"{shown}: {len(stream)} steps of {stream.height}x{stream.width}")
+        _say_figures(figures.facts())
+        for name, psnr in outcome.facts.get("psnr", {}).items():
+            say(f"{name} against {frame}: {psnr:.2f} dB")
+        say("wrote " + " ".join(str(path) for path in files))
+
+
+def _say_figures(facts: dict[str, Any]) -> None:
+    """Print what is known of a stream's intervals, a line each."""
+    for name, value in facts.items():
+        if value is not None and name != "steps":
+            say(f"{name.replace('_', ' ')}: {value:.4g}")

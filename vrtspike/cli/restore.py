@@ -1,0 +1,284 @@
+"""The command that restores video: files in, files out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import ExitStack
+from fractions import Fraction
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+
+from vrtspike.cli.console import (
+    Debug,
+    JsonFile,
+    OptionalConfigFile,
+    command,
+    range_of,
+    say,
+    say_error,
+    short,
+)
+from vrtspike.cli.restore_workers import find_workers
+from vrtspike.cli.stream_options import BitOrderOption, Flip, Height, Width
+from vrtspike.config.section import Precision
+from vrtspike.errors import ConfigError
+from vrtspike.runtime.progress import clock_text
+from vrtspike.runtime.ray_session import resolve_path, resolve_place
+from vrtspike.weights import DEFAULT, WITHOUT_SPIKES, packaged
+
+if TYPE_CHECKING:
+    from vrtspike.datasets.footage import Source
+    from vrtspike.restoration.job import ClipResult, Restoration, Runner
+    from vrtspike.restoration.output import ClipOutput
+    from vrtspike.restoration.restorer import Restorer
+    from vrtspike.restoration.segment_worker import RestoreSettings
+
+
+def restore(
+    footage: Annotated[
+        Path, typer.Option("--input", help="Video, folder of images, or folder of such clips.")
+    ],
+    out: Annotated[
+        Path, typer.Option(help="Folder, or a video (.mp4, .mov, .mkv) for a single clip.")
+    ],
+    weights: Annotated[
+        str,
+        typer.Option(
+            help=f"Packaged weights by name ({DEFAULT}, {WITHOUT_SPIKES}), run folder (path or "
+            f"URI), or a file of weights (see --config). A folder called {DEFAULT}: ./{DEFAULT}."
+        ),
+    ] = DEFAULT,
+    spikes: Annotated[
+        Path | None,
+        typer.Option(help="Stream (.dat), folder with one a frame, or a folder of such by clip."),
+    ] = None,
+    config: OptionalConfigFile = None,
+    height: Height = None,
+    width: Width = None,
+    threshold: Annotated[float | None, typer.Option(help="Charge at which a pixel fires.")] = None,
+    steps_per_frame: Annotated[
+        int | None, typer.Option(min=1, help="Spike steps from one frame's start to the next's.")
+    ] = None,
+    exposure: Annotated[
+        str | None,
+        typer.Option(help="Steps of a frame over which it integrated, as FIRST:LAST+1; all."),
+    ] = None,
+    bit_order: BitOrderOption = None,
+    flip: Flip = None,
+    kind: Annotated[
+        Literal["png", "mp4", "mov", "mkv"] | None,
+        typer.Option("--format", help="What a folder is filled with: images, or a video a clip."),
+    ] = None,
+    instants: Annotated[
+        int,
+        typer.Option(
+            min=1, help="Sharp frames of each blurred one; of more than 1, spread over its time."
+        ),
+    ] = 1,
+    fps: Annotated[
+        float | None, typer.Option(min=1e-3, help="Blurred frames a second, of images.")
+    ] = None,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace results that are there.")
+    ] = False,
+    memory: Annotated[
+        str | None,
+        typer.Option(help="Most memory, as 8GB: of each GPU, or of all CPU workers together."),
+    ] = None,
+    tile: Annotated[
+        int | None, typer.Option(min=1, help="Side of the tiles in pixels; else what fits.")
+    ] = None,
+    overlap: Annotated[int, typer.Option(min=0, help="Pixels that neighbouring tiles share.")] = 32,
+    tile_frames: Annotated[int, typer.Option(min=2, help="Most frames restored at once.")] = 12,
+    overlap_frames: Annotated[int, typer.Option(min=0, help="Frames that these share.")] = 2,
+    precision: Annotated[
+        Precision | None, typer.Option(help="Arithmetic; without: bfloat16 on a GPU.")
+    ] = None,
+    workers: Annotated[
+        int | None, typer.Option(min=1, help="Processes; without: one a GPU, or one a machine.")
+    ] = None,
+    threads: Annotated[
+        int | None, typer.Option(min=1, help="Threads of a worker on a CPU; all, shared out.")
+    ] = None,
+    device: Annotated[
+        Literal["cpu", "cuda"] | None, typer.Option(help="Without: cuda where there is one.")
+    ] = None,
+    json_file: JsonFile = None,
+    debug: Debug = False,
+) -> None:
+    """Restore blurred video with its spikes; the same command finishes what was stopped."""
+    with command(json_file, debug) as outcome, ExitStack() as stack:
+        camera = describe_camera(
+            height, width, threshold, steps_per_frame, exposure, bit_order, flip, fps
+        )
+        if camera is not None and spikes is None:
+            raise ConfigError("a spike camera is described, and no spikes", fix="give --spikes")
+        if memory is not None and tile is not None:
+            raise ConfigError("--memory chooses the tile, and --tile too", fix="leave one away")
+        from vrtspike.datasets.footage import find_sources, holds_one_clip
+        from vrtspike.restoration.memory import parse_bytes
+        from vrtspike.restoration.output import deliveries
+        from vrtspike.restoration.segment_worker import RestoreSettings
+
+        bound = None if memory is None else parse_bytes(memory)
+        footage = resolve_path(footage)
+        sources = find_sources(footage, None if spikes is None else resolve_path(spikes))
+        targets = deliveries(
+            [source.name for source in sources],
+            resolve_path(out, written=True),
+            single=holds_one_clip(footage),
+            kind=kind,
+            overwrite=overwrite,
+            fps=None if fps is None else Fraction(fps).limit_denominator(1001),
+        )
+        check_apart(footage, sources, targets)
+        if fps is not None and camera is None and not any(target.video for target in targets):
+            raise ConfigError("--fps is for videos", fix="leave it away, or write a video")
+        restorer, known_as = load_weights(weights, config)
+        found = find_workers(device, workers, threads, stack)
+        settings = RestoreSettings(
+            tile,
+            overlap,
+            tile_frames,
+            overlap_frames,
+            precision or ("bfloat16" if found.gpu else "float32"),
+            found.share(bound),
+            instants,
+        )
+        planned = look(sources, targets, restorer, known_as, settings, camera)
+        if len(sources) == 1 and planned.errors:
+            raise next(iter(planned.errors.values()))
+        results, seconds = run(planned, lambda: found.runner(restorer, settings, stack))
+        outcome.facts = {"seconds": seconds, "clips": [vars(result) for result in results]}
+        outcome.status = report(results, seconds)
+
+
+def describe_camera(
+    height: int | None,
+    width: int | None,
+    threshold: float | None,
+    steps_per_frame: int | None,
+    exposure: str | None,
+    bit_order: str | None,
+    flip: bool | None,
+    fps: float | None,
+) -> dict[str, Any] | None:
+    """Return the spike camera as options describe it, or None where they do not."""
+    needed = {
+        "--height": height,
+        "--width": width,
+        "--threshold": threshold,
+        "--steps-per-frame": steps_per_frame,
+    }
+    given = [name for name, value in needed.items() if value is not None]
+    extra = (("--exposure", exposure), ("--bit-order", bit_order), ("--flip", flip))
+    given += [name for name, value in extra if value is not None]
+    if not given:
+        return None
+    if lacking := [name for name, value in needed.items() if value is None]:
+        raise ConfigError(
+            "the spike camera is described in part",
+            got=", ".join(given),
+            expected=f"{', '.join(lacking)} too, or none and a dataset.yaml",
+        )
+    assert steps_per_frame is not None
+    first, last = range_of("--exposure", exposure) if exposure else (0, steps_per_frame)
+    spike = {
+        "height": height,
+        "width": width,
+        "threshold": threshold,
+        "rate_hz": None if fps is None else steps_per_frame * fps,
+        "bit_order": bit_order,
+        "flip": flip,
+    }
+    return {
+        "spike": {name: value for name, value in spike.items() if value is not None},
+        "steps_per_frame": steps_per_frame,
+        "exposure": [first, last],
+        "target_step": (first + last) // 2,
+    }
+
+
+def check_apart(footage: Path, sources: list[Source], targets: list[ClipOutput]) -> None:
+    """Refuse results that would replace what they are made of, or be taken for clips themselves."""
+    inputs = {source.frames.resolve() for source in sources}
+    inputs |= {source.spikes.resolve() for source in sources if source.spikes is not None}
+    clips = None if footage.is_file() or len(sources) == 1 else footage.resolve()
+    for target in targets:
+        place = target.place.resolve()
+        if place in inputs or (clips is not None and clips in (place, *place.parents)):
+            raise ConfigError(
+                "the output lies in the input", where=place, fix="name another place as --out"
+            )
+
+
+def load_weights(weights: str, config: Path | None) -> tuple[Restorer, str]:
+    """Return a model on the CPU, and the SHA-256 of its weights; a name goes before a path."""
+    from vrtspike.restoration.restorer import Restorer, fetched, weights_file
+    from vrtspike.storage.folder import Folder, sha256_of
+
+    own = packaged(weights)
+    place = resolve_place(weights) if own is None else Folder(str(own))
+    with ExitStack() as stack:
+        path = stack.enter_context(fetched(place)) if place.remote else place.path
+        restorer = Restorer.load(path, config=None if config is None else resolve_path(config))
+        return restorer, sha256_of(weights_file(path))
+
+
+def look(
+    sources: list[Source],
+    targets: list[ClipOutput],
+    restorer: Restorer,
+    known_as: str,
+    settings: RestoreSettings,
+    camera: dict[str, Any] | None,
+) -> Restoration:
+    """Open all clips, with a progress line where that takes long."""
+    from vrtspike.restoration.job import plan_restoration
+    from vrtspike.runtime.progress import Progress
+
+    arguments = (sources, targets, restorer, known_as, settings, camera)
+    if len(sources) == 1:
+        return plan_restoration(*arguments)
+    with Progress("look at the clips") as progress:
+        return plan_restoration(*arguments, progress.update)
+
+
+def run(planned: Restoration, runner: Callable[[], Runner]) -> tuple[list[ClipResult], float]:
+    """Restore what is planned, with a progress line; return the results and the seconds.
+
+    A runner is made only where there is something to do.
+    """
+    from vrtspike.restoration.job import restore_clips
+    from vrtspike.runtime.progress import Progress
+
+    if not planned.clips:
+        return sorted(planned.results, key=lambda result: result.name), 0.0
+    at_work = runner()
+    with Progress("restore") as progress:
+        results = restore_clips(planned, at_work, lambda done, total: progress.update(done, total))
+        return results, progress.elapsed()
+
+
+def report(results: list[ClipResult], seconds: float) -> int:
+    """Say what became of the clips; return the exit status."""
+    by_state = {
+        state: [r for r in results if r.state == state] for state in ("done", "there", "failed")
+    }
+    for result in by_state["there"]:
+        say(f"{result.name}: restored already: {short(Path(result.out))}")
+    for result in by_state["done"]:
+        tiles = ", ".join(f"{tile} pixels" if tile else "whole frames" for tile in result.tiles)
+        say(
+            f"{result.name}: {result.frames} frames, {result.seconds / result.frames:.2f} s each, "
+            f"{tiles}, {result.memory / 1e9:.2f} GB: {short(Path(result.out))}"
+        )
+    for result in by_state["failed"]:
+        say_error(f"{result.name}: {result.error}")
+    done, failed = len(by_state["done"]), len(by_state["failed"])
+    say(
+        f"{done} clips restored in {clock_text(seconds)}" + (f", {failed} failed" if failed else "")
+    )
+    return 1 if failed else 0

@@ -1,1 +1,0 @@
-"""The commands of `vrtspike`, by what they work on."""

@@ -1,0 +1,53 @@
+"""All settings: frozen, typed, documented, and refused when unknown.
+
+`vrtspike.config.loader` reads them from YAML and dotted overrides.
+"""
+
+from __future__ import annotations
+
+from typing import Self
+
+from pydantic import model_validator
+
+from vrtspike.config.camera import CameraSettings
+from vrtspike.config.data import DataSettings
+from vrtspike.config.evaluation import EvaluationSettings
+from vrtspike.config.model import ModelSettings
+from vrtspike.config.run import RunSettings
+from vrtspike.config.scenes import SceneSettings, VideoSettings
+from vrtspike.config.section import Section
+from vrtspike.config.sweep import SweepSettings
+from vrtspike.config.train import LossSettings, TrainSettings
+
+
+class Config(Section):
+    """All settings of a run."""
+
+    run: RunSettings = RunSettings()
+    camera: CameraSettings = CameraSettings()
+    scenes: SceneSettings | None = None
+    """Scenes to render where `data.source` is missing; null: the dataset must be there."""
+    video: VideoSettings = VideoSettings()
+    """How `vrtspike simulate --video` records a video."""
+    data: DataSettings = DataSettings()
+    model: ModelSettings = ModelSettings()
+    loss: LossSettings = LossSettings()
+    train: TrainSettings = TrainSettings()
+    evaluation: EvaluationSettings = EvaluationSettings()
+    sweep: SweepSettings | None = None
+    """What `vrtspike tune` tries; null: nothing (a configuration to train)."""
+
+    @property
+    def rendered(self) -> SceneSettings | None:
+        """Return the scenes to render where the dataset is missing; other layouts are not ours."""
+        return self.scenes if self.data.layout == "vrtspike" else None
+
+    @model_validator(mode="after")
+    def _batch_divides(self) -> Self:
+        share = self.train.workers * self.train.accumulation
+        if self.train.batch % share:
+            raise ValueError(
+                f"train.batch {self.train.batch} does not divide over train.workers "
+                f"{self.train.workers} x train.accumulation {self.train.accumulation}"
+            )
+        return self

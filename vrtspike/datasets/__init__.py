@@ -1,0 +1,1 @@
+"""Dataset folders: layouts, clips, clocks, and the checks of `vrtspike validate`."""

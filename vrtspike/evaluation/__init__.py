@@ -1,0 +1,1 @@
+"""Scoring models beside controls that need no training."""

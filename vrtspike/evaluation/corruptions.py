@@ -1,0 +1,120 @@
+"""Spikes as a worse rig would have given them: what a user's camera may do that training did not.
+
+In: spikes `(s, h, w)` of one frame and a generator of random numbers. Out: spikes of the same
+shape; the input is left as it is.
+
+    threshold   every n-th spike: a camera of n times the threshold
+    time        the steps that lie `offset` later in the stream (earlier, if negative)
+    space       the grid moved down and right, its edge repeated
+    dropped     each spike lost with a probability, independently
+    noise       each pixel and step fires with a probability, whether it should or not
+    silent      no spike at all
+
+A generator is a function of what is disturbed (`generator`), so a frame that is read twice, by
+clips that share it, has the same spikes twice. Training may draw some of this, too
+(`vrtspike.spikes.transform`).
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from jaxtyping import Bool
+
+from vrtspike.spikes.transform import add_noise, lose_spikes, raise_threshold
+
+Kind = Literal["threshold", "time", "space", "dropped", "noise", "silent"]
+KINDS: tuple[Kind, ...] = ("threshold", "time", "space", "dropped", "noise", "silent")
+
+Spikes = Bool[np.ndarray, "s h w"]
+Around = Bool[np.ndarray, "n h w"]
+"""Spikes of a frame and of the steps around it."""
+
+
+@dataclass(frozen=True)
+class Corruption:
+    """One kind of disturbance at one level: a factor, steps, pixels, or a probability."""
+
+    kind: Kind
+    level: float
+
+    @property
+    def threshold_factor(self) -> float:
+        """Return how many times as high the camera's threshold is, which its user knows."""
+        return self.level if self.kind == "threshold" else 1.0
+
+    @property
+    def reach(self) -> int:
+        """Return how many steps beyond the frame's own it takes."""
+        return abs(int(self.level)) if self.kind == "time" else 0
+
+    def apply(self, around: Around, start: int, steps: int, rng: np.random.Generator) -> Spikes:
+        """Return a frame's steps as the disturbed camera gives them.
+
+        The frame's own are the `steps` from `start` on; those `around` them reach further where the
+        stream does.
+        """
+        own = around[start : start + steps]
+        match self.kind:
+            case "threshold":
+                kept: Spikes = raise_threshold(own[None], int(self.level), rng)[0]
+                return kept
+            case "time":
+                return shift_in_time(around, start, steps, int(self.level))
+            case "space":
+                return shift_in_space(own, int(self.level))
+            case "dropped":
+                return lose_spikes(own, self.level, rng)
+            case "noise":
+                return add_noise(own, self.level, rng)
+            case "silent":
+                return np.zeros_like(own) if self.level else own
+
+
+def levels_of(kind: Kind) -> tuple[float, ...]:
+    """Return the levels that are tried, in order; the one that changes nothing is among them."""
+    match kind:
+        case "threshold":
+            return (1.0, 2.0, 4.0)
+        case "time":
+            return (-8.0, -4.0, -2.0, -1.0, 0.0, 1.0, 2.0, 4.0, 8.0)
+        case "space":
+            return (0.0, 1.0, 2.0, 4.0, 8.0)
+        case "dropped":
+            return (0.0, 0.05, 0.1, 0.2, 0.5)
+        case "noise":
+            return (0.0, 0.005, 0.02, 0.05, 0.1)
+        case "silent":
+            return (0.0, 1.0)
+
+
+def undisturbed(kind: Kind) -> float:
+    """Return the level that changes nothing."""
+    return 1.0 if kind == "threshold" else 0.0
+
+
+def generator(seed: int, sequence: str, frame: str, disturbance: Corruption) -> np.random.Generator:
+    """Return the random numbers of one frame's disturbance, whenever and wherever it is read."""
+    name = "\0".join((str(seed), sequence, frame, disturbance.kind, f"{disturbance.level:g}"))
+    return np.random.default_rng(int.from_bytes(hashlib.sha256(name.encode()).digest()))
+
+
+def shift_in_time(around: Around, start: int, steps: int, offset: int) -> Spikes:
+    """Return the `steps` that begin at `start + offset`; beyond the stream its ends are mirrored.
+
+    The mirror repeats the last step: ... b a | a b ... y z | z y ...
+    """
+    first, last = start + offset, start + offset + steps
+    before, after = max(-first, 0), max(last - len(around), 0)
+    mirrored = np.pad(around, ((before, after), (0, 0), (0, 0)), mode="symmetric")
+    return mirrored[first + before : last + before]
+
+
+def shift_in_space(spikes: Spikes, pixels: int) -> Spikes:
+    """Move the spikes down and right by some pixels of their grid; the edge is repeated."""
+    _, height, width = spikes.shape
+    rows, columns = (np.maximum(np.arange(side) - pixels, 0) for side in (height, width))
+    return spikes[:, rows[:, None], columns]

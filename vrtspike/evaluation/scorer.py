@@ -1,0 +1,101 @@
+"""Scoring the frames of one sequence in order, by every metric at once.
+
+In: uint8 RGB images of one frame by method, and the sharp frame. Out: scores by method. What is
+computed of a sharp frame (luma, LPIPS' features, its distance from the frame before) is computed
+once for all methods; of the frames that went before, only the last one of each is kept.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from einops import rearrange
+from jaxtyping import UInt8
+from torch import Tensor
+
+from vrtspike.evaluation.score import PSNR_CAP, Score
+from vrtspike.metrics.image import luma, psnr, ssim, tdiff
+from vrtspike.metrics.perceptual import LPIPS
+
+Image = UInt8[np.ndarray, "h w 3"]
+
+
+@dataclass(frozen=True, eq=False)
+class _Seen:
+    """A frame as the metrics take it: its pixels, and its features where LPIPS is wanted."""
+
+    pixels: Tensor
+    features: list[Tensor] | None
+
+
+class SequenceScorer:
+    """Score a sequence's frames, which come in order; a method may come or go only at its start."""
+
+    def __init__(self, *, with_luma: bool, lpips: LPIPS | None, device: torch.device | str) -> None:
+        self.with_luma, self.lpips, self.device = with_luma, lpips, device
+        self._sharp: _Seen | None = None
+        self._before: dict[str, _Seen] = {}
+
+    def score(self, images: Mapping[str, Image], sharp: Image) -> dict[str, Score]:
+        """Score every method's image of the next frame."""
+        truth = self._look(sharp)
+        bright = luma(truth.pixels) if self.with_luma else None
+        changed = None if self._sharp is None else self._distance(self._sharp, truth)
+        scores = {}
+        for name, image in images.items():
+            seen = self._look(image)
+            before, self._before[name] = self._before.get(name), seen
+            scores[name] = self._compare(seen, before, truth, bright, changed)
+        self._sharp = truth
+        return scores
+
+    def _compare(
+        self,
+        seen: _Seen,
+        before: _Seen | None,
+        truth: _Seen,
+        bright: Tensor | None,
+        changed: float | None,
+    ) -> Score:
+        """Score one image; `bright` is the sharp frame's luma, `changed` how far it moved."""
+        noise_y = similarity_y = difference = jump = None
+        if bright is not None:
+            own = luma(seen.pixels)
+            noise_y, similarity_y = _capped(psnr(own, bright)), ssim(own, bright).item()
+        if before is not None and self._sharp is not None:
+            pixels = (before.pixels, seen.pixels, self._sharp.pixels, truth.pixels)
+            difference = tdiff(*pixels).item()
+            own_change = self._distance(before, seen)
+            if own_change is not None and changed is not None:
+                jump = abs(own_change - changed)
+        return Score(
+            psnr=_capped(psnr(seen.pixels, truth.pixels)),
+            ssim=ssim(seen.pixels, truth.pixels).item(),
+            lpips=self._distance(seen, truth),
+            psnr_y=noise_y,
+            ssim_y=similarity_y,
+            tdiff=difference,
+            tlp=jump,
+        )
+
+    def _look(self, image: Image) -> _Seen:
+        """Bring an image to the device, and look at it as LPIPS does."""
+        pixels = rearrange(torch.from_numpy(image).to(self.device), "h w c -> 1 c h w")
+        if self.lpips is None:
+            return _Seen(pixels, None)
+        with torch.no_grad():
+            return _Seen(pixels, self.lpips.look(pixels.float() / 255))
+
+    def _distance(self, one: _Seen, other: _Seen) -> float | None:
+        """Return LPIPS of two frames, where it is wanted."""
+        if self.lpips is None or one.features is None or other.features is None:
+            return None
+        with torch.no_grad():
+            return self.lpips.distance(one.features, other.features).item()
+
+
+def _capped(noise: Tensor) -> float:
+    return min(noise.item(), PSNR_CAP)

@@ -1,0 +1,1 @@
+"""Pages, charts and pictures for people to look at."""

@@ -1,0 +1,1 @@
+"""Training samples: prepared shards, their order, and what is drawn for each."""

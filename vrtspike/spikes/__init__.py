@@ -1,0 +1,1 @@
+"""Spike streams: reading and writing them, voxels and images of them, and their changes."""

@@ -1,0 +1,305 @@
+"""Spikes kept as arrays: NumPy's `.npy` and `.npz`, HDF5, and arrays in memory.
+
+In: a file and the order of its axes, which files of the field differ in and none says: `shw` steps
+first, or `hws` steps last. Out: a source that reads boxes. Values are bool, or integers of 0 and 1,
+checked on what is read; rows are stored top-down unless `flip` says bottom-up.
+
+`.npy` files and uncompressed members of `.npz` files are memory-mapped; a compressed member can
+only be read whole, and is. An HDF5 file is opened anew for each read, so that a stream can be sent
+between processes and leaves no file open; HDF5 reads the chunks that hold the box.
+"""
+
+from __future__ import annotations
+
+import math
+import tokenize
+import zipfile
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any, Literal
+
+import numpy as np
+from jaxtyping import Bool
+from numpy.lib import format as npy
+from numpy.typing import DTypeLike, NDArray
+
+from vrtspike.errors import ConfigError, DataFormatError
+from vrtspike.spikes.source import Box, file_size, unreadable
+
+Axes = Literal["shw", "hws"]
+Shape = tuple[int, int, int]
+# RuntimeError: encrypted, or of a compression that Python lacks. NumPy reads a header as Python.
+NUMPY_ERRORS = (
+    OSError,
+    ValueError,
+    EOFError,
+    RuntimeError,
+    SyntaxError,
+    tokenize.TokenError,
+    zipfile.BadZipFile,
+    zlib.error,
+)
+
+
+@dataclass(frozen=True, eq=False)
+class ArraySource:
+    """An array, in memory or mapped; `shape` is (s, h, w) whatever its axes."""
+
+    path: Path | None
+    shape: Shape
+    axes: Axes
+    flip: bool
+    values: NDArray[Any]
+    where: str
+
+    def read(self, start: int, stop: int, box: Box) -> Bool[np.ndarray, "s h w"]:
+        """Copy a box."""
+        return read_box(self, self.values, start, stop, box)
+
+
+@dataclass(frozen=True, eq=False)
+class Hdf5Source:
+    """A dataset of an HDF5 file; `shape` is (s, h, w) whatever its axes."""
+
+    path: Path
+    shape: Shape
+    axes: Axes
+    flip: bool
+    key: str
+    where: str
+
+    def read(self, start: int, stop: int, box: Box) -> Bool[np.ndarray, "s h w"]:
+        """Read a box from the file."""
+        with _open_hdf5(self.path) as file:
+            return read_box(self, _own_dataset(file, self.key, self.where), start, stop, box)
+
+
+def memory_source(spikes: NDArray[Any], where: str) -> ArraySource:
+    """Take an array `(s, h, w)`, rows top-down, as a source."""
+    shape = _stream_shape(spikes.shape, spikes.dtype, "shw", where)
+    return ArraySource(None, shape, "shw", False, spikes, where)
+
+
+def open_array(
+    path: Path, *, axes: Axes | None, key: str | None, flip: bool
+) -> ArraySource | Hdf5Source:
+    """Open a `.npy`, `.npz` or HDF5 file by its suffix; `key` names one of several arrays."""
+    if axes is None:
+        raise ConfigError(
+            "the order of the file's axes must be given, for no file says it",
+            where=path,
+            expected="axes shw (steps first) or hws (steps last)",
+        )
+    if axes not in ("shw", "hws"):
+        raise ConfigError("unknown order of axes", where=path, got=axes, expected="shw or hws")
+    size = file_size(path)
+    match path.suffix.lower():
+        case ".npy":
+            if key is not None:
+                raise ConfigError("a .npy file holds one array, without key", where=path, got=key)
+            with _numpy_errors(path):
+                values = _map_npy(path, 0, size)
+            where = str(path)
+        case ".npz":
+            with _numpy_errors(path):
+                values, name = _npz_member(path, key)
+            where = f"{path}, array {name}"
+        case _:
+            with _open_hdf5(path) as file:
+                name = _chosen(path, key, _hdf5_datasets(file))
+                where = f"{path}, dataset {name}"
+                dataset = _own_dataset(file, name, where)
+                shape = _stream_shape(dataset.shape or (), dataset.dtype, axes, where)
+            return Hdf5Source(path, shape, axes, flip, name, where)
+    shape = _stream_shape(values.shape, values.dtype, axes, where)
+    return ArraySource(path, shape, axes, flip, values, where)
+
+
+def read_box(
+    source: ArraySource | Hdf5Source, values: Any, start: int, stop: int, box: Box
+) -> Bool[np.ndarray, "s h w"]:
+    """Copy a box of an array or of what is sliced like one, as bool."""
+    rows = box.stored_rows(source.shape[1], source.flip)
+    columns = slice(box.left, box.left + box.width)
+    if source.axes == "shw":
+        part = np.asarray(values[start:stop, rows, columns])
+    else:
+        part = np.moveaxis(np.asarray(values[rows, columns, start:stop]), -1, 0)
+    if part.dtype != np.bool_ and part.size and not 0 <= part.min() <= part.max() <= 1:
+        raise DataFormatError(
+            "spikes must be 0 or 1",
+            where=source.where,
+            got=f"values {part.min()} to {part.max()} in the steps [{start}, {stop})",
+            expected="bool, or integers of 0 and 1",
+            fix="a voxel grid or an image is not a stream",
+        )
+    if source.flip:
+        part = part[:, ::-1]
+    return np.array(part, dtype=np.bool_, order="C")
+
+
+def _stream_shape(shape: tuple[int, ...], dtype: DTypeLike, axes: Axes, where: str) -> Shape:
+    """Return (s, h, w), or refuse what cannot be a stream."""
+    names = "(s, h, w)" if axes == "shw" else "(h, w, s)"
+    if len(shape) != 3 or min(shape) < 1:
+        raise DataFormatError(
+            f"spikes must be {names}, with a step and a pixel at least",
+            where=where,
+            got=f"an array of shape {tuple(shape)}",
+        )
+    if np.dtype(dtype).kind not in "biu":
+        raise DataFormatError(
+            "spikes must be 0 or 1",
+            where=where,
+            got=f"values of type {np.dtype(dtype)}",
+            expected="bool, or integers of 0 and 1",
+            fix="a voxel grid or an image is not a stream",
+        )
+    first, second, third = shape
+    return (first, second, third) if axes == "shw" else (third, first, second)
+
+
+def _chosen(path: Path, key: str | None, names: list[str]) -> str:
+    """Return the array that `key` names, or the only one."""
+    listed = ", ".join(names) or "none"
+    if key is None and len(names) == 1:
+        return names[0]
+    if key is None:
+        raise DataFormatError(
+            "the file does not hold one array alone",
+            where=path,
+            got=f"{len(names)} arrays: {listed}",
+            expected="the key of the spikes",
+            fix="give the key of the array that holds the spikes",
+        )
+    if key not in names:
+        raise DataFormatError(
+            "the file holds no such array",
+            where=path,
+            got=f"key {key}",
+            expected=f"one of {listed}",
+        )
+    return key
+
+
+@contextmanager
+def _numpy_errors(path: Path) -> Iterator[None]:
+    """Turn what NumPy and zipfile say of a damaged file into one error."""
+    try:
+        yield
+    except NUMPY_ERRORS as error:
+        raise unreadable(path, error) from error
+
+
+def _npy_header(file: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
+    """Read the header of a `.npy`: shape, whether the first index is the fastest, and type."""
+    version = npy.read_magic(file)
+    if version == (1, 0):
+        return npy.read_array_header_1_0(file)
+    if version == (2, 0):
+        return npy.read_array_header_2_0(file)
+    raise ValueError(f"version {version} of the .npy format is for records, not for spikes")
+
+
+def _check_npy_size(got: int, head: int, shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:
+    """Refuse a `.npy` that is shorter or longer than its header says."""
+    expected = head + math.prod(shape) * dtype.itemsize
+    if got != expected or dtype.hasobject:
+        raise ValueError(f"{got} bytes, but the header says {expected} ({dtype} of shape {shape})")
+
+
+def _map_npy(path: Path, offset: int, size: int) -> NDArray[Any]:
+    """Map the `.npy` that is `size` bytes long and starts at a byte of a file."""
+    with path.open("rb") as file:
+        file.seek(offset)
+        shape, fortran, dtype = _npy_header(file)
+        begin = file.tell()
+    _check_npy_size(size, begin - offset, shape, dtype)
+    return np.memmap(path, dtype, "r", begin, shape, "F" if fortran else "C")
+
+
+def _npz_member(path: Path, key: str | None) -> tuple[NDArray[Any], str]:
+    """Map an array of a `.npz`, or read it where it is compressed; return it and its name."""
+    with zipfile.ZipFile(path) as archive:
+        members = [name for name in archive.namelist() if name.endswith(".npy")]
+        name = _chosen(path, key, [member.removesuffix(".npy") for member in members])
+        info = archive.getinfo(f"{name}.npy")
+        encrypted = info.flag_bits & 1
+        if info.compress_type == zipfile.ZIP_STORED and not encrypted:
+            return _map_npy(path, _stored_offset(path, info), info.file_size), name
+        with archive.open(info) as file:
+            shape, fortran, dtype = _npy_header(file)
+            # Before the memory is taken: a damaged header may ask for any amount.
+            _check_npy_size(info.file_size, file.tell(), shape, dtype)
+            flat = np.frombuffer(file.read(), dtype)
+    return flat.reshape(shape, order="F" if fortran else "C"), name
+
+
+def _stored_offset(path: Path, info: zipfile.ZipInfo) -> int:
+    """Return where the bytes of an uncompressed member start: after its own header in the file."""
+    with path.open("rb") as file:
+        file.seek(info.header_offset)
+        head = file.read(30)
+    name, extra = (int.from_bytes(head[at : at + 2], "little") for at in (26, 28))
+    return info.header_offset + 30 + name + extra
+
+
+@contextmanager
+def _open_hdf5(path: Path) -> Iterator[Any]:
+    """Open an HDF5 file for reading; what HDF5 says of a damaged one is one error."""
+    import h5py
+
+    try:
+        with h5py.File(path, "r", locking="best-effort") as file:
+            yield file
+    except (OSError, RuntimeError, KeyError, ValueError) as error:
+        raise unreadable(path, error) from error
+
+
+def _own_dataset(file: Any, key: str, where: str) -> Any:
+    """Return a dataset of a file; one whose values lie in other files is refused.
+
+    HDF5 would follow links into any file, virtual datasets and external storage likewise.
+    """
+    import h5py
+
+    parts = key.split("/")
+    paths = ("/".join(parts[:count]) for count in range(1, len(parts) + 1))
+    links = (h5py.ExternalLink, h5py.SoftLink)  # a soft link may lead to an external one
+    if any(isinstance(file.get(path, getlink=True), links) for path in paths):
+        elsewhere: str | None = "a link"
+    else:
+        dataset = file[key]
+        elsewhere = (
+            "a virtual dataset"
+            if dataset.is_virtual
+            else "external storage"
+            if dataset.external is not None
+            else None
+        )
+    if elsewhere is not None:
+        raise DataFormatError(
+            "the dataset's values lie in other files",
+            where=where,
+            got=elsewhere,
+            expected="values in the file itself",
+            fix="copy the dataset into a file of its own",
+        )
+    return dataset
+
+
+def _hdf5_datasets(file: Any) -> list[str]:
+    """Return the names of all datasets of a file."""
+    import h5py
+
+    names: list[str] = []
+
+    def visit(name: str, item: object) -> None:
+        if isinstance(item, h5py.Dataset):
+            names.append(name)
+
+    file.visititems(visit)
+    return names

@@ -1,0 +1,233 @@
+"""Spike streams: one interface to every format, of which slices and crops read what they need.
+
+In: a file and what no file says of itself (geometry, order of axes, rate, threshold). Out: bool
+spikes `(s, h, w)`, rows top-down. The format follows from the suffix:
+
+    .dat .raw .bin      bit-packed (`vrtspike.spikes.packed_file`): height and width must be given
+    .npy .npz .h5 .hdf5 arrays (`vrtspike.spikes.array_file`): axes must be given
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Bool, Shaped
+from numpy.typing import NDArray
+
+from vrtspike.errors import ConfigError, DataFormatError
+from vrtspike.spikes.array_file import Axes, memory_source, open_array
+from vrtspike.spikes.packed_file import BitOrder, PackedSource, open_packed, step_layout
+from vrtspike.spikes.source import Box, SpikeSource, file_size
+
+PACKED_SUFFIXES = (".dat", ".raw", ".bin")
+ARRAY_SUFFIXES = (".npy", ".npz", ".h5", ".hdf5")
+PIECE_BYTES = 2**24
+"""Spikes (one byte each) that code which goes through a whole stream takes at a time."""
+
+
+@dataclass(frozen=True, eq=False)
+class SpikeStream:
+    """A stream `(s, h, w)` of spikes, of which slices and crops read only what they need.
+
+    `rate_hz` (steps a second) and `threshold` are carried for those who need them; no file says
+    them. Make one with `SpikeStream.open` or `SpikeStream.from_array`.
+    """
+
+    source: SpikeSource
+    rate_hz: float | None
+    threshold: float | None
+    box: Box
+
+    def __post_init__(self) -> None:
+        for name, value in (("rate_hz", self.rate_hz), ("threshold", self.threshold)):
+            if value is not None and not (math.isfinite(value) and value > 0):
+                raise ConfigError(
+                    f"{name} must be positive and finite", where=self.source.path, got=value
+                )
+
+    @classmethod
+    def open(
+        cls,
+        path: str | os.PathLike[str],
+        *,
+        height: int | None = None,
+        width: int | None = None,
+        bit_order: BitOrder | None = None,
+        flip: bool | None = None,
+        rate_hz: float | None = None,
+        threshold: float | None = None,
+        steps: int | None = None,
+        pad_to_byte: bool = False,
+        dropped_columns: Sequence[tuple[int, int]] = (),
+        axes: Axes | None = None,
+        key: str | None = None,
+    ) -> SpikeStream:
+        """Open a file of any format; settings that say nothing of its format are refused.
+
+        `height`, `width`: the picture's size; needed for bit-packed files, checked for others.
+        `flip`: rows are stored bottom-up; if not given, as is usual: bit-packed yes, arrays no.
+        `steps`: how many the file must hold, if known.
+        Bit-packed files only: `bit_order` (little if not given), `pad_to_byte`, `dropped_columns`.
+        Arrays only: `axes`, needed; `key`, the array's name in a `.npz` or HDF5 file, needed where
+        it holds several.
+        """
+        path = Path(path)
+        suffix = path.suffix.lower()
+        source: SpikeSource
+        if suffix in ARRAY_SUFFIXES:
+            packed = {"bit_order": bit_order, "pad_to_byte": pad_to_byte or None}
+            refuse_settings(path, **packed, dropped_columns=dropped_columns or None)
+            source = open_array(path, axes=axes, key=key, flip=bool(flip))
+        else:
+            file_size(path)
+            if suffix not in PACKED_SUFFIXES:
+                raise DataFormatError(
+                    "the suffix names no format of spikes",
+                    where=path,
+                    got=suffix or "no suffix",
+                    expected=", ".join(PACKED_SUFFIXES + ARRAY_SUFFIXES),
+                    fix="name a bit-packed file .dat",
+                )
+            refuse_settings(path, axes=axes, key=key)
+            source = open_packed(
+                path,
+                height,
+                width,
+                bit_order=bit_order or "little",
+                flip=True if flip is None else flip,
+                dropped_columns=dropped_columns,
+                pad_to_byte=pad_to_byte,
+            )
+        _check_shape(source, steps, height, width)
+        return cls(source, rate_hz, threshold, Box(0, 0, *source.shape[1:]))
+
+    @classmethod
+    def from_array(
+        cls,
+        spikes: Shaped[np.ndarray, "s h w"],
+        *,
+        rate_hz: float | None = None,
+        threshold: float | None = None,
+        name: str = "an array in memory",
+    ) -> SpikeStream:
+        """Take spikes in memory (bool, or integers of 0 and 1) as a stream; `name` is for errors.
+
+        The array is not copied, so it must not change.
+        """
+        source = memory_source(spikes, name)
+        return cls(source, rate_hz, threshold, Box(0, 0, *source.shape[1:]))
+
+    @property
+    def path(self) -> Path | None:
+        """Return the file, or None where the spikes are in memory."""
+        return self.source.path
+
+    @property
+    def height(self) -> int:
+        """Return the rows of the picture, or of the crop."""
+        return self.box.height
+
+    @property
+    def width(self) -> int:
+        """Return the columns of the picture, or of the crop."""
+        return self.box.width
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Return (steps, height, width)."""
+        return len(self), self.height, self.width
+
+    @property
+    def packed(self) -> NDArray[np.uint8]:
+        """Return the mapped bytes `(s, bytes a step)` of a bit-packed file, whole steps each."""
+        if not isinstance(self.source, PackedSource):
+            raise ConfigError("only a bit-packed file has packed bytes", where=self.path)
+        return self.source.packed
+
+    def __len__(self) -> int:
+        return self.source.shape[0]
+
+    def __getitem__(self, steps: slice) -> Bool[np.ndarray, "s h w"]:
+        """Read the steps `[s0:s1]`; a range that leaves the stream is an error, never clipped."""
+        if not isinstance(steps, slice) or steps.step not in (None, 1):
+            raise TypeError("a SpikeStream is read by slices of step 1, as stream[s0:s1]")
+        start = 0 if steps.start is None else steps.start
+        stop = len(self) if steps.stop is None else steps.stop
+        if not 0 <= start <= stop <= len(self):
+            raise DataFormatError(
+                "the window leaves the stream",
+                where=self.path,
+                got=f"[{start}, {stop})",
+                expected=f"steps within [0, {len(self)})",
+            )
+        return self.source.read(start, stop, self.box)
+
+    def crop(self, top: int, left: int, height: int, width: int) -> SpikeStream:
+        """Return a view of a rectangle, which reads only the bytes that hold it."""
+        inside = top >= 0 and left >= 0 and height > 0 and width > 0
+        if not inside or top + height > self.height or left + width > self.width:
+            raise DataFormatError(
+                "the crop leaves the stream",
+                where=self.path,
+                got=f"{height}x{width} at ({top}, {left})",
+                expected=f"within {self.height}x{self.width}",
+            )
+        return replace(self, box=Box(self.box.top + top, self.box.left + left, height, width))
+
+    @property
+    def piece_steps(self) -> int:
+        """Return how many steps `pieces` reads at a time unless told: about 16 MiB of spikes."""
+        return max(1, PIECE_BYTES // (self.height * self.width))
+
+    def pieces(
+        self, start: int = 0, stop: int | None = None, *, steps: int | None = None
+    ) -> Iterator[tuple[int, Bool[np.ndarray, "s h w"]]]:
+        """Go through the steps `[start, stop)` in bounded memory: (first step, spikes) each."""
+        stop = len(self) if stop is None else stop
+        size = self.piece_steps if steps is None else steps
+        for first in range(start, stop, size):
+            yield first, self[first : min(first + size, stop)]
+
+
+def refuse_settings(path: Path, **settings: object) -> None:
+    """Refuse settings that were given but say nothing of a file's format."""
+    for name, value in settings.items():
+        if value is not None:
+            raise ConfigError(
+                f"{name} says nothing of a file of this format",
+                where=path,
+                got=value,
+                fix=f"leave out {name}, or correct the file's suffix",
+            )
+
+
+def _check_shape(
+    source: SpikeSource, steps: int | None, height: int | None, width: int | None
+) -> None:
+    """Refuse a file that holds another size, or another number of steps, than was said."""
+    got_steps, *size = source.shape
+    wanted = [size[0] if height is None else height, size[1] if width is None else width]
+    if size != wanted:
+        raise DataFormatError(
+            "the file holds pictures of another size",
+            where=source.path,
+            got="{}x{}".format(*size),
+            expected="{}x{}".format(*wanted),
+            fix="correct height and width, or axes if they are exchanged",
+        )
+    if steps is not None and got_steps != steps:
+        layout = ""
+        if isinstance(source, PackedSource):
+            layout = f" of {step_layout(*source.shape[1:], source.stored_width)}"
+        raise DataFormatError(
+            "the file holds another number of steps",
+            where=source.path,
+            got=f"{got_steps} steps",
+            expected=f"{steps} steps{layout}",
+            fix="correct height, width or the number of steps",
+        )

@@ -1,0 +1,1 @@
+"""Files: folders on this machine or in an object store, written whole or not at all, and locked."""

@@ -1,0 +1,1 @@
+"""Video and image files: frames in, frames out, sound."""

@@ -1,1 +1,0 @@
-"""Pictures, charts and reports for people to look at."""
