@@ -17,7 +17,7 @@ from typer.testing import CliRunner
 
 from tests.cluster.commands import check
 from vrtspike.cli.app import app
-from vrtspike.cli.demo import plan, run_demo, starting_line
+from vrtspike.cli.demo_phases import plan, run_demo, starting_line
 from vrtspike.config.loader import load_config
 from vrtspike.errors import ConfigError
 
@@ -98,8 +98,8 @@ def test_all_share_one_ray_but_the_first_pictures_do_not_wait_for_it(
         return 0
 
     monkeypatch.setenv("RAY_ADDRESS", "theirs")
-    monkeypatch.setattr("vrtspike.cli.demo.connect", lambda: nullcontext("ours"))
-    monkeypatch.setattr("vrtspike.cli.demo.run_to_its_end", note)
+    monkeypatch.setattr("vrtspike.cli.demo_phases.connect", lambda: nullcontext("ours"))
+    monkeypatch.setattr("vrtspike.cli.demo_phases.run_to_its_end", note)
     path = Path("configs/demo.yaml")
     status, seconds = run_demo(plan(path, load_config(path)), lambda line: None)
     assert status == 0 and joined == ["ours" if title != "restored" else None for title in seconds]
@@ -108,7 +108,7 @@ def test_all_share_one_ray_but_the_first_pictures_do_not_wait_for_it(
 def test_the_demo_says_what_it_starts_from(
     packaged_weights: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("vrtspike.cli.demo.run_demo", lambda phases, say: (3, {}))
+    monkeypatch.setattr("vrtspike.cli.demo_phases.run_demo", lambda phases, say: (3, {}))
     result = CliRunner().invoke(app, ["demo"])
     assert result.exit_code == 3 and "small (step 7)" in result.stdout.splitlines()[0]
 
@@ -137,7 +137,7 @@ def test_a_signal_is_answered_by_the_phase(number: int, tmp_path: Path) -> None:
         f"pathlib.Path({str(ready)!r}).touch(); time.sleep(30)\n"
     )
     demo = (
-        "import os, sys\nfrom vrtspike.cli.demo import run_to_its_end\n"
+        "import os, sys\nfrom vrtspike.cli.demo_phases import run_to_its_end\n"
         f"sys.exit(run_to_its_end([sys.executable, '-c', {phase!r}], os.environ))\n"
     )
     process = subprocess.Popen([sys.executable, "-c", demo], start_new_session=True)

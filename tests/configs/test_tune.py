@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from vrtspike.config.config import Config
-from vrtspike.config.loader import load_config
-from vrtspike.training.preflight import COST_KEYS
+from vrtspike.config.loader import keys_with, load_config
+from vrtspike.config.roles import COST
 from vrtspike.tuning import space
 from vrtspike.tuning.checks import Possible, check_space
 from vrtspike.tuning.search import search_of
@@ -66,6 +66,6 @@ def test_heads_that_do_not_divide_the_channels_are_left_out() -> None:
 
 def test_sweeps_over_cost_change_only_cost() -> None:
     config = load(CONFIGS / "tune/chunk_sizes.yaml")
-    assert sweep_of(config).cost and set(sweep_of(config).space) <= set(COST_KEYS)
+    assert sweep_of(config).cost and set(sweep_of(config).space) <= set(keys_with(COST))
     # A step's time is the median of enough of them.
     assert config.train.steps >= 20 and config.train.log_every == 1

@@ -25,7 +25,7 @@ from vrtspike.evaluation import run as evaluate
 from vrtspike.evaluation.results import METRICS, PSNR_CAP, FrameScore, Results, Score
 from vrtspike.evaluation.run import evenly, fit_tile, model_inputs
 from vrtspike.restoration import memory
-from vrtspike.restoration.memory import Budget
+from vrtspike.restoration.memory import MemoryBudget
 from vrtspike.restoration.restorer import Restorer, load_run
 from vrtspike.spikes.representation import SpikeRepresentation
 
@@ -305,9 +305,9 @@ def test_frames_that_do_not_fit_into_memory_are_seen_in_tiles(
 
     module, asked = sys.modules["vrtspike.evaluation.run"], []
 
-    def budget(device: torch.device, bound: int | None) -> Budget:
+    def budget(device: torch.device, bound: int | None) -> MemoryBudget:
         asked.append(bound)
-        return Budget(limit=10**9, taken=9 * 10**8)
+        return MemoryBudget(limit=10**9, taken=9 * 10**8)
 
     monkeypatch.setattr(module, "MEASURED", 64)
     monkeypatch.setattr(module, "budget_of", budget)

@@ -24,7 +24,7 @@ from vrtspike.evaluation.results import FrameScore, Panel, Results, Score
 from vrtspike.report.evaluation import run_evaluation
 from vrtspike.report.evaluation_page import CURVE_POINTS, RunRecord, thinned, write_report
 from vrtspike.report.methods import main_model
-from vrtspike.restoration.memory import Budget
+from vrtspike.restoration.memory import MemoryBudget
 from vrtspike.restoration.restorer import Restorer
 from vrtspike.spikes.representation import SpikeRepresentation
 
@@ -370,7 +370,7 @@ def test_models_see_tiles_where_whole_frames_do_not_fit(
     # The package's `evaluate` is the function.
     module = sys.modules["vrtspike.evaluation.run"]
     monkeypatch.setattr(module, "MEASURED", 64)
-    monkeypatch.setattr(module, "budget_of", lambda *_: Budget(limit=10**9, taken=9 * 10**8))
+    monkeypatch.setattr(module, "budget_of", lambda *_: MemoryBudget(limit=10**9, taken=9 * 10**8))
     monkeypatch.setattr("vrtspike.restoration.memory._bytes_per_pixel", lambda *_: 1e4)
     results = run_evaluation(
         config.model_copy(update={"data": data}),

@@ -10,11 +10,10 @@ import pytest
 
 from tests.training.test_preflight import manifest
 from tests.tuning.sweeps import SPACE, config_of
-from vrtspike.config.config import Config
-from vrtspike.config.loader import change, known_keys
+from vrtspike.config.loader import change
 from vrtspike.errors import ConfigError, DataFormatError
 from vrtspike.storage.folder import Folder
-from vrtspike.tuning.identity import FREE_KEYS, SWEEP, check_same_sweep
+from vrtspike.tuning.identity import SWEEP, check_same_sweep
 
 CONFIG = config_of(SPACE, search="optuna", trials=4, scheduler="asha", grace=0.4)
 
@@ -89,10 +88,6 @@ def test_what_trials_do_not_depend_on_may_change(folder: Folder) -> None:
     # What it is now is noted: the next start is compared with this one.
     assert json.loads(folder.read(SWEEP))["config"]["sweep"]["concurrency"] == 1
     again(folder, free)
-
-
-def test_free_settings_exist() -> None:
-    assert set(FREE_KEYS) <= set(known_keys(Config))
 
 
 def test_other_data_is_refused(folder: Folder) -> None:

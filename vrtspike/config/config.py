@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from typing import Self
+from typing import Annotated, Self
 
 from pydantic import model_validator
 
@@ -13,6 +13,7 @@ from vrtspike.config.camera import CameraSettings
 from vrtspike.config.data import DataSettings
 from vrtspike.config.evaluation import EvaluationSettings
 from vrtspike.config.model import ModelSettings
+from vrtspike.config.roles import MAY_CHANGE, PLACE, SWEPT
 from vrtspike.config.run import RunSettings
 from vrtspike.config.scenes import SceneSettings, VideoSettings
 from vrtspike.config.section import Section
@@ -24,16 +25,16 @@ class Config(Section):
     """All settings of a run."""
 
     run: RunSettings = RunSettings()
-    camera: CameraSettings = CameraSettings()
-    scenes: SceneSettings | None = None
+    camera: Annotated[CameraSettings, PLACE] = CameraSettings()
+    scenes: Annotated[SceneSettings | None, PLACE] = None
     """Scenes to render where `data.source` is missing; null: the dataset must be there."""
-    video: VideoSettings = VideoSettings()
+    video: Annotated[VideoSettings, PLACE] = VideoSettings()
     """How `vrtspike simulate --video` records a video."""
     data: DataSettings = DataSettings()
-    model: ModelSettings = ModelSettings()
-    loss: LossSettings = LossSettings()
-    train: TrainSettings = TrainSettings()
-    evaluation: EvaluationSettings = EvaluationSettings()
+    model: Annotated[ModelSettings, SWEPT] = ModelSettings()
+    loss: Annotated[LossSettings, SWEPT] = LossSettings()
+    train: Annotated[TrainSettings, SWEPT] = TrainSettings()
+    evaluation: Annotated[EvaluationSettings, MAY_CHANGE] = EvaluationSettings()
     sweep: SweepSettings | None = None
     """What `vrtspike tune` tries; null: nothing (a configuration to train)."""
 

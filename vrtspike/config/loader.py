@@ -18,6 +18,7 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from vrtspike.config.config import Config
+from vrtspike.config.roles import Role, SameInTrials
 from vrtspike.errors import ConfigError
 from vrtspike.storage.yaml_text import parse_yaml
 
@@ -90,6 +91,31 @@ def known_keys(section: type[BaseModel] = Config, prefix: str = "") -> list[str]
         if inner is not None:
             keys.extend(known_keys(inner, f"{prefix}{name}."))
     return keys
+
+
+def keys_with(*roles: Role, section: type[BaseModel] = Config, prefix: str = "") -> list[str]:
+    """List the dotted keys of the settings, or whole sections, that have one of some roles."""
+    keys = []
+    for name, field in section.model_fields.items():
+        inner = _section_of(field.annotation)
+        if any(role in field.metadata for role in roles):
+            keys.append(prefix + name)
+        elif inner is not None:
+            keys.extend(keys_with(*roles, section=inner, prefix=f"{prefix}{name}."))
+    return keys
+
+
+def same_in_trials(section: type[BaseModel] = Config, prefix: str = "") -> dict[str, str]:
+    """Return the settings that a sweep cannot change, and why."""
+    found = {}
+    for name, field in section.model_fields.items():
+        for role in field.metadata:
+            if isinstance(role, SameInTrials):
+                found[prefix + name] = role.reason
+        inner = _section_of(field.annotation)
+        if inner is not None:
+            found |= same_in_trials(inner, f"{prefix}{name}.")
+    return found
 
 
 def check_known(dotted: str, where: str) -> None:

@@ -10,6 +10,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
+from vrtspike.config.roles import COST, SPIKES
 from vrtspike.config.section import Depth, Fraction, Positive, Ratio, Section, Width
 
 Groups = Annotated[int, Field(ge=0, le=64)]
@@ -45,13 +46,13 @@ class SpikeBranchSettings(Section):
     """Side of the windows of fusion `window`, in pixels of each scale."""
     zero_init_fusion: bool = False
     """Zero what spikes add to the frames, so that the fused model starts equal to plain VRT."""
-    chunk_size: Positive | None = None
+    chunk_size: Annotated[Positive | None, COST] = None
     """Attention over spikes works on chunks of the picture: side of a square or number of rows, in
     pixels of each scale. Memory only: smaller chunks take less, and are computed again in the
     backward pass. Null: no chunks."""
-    chunk_shape: Literal["square", "rows"] = "square"
+    chunk_shape: Annotated[Literal["square", "rows"], COST] = "square"
     """Squares, or bands over the whole width."""
-    max_batch_tokens: Positive | None = None
+    max_batch_tokens: Annotated[Positive | None, COST] = None
     """Most tokens (batch x instants x pixels) of a chunk, which shrinks until they fit; a pixel, or
     one window, is always taken. Null: no limit."""
 
@@ -73,7 +74,7 @@ class GuessSettings(Section):
 class ModelSettings(Section):
     """VRT and its spike branch; the defaults are the published deblurring model with spikes."""
 
-    fusion: Literal["temporal", "window", "concat", "early", "none"] = "temporal"
+    fusion: Annotated[Literal["temporal", "window", "concat", "early", "none"], SPIKES] = "temporal"
     """How spikes enter VRT. `temporal`: the feature after each of stages 1-4 attends to those of
     its pixel at all instants; `window`: to those of all pixels in a window, too; `concat`:
     concatenated with the feature before stages 1-4 attend; `early`: as a fourth channel of the
@@ -115,12 +116,12 @@ class ModelSettings(Section):
     """Zero the last convolution, so that training starts from the blurred frames."""
     zero_init_flow: bool = False
     """Zero the last convolution of each flow level: untrained, no motion beats noise."""
-    checkpoint_attention: bool = False
+    checkpoint_attention: Annotated[bool, COST] = False
     """Recompute attention in the backward pass instead of keeping it."""
-    checkpoint_mlp: bool = True
+    checkpoint_mlp: Annotated[bool, COST] = True
     """Recompute the hidden features of MLPs, and what alignment samples, in the backward pass
     instead of keeping them."""
-    spike: SpikeBranchSettings = SpikeBranchSettings()
+    spike: Annotated[SpikeBranchSettings, SPIKES] = SpikeBranchSettings()
     """The spike branch (not built with fusion none)."""
 
     @model_validator(mode="after")

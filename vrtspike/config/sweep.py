@@ -16,6 +16,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, ConfigDict, Discriminator, Field, Tag, model_validator
 
+from vrtspike.config.roles import MAY_CHANGE_IN_SWEEP
 from vrtspike.config.section import Count, Positive, Section
 
 
@@ -129,7 +130,7 @@ class SweepSettings(Section):
     search: Literal["grid", "random", "optuna"] = "grid"
     """How trials are chosen. `grid`: all combinations; `random`: independent draws, each with all
     combinations of the `grid` keys, if any; `optuna`: where earlier trials did well (TPE)."""
-    trials: Positive | None = None
+    trials: Annotated[Positive | None, MAY_CHANGE_IN_SWEEP] = None
     """Number of draws (random) or of trials (optuna); null with grid, which has as many as there
     are combinations."""
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
@@ -148,12 +149,12 @@ class SweepSettings(Section):
     """Share of its steps that every trial may take (asha, median)."""
     reduction: Annotated[float, Field(gt=1)] | None = None
     """One in so many trials goes on at each of asha's steps; null: 3."""
-    repeats: Positive = 3
+    repeats: Annotated[Positive, MAY_CHANGE_IN_SWEEP] = 3
     """Seeds with which the baseline and the finalists are trained, so that gains have a spread;
     where trials are ranked by cost, their results being equal, one."""
-    finalists: Count = 1
+    finalists: Annotated[Count, MAY_CHANGE_IN_SWEEP] = 1
     """Best trials that are trained with the other seeds too; none where ranked by cost."""
-    concurrency: Positive | None = None
+    concurrency: Annotated[Positive | None, MAY_CHANGE_IN_SWEEP] = None
     """Most trials at the same time; null: as many as the cluster has room for, or, where trials are
     ranked by cost, one."""
 

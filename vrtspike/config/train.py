@@ -10,6 +10,16 @@ from typing import Annotated, Literal, Self
 
 from pydantic import BeforeValidator, Field, model_validator
 
+from vrtspike.config.roles import (
+    COST,
+    MAY_CHANGE,
+    PLACE,
+    SAME_BUDGET,
+    SAME_RESOURCES,
+    SAME_SAMPLES,
+    SAME_STEPS,
+    SWEPT_BY_TIME,
+)
 from vrtspike.config.section import (
     Count,
     Fraction,
@@ -47,7 +57,7 @@ class LossSettings(Section):
     """LPIPS (AlexNet)."""
     guess: Weight = 0.5
     """Charbonnier of the first guess that VRT refines (`model.guess`), where there is one."""
-    weights_dir: LocalPath | None = None
+    weights_dir: Annotated[LocalPath | None, PLACE] = None
     """Folder with vgg16_features.pt and alexnet_features.pt; null: torchvision's own download."""
 
 
@@ -57,37 +67,37 @@ class TrainSettings(Section):
     task: Literal["restore", "flow"] = "restore"
     """`restore`: the model, on `data`. `flow`: the flow network alone (`model.flow_channels`), on
     pairs of frames rendered as `scenes` says, with their exact motion."""
-    workers: Positive = 1
+    workers: Annotated[Positive, MAY_CHANGE, SAME_RESOURCES] = 1
     """Training processes (ranks); one a GPU, or several on CPU."""
-    min_workers: Positive | None = None
+    min_workers: Annotated[Positive | None, MAY_CHANGE, SAME_RESOURCES] = None
     """Fewest workers with which the run goes on when others are lost, until they are back; the
     batch stays the same. Null: all are needed."""
-    gpu: bool = True
+    gpu: Annotated[bool, MAY_CHANGE, SAME_RESOURCES] = True
     """One GPU a worker (NCCL); false trains on CPU (gloo)."""
-    cpus_per_worker: Annotated[float, Field(gt=0)] = 1.0
+    cpus_per_worker: Annotated[Annotated[float, Field(gt=0)], MAY_CHANGE, SAME_RESOURCES] = 1.0
     """CPUs that Ray reserves for a worker; what is left over prepares data."""
-    threads_per_worker: Width = 1
+    threads_per_worker: Annotated[Width, MAY_CHANGE] = 1
     """Torch threads of a worker on CPU."""
-    steps: Positive = 300_000
+    steps: Annotated[Positive, MAY_CHANGE, SAME_BUDGET] = 300_000
     """Optimiser steps; those that `minutes` decide, if they are set."""
-    minutes: Annotated[float, Field(gt=0, le=1e6)] | None = None
+    minutes: Annotated[Annotated[float, Field(gt=0, le=1e6)] | None, MAY_CHANGE, SAME_BUDGET] = None
     """Minutes that all steps together take, without validation and saving: the run measures its
     first steps, at the rate that the schedule starts with, and sets their number. Null: `steps`."""
-    clock: Literal["wall", "cpu"] = "wall"
+    clock: Annotated[Literal["wall", "cpu"], MAY_CHANGE, SAME_BUDGET] = "wall"
     """What `minutes` are: by the clock, or CPU time of a worker's process (rank 0, all threads
     together), which other work on the machine changes little."""
-    batch: Positive = 8
+    batch: Annotated[Positive, SAME_SAMPLES, SWEPT_BY_TIME] = 8
     """Samples of one optimiser step, over all workers."""
     accumulation: Positive = 1
     """Micro-batches of a step; each holds batch / workers / accumulation samples."""
     precision: Precision = "float32"
     """Arithmetic of the forward and backward pass; master weights and loss stay float32."""
-    compile: bool = False
+    compile: Annotated[bool, COST] = False
     """torch.compile each block."""
-    shard_over: Literal["all", "node"] = "all"
+    shard_over: Annotated[Literal["all", "node"], COST] = "all"
     """Which workers share the weights: all of them (FSDP), or those of a node, so that only
     gradients cross between nodes (hybrid FSDP: more memory, less communication)."""
-    reshard: bool = True
+    reshard: Annotated[bool, COST] = True
     """Drop a block's gathered weights after its forward pass and gather them again for the backward
     pass: less memory, more communication."""
     optimizer: Literal["adamw", "adam"] = "adamw"
@@ -115,29 +125,30 @@ class TrainSettings(Section):
     """Greatest gradient norm; null: no clipping."""
     ema: Fraction = 0.0
     """Decay of the averaged weights that are validated and exported; 0: none."""
-    init_weights: (
-        Annotated[tuple[NameOrPath, ...], BeforeValidator(listed), Field(min_length=1)] | None
-    ) = None
+    init_weights: Annotated[
+        Annotated[tuple[NameOrPath, ...], BeforeValidator(listed), Field(min_length=1)] | None,
+        MAY_CHANGE,
+    ] = None
     """Weights to start from, one or several that are loaded in turn: a file, our export (of a whole
     model, of a flow network or first guess alone) or a published VRT, or packaged ones by name
     (`small`, `small-no-spike`, `flow`; a file of that name is `./small`); null: from scratch."""
-    validate_every: StepsOrShare = 5000
+    validate_every: Annotated[StepsOrShare, MAY_CHANGE, SAME_STEPS] = 5000
     """Steps between validations, or, below 1, their share of all steps (0.2: five validations); 0:
     only after the last step."""
-    checkpoint_every: Positive = 1000
+    checkpoint_every: Annotated[Positive, PLACE] = 1000
     """Steps between checkpoints; one more is written after the last step."""
-    keep_checkpoints: Positive = 2
+    keep_checkpoints: Annotated[Positive, PLACE] = 2
     """Newest checkpoints that are kept, beside the best."""
-    log_every: Positive = 10
+    log_every: Annotated[Positive, MAY_CHANGE] = 10
     """Steps between lines of metrics.jsonl."""
-    max_bad_steps: Count = 10
+    max_bad_steps: Annotated[Count, MAY_CHANGE] = 10
     """Non-finite steps in a row that are skipped before the run fails."""
-    hang_timeout_s: Seconds = 900.0
+    hang_timeout_s: Annotated[Seconds, PLACE] = 900.0
     """Seconds without any progress after which the workers are started anew, and the one that the
     others waited for is named."""
-    start_timeout_s: Seconds = 3600.0
+    start_timeout_s: Annotated[Seconds, PLACE] = 3600.0
     """Seconds for which the run waits for room for its workers, at the start and after a loss."""
-    storage_timeout_s: Annotated[float, Field(ge=0, le=1e8)] = 600.0
+    storage_timeout_s: Annotated[Annotated[float, Field(ge=0, le=1e8)], PLACE] = 600.0
     """Seconds for which writing the last checkpoint and the weights is tried again when storage is
     full or away; other checkpoints are tried again soon while training goes on."""
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -13,8 +13,9 @@ from torch import nn
 
 from vrtspike.checkpoints.manifest import newest
 from vrtspike.config.config import Config
-from vrtspike.config.loader import leaves, within
+from vrtspike.config.loader import keys_with, leaves, within
 from vrtspike.config.model import ModelSettings
+from vrtspike.config.roles import COST, MAY_CHANGE, PLACE
 from vrtspike.config.train import LossSettings
 from vrtspike.errors import CheckpointError, ConfigError, ResourceError
 from vrtspike.metrics.losses import LossTerms
@@ -33,60 +34,6 @@ DATA_CPUS = 1.0
 """CPUs that must be left for Ray Data beside the training workers."""
 DATA_CPUS_PER_WORKER = 8.0
 """CPUs that one worker's data tasks use at most."""
-
-PLACE_KEYS = (
-    "run.name",
-    "run.root",
-    "run.max_failures",
-    "run.cluster_cpus",
-    "run.cluster_gpus",
-    "scenes",
-    "camera",
-    "video",
-    "data.source",
-    "data.shards",
-    "data.shard_samples",
-    "data.allow_refused",
-    "loss.weights_dir",
-    "train.checkpoint_every",
-    "train.keep_checkpoints",
-    "train.hang_timeout_s",
-    "train.start_timeout_s",
-    "train.storage_timeout_s",
-)
-"""Settings that say where things are, and how faults are borne: no result and no cost."""
-
-COST_KEYS = (
-    "model.checkpoint_attention",
-    "model.checkpoint_mlp",
-    "model.spike.chunk_size",
-    "model.spike.chunk_shape",
-    "model.spike.max_batch_tokens",
-    "train.compile",
-    "train.reshard",
-    "train.shard_over",
-)
-"""Settings that change what a step costs, and not what it computes."""
-
-FREE_KEYS = (
-    *PLACE_KEYS,
-    *COST_KEYS,
-    "evaluation",
-    "data.val_split",
-    "train.workers",
-    "train.min_workers",
-    "train.gpu",
-    "train.cpus_per_worker",
-    "train.threads_per_worker",
-    "train.steps",
-    "train.minutes",
-    "train.clock",
-    "train.validate_every",
-    "train.log_every",
-    "train.max_bad_steps",
-    "train.init_weights",
-)
-"""Settings that may change when a run continues; the rest decide what it computes."""
 
 
 class Fingerprinted(Protocol):
@@ -261,9 +208,9 @@ def check_resume(config: Config, data: Fingerprinted, run: Folder) -> int:
     if saved is None:
         return 0
     before, fingerprint = saved.facts["config"], saved.facts["fingerprint"]
-    free: tuple[str, ...] = FREE_KEYS
+    free = keys_with(PLACE, COST, MAY_CHANGE)
     if config.train.task == "flow":  # scenes are what it is trained on
-        free = tuple(key for key in free if key != "scenes")
+        free = [key for key in free if key != "scenes"]
     check_continued("run", run, config, data, before, fingerprint, free=free)
     then = saved.facts.get("steps", before["train"]["steps"])
     steps = steps_of(config.train, pace_in(saved.facts))
@@ -299,7 +246,7 @@ def check_continued(
     before: Mapping[str, Any],
     fingerprint: str,
     *,
-    free: tuple[str, ...],
+    free: Sequence[str],
 ) -> None:
     """Check that a run or a sweep (`kind`) goes on with the settings `before`, but for those that
     are free, and with the data of that fingerprint."""

@@ -13,35 +13,24 @@ from collections.abc import Mapping
 from typing import Any
 
 from vrtspike.config.config import Config
-from vrtspike.config.loader import change, check_known, known_keys, within
+from vrtspike.config.loader import (
+    change,
+    check_known,
+    keys_with,
+    known_keys,
+    same_in_trials,
+    within,
+)
 from vrtspike.config.model import ModelSettings
+from vrtspike.config.roles import COST, MAY_CHANGE, PLACE, SPIKES, SWEPT, SWEPT_BY_TIME
 from vrtspike.config.sweep import Distribution, SweepSettings
 from vrtspike.config.train import LossSettings, TrainSettings
 from vrtspike.errors import ConfigError, VrtSpikeError
 from vrtspike.samples.shards import Manifest
 from vrtspike.training.budget import budget_text
-from vrtspike.training.preflight import COST_KEYS, FREE_KEYS, check_data, check_loss, check_model
+from vrtspike.training.preflight import check_data, check_loss, check_model
 from vrtspike.training.tasks import check_restores
-from vrtspike.tuning.space import BASELINE, SPIKE_KEYS, corners, discrete, grid, said, sweep_of
-
-SWEPT = ("model", "loss", "train", *(key for key in SPIKE_KEYS if key.startswith("data.")))
-"""Sections and settings that a sweep may change."""
-
-UNFAIR = {
-    "train.steps": "all trials have the same budget",
-    "train.minutes": "all trials have the same budget",
-    "train.clock": "all trials have the same budget",
-    "train.batch": "all trials see the same samples",
-    "train.workers": "all trials have the same resources",
-    "train.min_workers": "all trials have the same resources",
-    "train.gpu": "all trials have the same resources",
-    "train.cpus_per_worker": "all trials have the same resources",
-    "train.validate_every": "trials are compared at the same steps",
-}
-"""Settings that are the same in all trials, and why."""
-
-BY_TIME = ("train.batch", "data.crop")
-"""Settings that decide which samples a step sees: to be swept where trials are given equal time."""
+from vrtspike.tuning.space import BASELINE, corners, discrete, grid, said, sweep_of
 
 
 def check_space(config: Config, manifest: Manifest | None = None) -> None:
@@ -54,7 +43,7 @@ def check_space(config: Config, manifest: Manifest | None = None) -> None:
     check_restores(config, "a sweep")
     sweep = sweep_of(config)
     for key in sweep.space:
-        if config.train.minutes is None or key not in BY_TIME:
+        if config.train.minutes is None or key not in keys_with(SWEPT_BY_TIME):
             _check_key(key)
     _check_metric(config, sweep)
     possible = Possible(config, manifest)
@@ -134,9 +123,9 @@ def _alone(config: Config, settings: Mapping[str, Any]) -> bool:
 def _check_key(key: str) -> None:
     """Refuse a key that does not exist, or whose change would make trials unequal."""
     check_known(key, f"sweep.space.{key}")
-    reason = UNFAIR.get(key)
-    if reason is None and (not within(key, SWEPT) or within(key, FREE_KEYS)):
-        reason = None if key in COST_KEYS else "it is the same for all trials of a sweep"
+    reason = same_in_trials().get(key)
+    if reason is None and not _may_be_swept(key):
+        reason = "it is the same for all trials of a sweep"
     if reason is None and any(other.startswith(key + ".") for other in known_keys()):
         raise ConfigError(
             f"{key} is a section of settings", where=f"sweep.space.{key}", fix="name one of them"
@@ -149,15 +138,23 @@ def _check_key(key: str) -> None:
         )
 
 
+def _may_be_swept(key: str) -> bool:
+    """Tell whether trials may differ in a setting: in results or in cost, and not in place."""
+    if within(key, keys_with(COST)):
+        return True
+    return within(key, keys_with(SWEPT, SPIKES)) and not within(key, keys_with(PLACE, MAY_CHANGE))
+
+
 def _check_metric(config: Config, sweep: SweepSettings) -> None:
     """Refuse a metric that the space leaves equal, or that no trial reports in time."""
-    free = [key for key in sweep.space if key not in COST_KEYS]
+    costs = keys_with(COST)
+    free = [key for key in sweep.space if key not in costs]
     if sweep.cost and free:
         raise ConfigError(
             "trials with different results cannot be ranked by their cost",
             where="sweep.metric",
             got=f"{sweep.metric}, and {free[0]} changes results",
-            expected=f"only settings of {', '.join(COST_KEYS)}",
+            expected=f"only settings of {', '.join(costs)}",
             fix="set sweep.metric=psnr",
         )
     if not sweep.cost and not free:

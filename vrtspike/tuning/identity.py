@@ -8,21 +8,14 @@ from __future__ import annotations
 import json
 
 from vrtspike.config.config import Config
+from vrtspike.config.loader import keys_with
+from vrtspike.config.roles import MAY_CHANGE_IN_SWEEP, PLACE
 from vrtspike.errors import DataFormatError
 from vrtspike.samples.shards import Manifest
 from vrtspike.storage.folder import Folder
-from vrtspike.training.preflight import PLACE_KEYS, check_continued
+from vrtspike.training.preflight import check_continued
 
 SWEEP = "sweep.json"
-
-FREE_KEYS = (
-    *PLACE_KEYS,
-    "sweep.trials",
-    "sweep.repeats",
-    "sweep.finalists",
-    "sweep.concurrency",
-)
-"""Settings that may change when a sweep continues; with others its trials would not be equal."""
 
 
 def check_same_sweep(config: Config, manifest: Manifest, folder: Folder) -> None:
@@ -40,6 +33,7 @@ def check_same_sweep(config: Config, manifest: Manifest, folder: Folder) -> None
                 where=folder,
                 fix="restore it, or start a sweep of another run.name",
             ) from None
-        check_continued("sweep", folder, config, manifest, before, fingerprint, free=FREE_KEYS)
+        free = keys_with(PLACE, MAY_CHANGE_IN_SWEEP)
+        check_continued("sweep", folder, config, manifest, before, fingerprint, free=free)
     facts = {"config": config.model_dump(mode="json"), "fingerprint": manifest.fingerprint}
     folder.write(SWEEP, (json.dumps(facts, indent=2) + "\n").encode())

@@ -29,19 +29,6 @@ from vrtspike.errors import ConfigError
 Settings = dict[str, Any]
 """Settings of one trial by their dotted keys."""
 
-SPIKE_KEYS = (
-    "model.fusion",
-    "model.spike",
-    "data.voxels",
-    "data.threshold_factors",
-    "data.time_shift_steps",
-    "data.drop_spikes",
-    "data.lose_spikes",
-    "data.spike_noise",
-    "data.misregister",
-)
-"""Settings, or sections of them, that the model without spikes does not have."""
-
 BASELINE: Settings = {"model.fusion": "none"}
 """What makes a configuration the baseline: the model without spikes."""
 

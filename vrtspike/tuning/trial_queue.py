@@ -18,9 +18,10 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from vrtspike.config.config import Config
-from vrtspike.config.loader import change, within
+from vrtspike.config.loader import change, keys_with, within
+from vrtspike.config.roles import SPIKES
 from vrtspike.tuning.search import Search
-from vrtspike.tuning.space import BASELINE, SPIKE_KEYS, Settings, sweep_of
+from vrtspike.tuning.space import BASELINE, Settings, sweep_of
 from vrtspike.tuning.trial_results import Trial, TrialResult
 
 
@@ -85,7 +86,8 @@ class TrialQueue:
         searched = max(self._search.count, len(self._trials))
         finalists = 0 if self._sweep.cost else min(self._sweep.finalists, searched)
         seeds = len(self._seeds)
-        own_baseline = not all(within(key, SPIKE_KEYS) for key in self._sweep.space)
+        spikes = keys_with(SPIKES)
+        own_baseline = not all(within(key, spikes) for key in self._sweep.space)
         return seeds + searched + finalists * (seeds - 1 + own_baseline * seeds)
 
     @property
@@ -166,7 +168,8 @@ def baseline_of(base: Config, settings: Mapping[str, Any]) -> Settings:
 
     `BASELINE` where the trial changes nothing that the model without spikes has too.
     """
-    own = {key: value for key, value in settings.items() if not within(key, SPIKE_KEYS)}
+    spikes = keys_with(SPIKES)
+    own = {key: value for key, value in settings.items() if not within(key, spikes)}
     if change(base, own | BASELINE) == change(base, BASELINE):
         return BASELINE
     return own | BASELINE
