@@ -10,9 +10,9 @@ from torch import nn
 
 from vrtspike.bench.describe import describe
 from vrtspike.bench.step_model import Assumptions, Work, count_sent, count_work, predict
+from vrtspike.config.choices import Precision
 from vrtspike.config.config import Config
 from vrtspike.config.model import ModelSettings
-from vrtspike.config.section import Precision
 from vrtspike.errors import ConfigError
 from vrtspike.model.costs import Clip, Costs, Part
 

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from skimage import data
 
-from vrtspike.config.data import LayoutName
+from vrtspike.config.choices import LayoutName
 from vrtspike.datasets.align_log import AlignEntry, write_align_log
 
 Array = NDArray[Any]

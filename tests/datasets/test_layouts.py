@@ -12,7 +12,7 @@ import yaml
 from PIL import Image, ImageFile
 
 from tests.datasets.layout_trees import RGB_FOLDERS, WRITERS, Tree, write_spikecv, write_x4k
-from vrtspike.config.data import LayoutName
+from vrtspike.config.choices import LayoutName
 from vrtspike.datasets.clip import read_frames, read_spikes
 from vrtspike.datasets.index import Dataset, open_dataset
 from vrtspike.datasets.layout_hints import likely_layouts

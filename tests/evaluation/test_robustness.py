@@ -21,11 +21,11 @@ from vrtspike.config.evaluation import EvaluationSettings
 from vrtspike.datasets.clip import Clip, read_spikes
 from vrtspike.datasets.index import open_dataset
 from vrtspike.errors import ConfigError
-from vrtspike.evaluation import run as evaluate
 from vrtspike.evaluation.corruptions import Corruption
 from vrtspike.evaluation.curves import Level, Response, Robustness
 from vrtspike.evaluation.results import Results, Score
 from vrtspike.evaluation.robustness import DISTURBANCES, evaluate_robustness, passes
+from vrtspike.evaluation.run import evaluate
 from vrtspike.restoration.restorer import Restorer
 from vrtspike.spikes.representation import SpikeRepresentation
 from vrtspike.spikes.voxels import voxelize

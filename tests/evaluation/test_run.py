@@ -21,9 +21,8 @@ from vrtspike.config.model import ModelSettings
 from vrtspike.datasets.clip import Clip, FrameKind, read_frames
 from vrtspike.datasets.index import Dataset, open_dataset
 from vrtspike.errors import CheckpointError, ConfigError, DataFormatError, ResourceError
-from vrtspike.evaluation import run as evaluate
 from vrtspike.evaluation.results import METRICS, PSNR_CAP, FrameScore, Results, Score
-from vrtspike.evaluation.run import evenly, fit_tile, model_inputs
+from vrtspike.evaluation.run import evaluate, evenly, fit_tile, model_inputs
 from vrtspike.restoration import memory
 from vrtspike.restoration.memory import MemoryBudget
 from vrtspike.restoration.restorer import Restorer, load_run

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from vrtspike.bench.restoring import computed_over_frame
 from vrtspike.config.model import ModelSettings
 from vrtspike.model import build_model
-from vrtspike.restoration import tiled as restore
+from vrtspike.restoration.tiled import restore
 from vrtspike.restoration.tiling import Tile, cover, spans
 
 TILE, OVERLAP = 48, 24

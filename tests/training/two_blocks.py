@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from vrtspike.checkpoints.local_part import LocalParameters
-from vrtspike.config.section import Precision
+from vrtspike.config.choices import Precision
 from vrtspike.metrics.losses import LossTerms
 from vrtspike.samples.order import Share
 from vrtspike.training.optim import build_optimizer

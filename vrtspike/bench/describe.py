@@ -12,9 +12,9 @@ from typing import Any, cast
 import torch
 from torch import nn
 
+from vrtspike.config.choices import Precision
 from vrtspike.config.config import Config
 from vrtspike.config.model import ModelSettings
-from vrtspike.config.section import Precision
 from vrtspike.config.train import TrainSettings
 from vrtspike.model.build import build_model
 from vrtspike.model.costs import MAP_BLOCKS, Clip, Costs, measure_costs

@@ -25,8 +25,8 @@ import torch
 
 from vrtspike.bench.fast_paths import Comparison, compare_fast_paths
 from vrtspike.bench.passes import Case, Pass, Which, serve, settings_of
+from vrtspike.config.choices import Precision
 from vrtspike.config.model import ModelSettings
-from vrtspike.config.section import Precision
 from vrtspike.errors import ConfigError, ResourceError
 from vrtspike.model.costs import MAP_BLOCKS, Clip, measure_costs
 

@@ -17,8 +17,8 @@ from typing import Any, Literal, cast
 import torch
 from torch import Tensor, nn
 
+from vrtspike.config.choices import Precision
 from vrtspike.config.model import ModelSettings
-from vrtspike.config.section import Precision
 from vrtspike.errors import named_line
 from vrtspike.model import build_model
 from vrtspike.model.costs import Clip, random_clip

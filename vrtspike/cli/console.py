@@ -14,9 +14,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from vrtspike.cli.exit_status import Outcome, outcome_of_command
-from vrtspike.config.data import LayoutName
+from vrtspike.config.choices import LayoutName
 from vrtspike.errors import ConfigError, visible
-from vrtspike.runtime.ray_session import resolve_paths
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -56,6 +55,7 @@ def load(config: Path | None, overrides: list[str] | None, base: Path | None = N
     """Read a configuration, over another base if one is given, and its overrides; paths become
     absolute."""
     from vrtspike.config.loader import load_config
+    from vrtspike.runtime.ray_session import resolve_paths
 
     return resolve_paths(load_config(config, overrides or (), base=base))
 

@@ -22,9 +22,8 @@ from vrtspike.cli.console import (
 )
 from vrtspike.cli.restore_workers import find_workers
 from vrtspike.cli.stream_options import BitOrderOption, Flip, Height, Width
-from vrtspike.config.section import Precision
+from vrtspike.config.choices import Precision
 from vrtspike.errors import ConfigError
-from vrtspike.runtime.progress import clock_text
 from vrtspike.runtime.ray_session import resolve_path, resolve_place
 from vrtspike.weights import DEFAULT, WITHOUT_SPIKES, packaged
 
@@ -264,6 +263,8 @@ def run(planned: Restoration, runner: Callable[[], Runner]) -> tuple[list[ClipRe
 
 def report(results: list[ClipResult], seconds: float) -> int:
     """Say what became of the clips; return the exit status."""
+    from vrtspike.runtime.progress import clock_text
+
     by_state = {
         state: [r for r in results if r.state == state] for state in ("done", "there", "failed")
     }

@@ -11,22 +11,9 @@ from typing import Annotated, Literal
 
 from pydantic import ConfigDict, Field
 
+from vrtspike.config.choices import LayoutName
 from vrtspike.config.roles import MAY_CHANGE, PLACE, SPIKES, SWEPT_BY_TIME
 from vrtspike.config.section import Count, Fraction, Place, PlainName, Positive, Section, Side
-
-LayoutName = Literal[
-    "vrtspike",
-    "spk_gopro",
-    "spk_gopro_gamma",
-    "spk_x4k_33",
-    "spk_x4k_65",
-    "s_sdm",
-    "gopro",
-    "gopro_gamma",
-    "dvd",
-    "reds",
-    "spikecv",
-]
 
 
 class MisregisterSettings(Section):

@@ -10,7 +10,8 @@ from typing import Annotated
 
 from pydantic import Field
 
-from vrtspike.config.section import Count, PlainName, Positive, Precision, Section
+from vrtspike.config.choices import Precision
+from vrtspike.config.section import Count, PlainName, Positive, Section
 
 
 class EvaluationSettings(Section):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 from pydantic import (
     AfterValidator,
@@ -40,9 +40,6 @@ Side = Annotated[int, Field(gt=0, le=2**15)]
 """Pixels of a picture's side."""
 Weight = Annotated[float, Field(ge=0, le=1e6)]
 """Of a term of the loss."""
-
-
-Precision = Literal["float32", "bfloat16"]
 
 
 def _whole_from_one(value: float) -> float:

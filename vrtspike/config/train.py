@@ -10,6 +10,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import BeforeValidator, Field, model_validator
 
+from vrtspike.config.choices import Precision
 from vrtspike.config.roles import (
     COST,
     MAY_CHANGE,
@@ -26,7 +27,6 @@ from vrtspike.config.section import (
     LocalPath,
     NameOrPath,
     Positive,
-    Precision,
     Seconds,
     Section,
     StepsOrShare,

@@ -14,7 +14,7 @@ from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
 
-from vrtspike.config.data import LayoutName
+from vrtspike.config.choices import LayoutName
 from vrtspike.datasets.clip import FRAME_KINDS, Clip, read_spikes
 from vrtspike.datasets.index import open_dataset
 from vrtspike.datasets.info import SEQUENCE_FILE, DatasetInfo, write_changes

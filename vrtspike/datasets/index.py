@@ -14,7 +14,7 @@ from functools import cached_property
 from itertools import pairwise
 from typing import Literal, NamedTuple
 
-from vrtspike.config.data import LayoutName
+from vrtspike.config.choices import LayoutName
 from vrtspike.datasets.clip import Clip, FrameFiles, Piece
 from vrtspike.datasets.frame_steps import Spans, align_log_spans, frame_spans, stream_spans
 from vrtspike.datasets.info import INFO_FILE, DatasetInfo

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import get_args
 
-from vrtspike.config.data import LayoutName
+from vrtspike.config.choices import LayoutName
 from vrtspike.datasets.info import INFO_FILE, no_info
 from vrtspike.datasets.layouts import layout_of
 from vrtspike.errors import DataFormatError

@@ -30,7 +30,7 @@ from typing import Literal, get_args
 
 from PIL import Image, UnidentifiedImageError
 
-from vrtspike.config.data import LayoutName
+from vrtspike.config.choices import LayoutName
 from vrtspike.datasets.info import (
     INFO_FILE,
     SEQUENCE_FILE,

@@ -15,7 +15,7 @@ from itertools import combinations
 
 import numpy as np
 
-from vrtspike.config.data import LayoutName
+from vrtspike.config.choices import LayoutName
 from vrtspike.datasets.agreement import Agreement, measure_agreement
 from vrtspike.datasets.clip import Clip
 from vrtspike.datasets.findings import Finding, FindingKind, SequenceCheck, Validation

@@ -19,7 +19,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from vrtspike.config.data import LayoutName
+from vrtspike.config.choices import LayoutName
 from vrtspike.config.evaluation import EvaluationSettings
 from vrtspike.datasets.clip import Clip, read_frames, read_spikes_around
 from vrtspike.datasets.index import Dataset

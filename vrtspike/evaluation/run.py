@@ -19,7 +19,7 @@ import torch
 from einops import rearrange
 from torch import Tensor
 
-from vrtspike.config.data import LayoutName
+from vrtspike.config.choices import LayoutName
 from vrtspike.config.evaluation import EvaluationSettings
 from vrtspike.config.model import ModelSettings
 from vrtspike.datasets.clip import Clip, read_frames, read_spikes

@@ -25,8 +25,8 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
+from vrtspike.config.choices import Precision
 from vrtspike.config.model import ModelSettings
-from vrtspike.config.section import Precision
 from vrtspike.model.build import build_model
 from vrtspike.model.early_fusion import EarlyFusionVRT
 from vrtspike.model.grid import padding_to_unit

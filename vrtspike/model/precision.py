@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from vrtspike.config.section import Precision
+from vrtspike.config.choices import Precision
 
 
 def autocast(device: torch.device, precision: Precision) -> torch.autocast:

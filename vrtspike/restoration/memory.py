@@ -19,8 +19,8 @@ from functools import lru_cache
 
 import torch
 
+from vrtspike.config.choices import Precision
 from vrtspike.config.model import ModelSettings
-from vrtspike.config.section import Precision
 from vrtspike.datasets.info import DatasetInfo
 from vrtspike.errors import ConfigError, ResourceError
 from vrtspike.model.costs import Clip, measure_costs

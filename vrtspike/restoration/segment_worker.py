@@ -20,7 +20,7 @@ import torch
 from einops import rearrange
 from torch import Tensor
 
-from vrtspike.config.section import Precision
+from vrtspike.config.choices import Precision
 from vrtspike.datasets.footage import Footage, FootageReader
 from vrtspike.errors import ConfigError, ResourceError, one_line
 from vrtspike.restoration.memory import Footprint, budget_of, choose_tile

@@ -21,7 +21,7 @@ from einops import repeat
 from jaxtyping import Float, Shaped
 from torch import Tensor, nn
 
-from vrtspike.config.section import Precision
+from vrtspike.config.choices import Precision
 from vrtspike.errors import CheckpointError, ConfigError, DataFormatError
 from vrtspike.model.precision import autocast
 from vrtspike.restoration.tiling import Tile, cover

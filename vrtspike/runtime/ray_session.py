@@ -20,16 +20,18 @@ import socket
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
-from typing import Any
-
-from pydantic import BaseModel
+from typing import TYPE_CHECKING, Any
 
 from vrtspike import WAIT_POLICY
-from vrtspike.config.config import Config
-from vrtspike.config.run import RunSettings
 from vrtspike.errors import ResourceError, one_line
 from vrtspike.storage.folder import Folder
 from vrtspike.weights import packaged
+
+if TYPE_CHECKING:
+    from pydantic import BaseModel
+
+    from vrtspike.config.config import Config
+    from vrtspike.config.run import RunSettings
 
 logger = logging.getLogger(__name__)
 
@@ -275,6 +277,10 @@ def resolve_paths(
 ) -> Config:
     """Return the configuration with every path resolved; the runs' folder is written, and names of
     packaged weights stay."""
+    from pydantic import BaseModel
+
+    from vrtspike.config.config import Config
+
     if in_uploaded_copy(Path.cwd() if folder is None else folder, environment):
         kept = resolve_path(Path(), written=True, folder=folder, home=home, environment=environment)
         logger.info("relative paths lie in %s: this job's working folder is a copy", kept)

@@ -25,7 +25,8 @@ import ray.data
 from numpy.typing import NDArray
 from pydantic import ValidationError
 
-from vrtspike.config.data import DataSettings, LayoutName
+from vrtspike.config.choices import LayoutName
+from vrtspike.config.data import DataSettings
 from vrtspike.datasets.clip import Clip, read_frames, read_spikes
 from vrtspike.datasets.index import Dataset
 from vrtspike.errors import ConfigError, DataFormatError, ResourceError

@@ -27,7 +27,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 from pydantic import ValidationError
 
-from vrtspike.config.data import LayoutName
+from vrtspike.config.choices import LayoutName
 from vrtspike.config.section import PlainPath
 from vrtspike.datasets.info import DatasetInfo
 from vrtspike.errors import DataFormatError, one_line

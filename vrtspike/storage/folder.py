@@ -19,15 +19,16 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 from urllib.parse import quote, unquote
-
-import pyarrow as pa
-from pyarrow import fs
 
 from vrtspike.errors import ConfigError, DataFormatError, StorageError, one_line
 from vrtspike.storage.atomic import whole_file
 from vrtspike.storage.uri import is_remote, without_options
+
+if TYPE_CHECKING:  # loading it takes a fifth of a second: only where a file is opened
+    import pyarrow as pa
+    from pyarrow import fs
 
 COPY_BYTES = 1 << 22
 
@@ -135,7 +136,7 @@ class Folder:
         with self._doing("cannot look at the folder"):
             if not self.remote:
                 return self.path.exists()
-            return bool(self._info().type != fs.FileType.NotFound)
+            return bool(self._info().type.name != "NotFound")
 
     def listing(self, below: str = "") -> dict[str, Stamp]:
         """Return the visible files below this folder by name, sorted; those that start with a dot,
@@ -143,6 +144,8 @@ class Folder:
         if not self.remote:
             found = dict(_walk(self.path / below, below))
         else:
+            from pyarrow import fs
+
             system, root = self._system
             selector = fs.FileSelector(f"{root}/{below}" if below else root, recursive=True)
             with self._doing("cannot list the folder", below):
@@ -150,7 +153,7 @@ class Folder:
             found = {
                 info.path[len(root) :].lstrip("/"): Stamp(info.size, info.mtime_ns or 0)
                 for info in infos
-                if info.type == fs.FileType.File
+                if info.is_file
             }
             found = {k: v for k, v in found.items() if not any(map(_hidden, k.split("/")))}
         return dict(sorted(found.items()))
@@ -166,10 +169,12 @@ class Folder:
                     return []
                 names = [entry.name for entry in os.scandir(self.path) if entry.is_dir()]
             else:
+                from pyarrow import fs
+
                 system, root = self._system
                 selector = fs.FileSelector(root, allow_not_found=True)
                 infos = system.get_file_info(selector)
-                names = [info.base_name for info in infos if info.type == fs.FileType.Directory]
+                names = [info.base_name for info in infos if info.type.name == "Directory"]
         return sorted(name for name in names if not _hidden(name))
 
     def empty_folders(self) -> list[str]:
@@ -195,7 +200,7 @@ class Folder:
                 path = self.path / file
                 return path.stat().st_size if path.is_file() else None
             info = self._info(file)
-            return int(info.size) if info.type == fs.FileType.File else None
+            return int(info.size) if info.is_file else None
 
     def read(self, file: str) -> bytes:
         """Return the content of a file."""
@@ -281,15 +286,18 @@ class Folder:
     @cached_property
     def _system(self) -> tuple[fs.FileSystem, str]:
         """Return the file system of a URI, and the path in it."""
+        from pyarrow import fs
+
         try:
             system, path = fs.FileSystem.from_uri(self.where)
-        except (OSError, pa.ArrowException) as error:
+        except (OSError, _arrow_error()) as error:
             system, path = self._fsspec(error)
         return system, path.rstrip("/")
 
     def _fsspec(self, refusal: Exception) -> tuple[fs.FileSystem, str]:
         """Return the file system that fsspec has for a URI that pyarrow does not know."""
         import fsspec
+        from pyarrow import fs
 
         try:
             system, path = fsspec.core.url_to_fs(self.where)
@@ -307,6 +315,8 @@ class Folder:
 
     def _open(self, file: str) -> pa.NativeFile:
         if not self.remote:
+            import pyarrow as pa
+
             return pa.memory_map(str(self.path / file))
         system, root = self._system
         return system.open_input_file(f"{root}/{file}")
@@ -316,7 +326,7 @@ class Folder:
         """Turn what a disk or a store raises into one line that says what could not be done."""
         try:
             yield
-        except (OSError, pa.ArrowException) as error:
+        except (OSError, _arrow_error()) as error:
             raise self._failed(what, file, error) from None
 
     def _failed(self, what: str, file: str, error: Exception) -> DataFormatError:
@@ -402,3 +412,11 @@ def _is_utf8(name: str) -> bool:
 
 def _hidden(name: str) -> bool:
     return name.startswith(".")
+
+
+def _arrow_error() -> type[Exception]:
+    """Return what pyarrow raises; asked for only when something has been raised."""
+    import pyarrow
+
+    error: type[Exception] = pyarrow.ArrowException
+    return error

@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from vrtspike.checkpoints.local_part import LocalParameters
-from vrtspike.config.section import Precision
+from vrtspike.config.choices import Precision
 from vrtspike.model.precision import autocast
 from vrtspike.samples.order import Share
 from vrtspike.training.optim import drop_flow_gradients, step_clipped
