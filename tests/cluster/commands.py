@@ -34,7 +34,8 @@ OTHERS = {
         "export",
         "gcloud",
     ),
-    *("git", "hostname", "kubectl", "pip", "setsid", "source", "tensorboard", "ulimit"),
+    *("git", "hostname", "kubectl", "pip", "pytest", "sbatch", "scancel", "setsid", "source"),
+    *("tensorboard", "ulimit"),
 }
 """Commands of the system that may be used; any other word at a command's place is a mistake."""
 ENDS = {"|", "||", "&&", ";", "&", "(", ")", "{", "}"}
@@ -57,7 +58,12 @@ def check_name(text: str) -> None:
 
 
 def commands(script: str) -> Iterator[list[str]]:
-    """Split a script into the words of each command, without assignments and redirections."""
+    """Split a script into the words of each command, without assignments and redirections.
+
+    Of a loop (`for name in values; do ...; done`) the first value is taken.
+    """
+    loop = re.compile(r"^for (\w+) in (\S+).*?; do\n(.*?)^done$", re.DOTALL | re.MULTILINE)
+    script = loop.sub(lambda found: found[3].replace(f"${found[1]}", found[2]), script)
     for line in script.replace("\\\n", " ").splitlines():
         lexer = shlex.shlex(line, posix=True, punctuation_chars=True)
         lexer.whitespace_split = True
@@ -99,6 +105,9 @@ def _check_words(words: Sequence[str]) -> bool:
             assert set(arguments) <= set(targets), f"make {arguments}: targets are {targets}"
         case "python" | "python3" | "python3.11":
             _check_python(arguments)
+        case "srun":
+            started = next(n for n, word in enumerate(arguments) if not word.startswith("-"))
+            return _check_words(arguments[started:])
         case _:
             assert name in OTHERS, f"unknown command: {' '.join(words)}"
             return False

@@ -1,4 +1,4 @@
-"""Jobs on a running cluster with token authentication, as the README tells it."""
+"""Jobs on a running cluster with token authentication, as docs/clusters.md tells it."""
 
 from __future__ import annotations
 
