@@ -8,7 +8,8 @@ from torch import Tensor
 
 from vrtspike.model import attention
 from vrtspike.model.attention import AttentionBlock
-from vrtspike.model.windows import Window, attend_by_sdpa
+from vrtspike.model.window_attention import attend_by_sdpa
+from vrtspike.model.windows import Window
 
 WINDOW: Window = (2, 4, 4)
 

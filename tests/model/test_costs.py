@@ -28,7 +28,7 @@ def tiny(tiny: ModelSettings) -> ModelSettings:
 @pytest.fixture
 def small_buffers(monkeypatch: pytest.MonkeyPatch) -> None:
     """Shrink the buffers of a fixed size, which would outweigh a tiny model."""
-    monkeypatch.setattr("vrtspike.model.windows.BLOCK_SCORES", 2**16)
+    monkeypatch.setattr("vrtspike.model.window_attention.BLOCK_SCORES", 2**16)
     monkeypatch.setattr("vrtspike.model.mlp.CHUNK_ELEMENTS", 2**12)
 
 

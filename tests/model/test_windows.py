@@ -7,16 +7,10 @@ from itertools import product
 import pytest
 import torch
 
-from vrtspike.model import windows
+from vrtspike.model import window_attention
 from vrtspike.model.attention import WindowAttention
-from vrtspike.model.windows import (
-    Grid,
-    Window,
-    attend_by_sdpa,
-    attend_windows,
-    relative_position_index,
-    sine_position,
-)
+from vrtspike.model.window_attention import attend_by_sdpa, attend_windows
+from vrtspike.model.windows import Grid, Window, relative_position_index, sine_position
 
 
 def test_bias_index_of_the_published_windows() -> None:
@@ -32,14 +26,14 @@ def test_bias_index_of_a_shorter_window_is_a_corner_of_the_whole() -> None:
     assert torch.equal(clipped, whole[:80, :80])
 
 
-@pytest.mark.parametrize("block_scores", [windows.BLOCK_SCORES, 4 * 2 * 32**2, 1])
+@pytest.mark.parametrize("block_scores", [window_attention.BLOCK_SCORES, 4 * 2 * 32**2, 1])
 @pytest.mark.parametrize("shift", [(0, 0, 0), (1, 2, 2), (0, 2, 1)])
 @pytest.mark.parametrize("mutual", [False, True])
 def test_shifted_windows_equal_attention_with_a_mask_for_each_window(
     mutual: bool, shift: Window, block_scores: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Compute every window by itself, with a mask from the tokens' places before the shift."""
-    monkeypatch.setattr(windows, "BLOCK_SCORES", block_scores)
+    monkeypatch.setattr(window_attention, "BLOCK_SCORES", block_scores)
     attention = WindowAttention(8, (2, 4, 4), 2, mutual=mutual)
     video = torch.rand(1, 4, 12, 8, 8)
     got = attention(attention.pack(video), (2, 4, 4), shift)

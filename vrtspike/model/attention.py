@@ -19,10 +19,10 @@ from torch import Tensor, nn
 
 from vrtspike.model.mlp import GatedMLP
 from vrtspike.model.recompute import is_small, recompute
+from vrtspike.model.window_attention import attend_windows
 from vrtspike.model.windows import (
     Grid,
     Window,
-    attend_windows,
     relative_position_index,
     relative_position_rows,
     sine_position,
