@@ -3,11 +3,56 @@
 from __future__ import annotations
 
 import os
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from vrtspike.config.loader import load_config
+    from vrtspike.evaluation.run import evaluate
+    from vrtspike.metrics.image import psnr, ssim
+    from vrtspike.model.build import build_model
+    from vrtspike.model.weights import load_weights
+    from vrtspike.restoration.restorer import Restorer
+    from vrtspike.simulate.camera import simulate_camera
+    from vrtspike.spikes.stream import SpikeStream
+    from vrtspike.spikes.voxels import voxelize
 
 __version__ = "0.1.0"
+__all__ = [
+    "Restorer",
+    "SpikeStream",
+    "build_model",
+    "evaluate",
+    "load_config",
+    "load_weights",
+    "psnr",
+    "simulate_camera",
+    "ssim",
+    "voxelize",
+]
+_HOMES = {
+    "Restorer": "restoration.restorer",
+    "SpikeStream": "spikes.stream",
+    "build_model": "model.build",
+    "evaluate": "evaluation.run",
+    "load_config": "config.loader",
+    "load_weights": "model.weights",
+    "psnr": "metrics.image",
+    "simulate_camera": "simulate.camera",
+    "ssim": "metrics.image",
+    "voxelize": "spikes.voxels",
+}
 
 WAIT_POLICY = "OMP_WAIT_POLICY"
 # OpenMP reads it when torch is loaded. By default its threads spin at every barrier: on a machine
 # with other work they take the cores that the thread they wait for needs, and all take many times
 # longer. Programs that this one starts, Ray's among them, inherit it.
 os.environ.setdefault(WAIT_POLICY, "passive")
+
+
+def __getattr__(name: str) -> Any:
+    """Load what a program asks for, and nothing else: torch takes seconds."""
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from importlib import import_module
+
+    return getattr(import_module(f"vrtspike.{_HOMES[name]}"), name)

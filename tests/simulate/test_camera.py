@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from vrtspike.config.loader import load_config
 from vrtspike.errors import ConfigError
-from vrtspike.simulate.camera import SpikeCamera
+from vrtspike.simulate.camera import SpikeCamera, simulate_camera
 from vrtspike.spikes.reconstruct import tfp
 
 GRAYS = np.array([0.1, 0.17, 0.3, 0.37, 0.55, 0.8, 1.0], np.float32)
@@ -260,3 +260,24 @@ def test_settings_that_contradict_one_another_are_refused() -> None:
             load_config(None, [f"video.{override}"])
     with pytest.raises(ConfigError, match="shape"):
         camera(())
+
+
+def test_a_camera_in_one_call_fires_as_often_as_light_says() -> None:
+    light = np.full((400, 3, 4), 0.5)
+    spikes = simulate_camera(light, threshold=2.0)
+    assert spikes.shape == light.shape and spikes.dtype == np.bool_
+    np.testing.assert_allclose(spikes.mean(axis=0), 0.25, atol=1 / 400)
+    assert (simulate_camera(light[::-1], seed=1) != spikes).any()
+
+
+@pytest.mark.parametrize(
+    ("light", "said"),
+    [
+        (np.full((4, 2, 2), 200.0), "divide 8-bit"),
+        (np.zeros((2, 2)), "steps, h, w"),
+        (np.full((2, 2, 2), np.nan), "out of range"),
+    ],
+)
+def test_light_that_is_none_is_refused(light: np.ndarray, said: str) -> None:
+    with pytest.raises(ConfigError, match=said):
+        simulate_camera(light)

@@ -113,6 +113,29 @@ class SpikeCamera:
         np.minimum(charge, self.threshold, out=charge)
 
 
+def simulate_camera(
+    light: Float[np.ndarray, "s h w"], *, threshold: float = 2.0, seed: int = 0, **camera: float
+) -> Bool[np.ndarray, "s h w"]:
+    """Return the spikes of a camera that sees this light, one step after the other.
+
+    `light` is in [0, 1], 1 for the brightest that the frame camera shows; `camera` are arguments of
+    `SpikeCamera`, such as `noise=0.02`. Light of another shape or range raises ConfigError.
+    """
+    seen = np.asarray(light, np.float32)
+    if seen.ndim != 3 or not seen.size:
+        raise ConfigError("light of another shape", got=seen.shape, expected="(steps, h, w)")
+    low, high = float(seen.min()), float(seen.max())
+    if not (low >= 0 and high <= 1):
+        raise ConfigError(
+            "light out of range",
+            got=f"{low:.4g} to {high:.4g}",
+            expected="0 to 1",
+            fix="divide 8-bit gray levels by 255",
+        )
+    rng = np.random.default_rng(seed)
+    return SpikeCamera(*seen.shape[1:], threshold=threshold, rng=rng, **camera).expose(seen)  # type: ignore[arg-type]
+
+
 def build_camera(
     settings: CameraSettings, height: int, width: int, rng: np.random.Generator
 ) -> SpikeCamera:
