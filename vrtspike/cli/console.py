@@ -23,7 +23,12 @@ if TYPE_CHECKING:
     from vrtspike.config.config import Config
     from vrtspike.datasets.index import Dataset
 
-ConfigFile = Annotated[Path, typer.Option("--config", "-c", help="Configuration (YAML).")]
+ConfigFile = Annotated[
+    Path,
+    typer.Option(
+        "--config", "-c", help="Configuration: a YAML file, or a shipped one by name (demo)."
+    ),
+]
 OptionalConfigFile = Annotated[
     Path | None, typer.Option("--config", "-c", help="Configuration (YAML).")
 ]
