@@ -1,4 +1,4 @@
-"""`vrtspike evaluate` takes models by name, several datasets, and writes a page of them all.
+"""`vrtspike evaluate` takes models by name and several datasets.
 
 It refuses what cannot be scored in one line that says what to do.
 """
@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -19,7 +18,6 @@ from safetensors.torch import load_file, save_file
 from typer.testing import CliRunner
 
 from vrtspike.cli.app import app
-from vrtspike.cli.evaluate import without_keys
 from vrtspike.config.loader import dump_config, load_config
 from vrtspike.model import build_model
 from vrtspike.restoration.restorer import Restorer
@@ -211,7 +209,7 @@ def test_all_datasets_are_looked_at_before_the_first_is_scored(
     shutil.rmtree(blind / "held_out" / "a" / "sharp")
     sources = ("--source", folder, "--source", blind)
     assert "sharp" in refused(*sources, "--out", tmp_path / "out")
-    disturb = ("--weights", "none", "--disturb", another.name.replace(" ", "-"))
+    disturb = ("--weights", "none", "--robustness")
     line = refused("--source", folder, "--source", another, *disturb, "--out", tmp_path / "out")
     assert "evaluation.robustness" in line
     assert not (tmp_path / "out").exists()
@@ -253,10 +251,9 @@ def test_a_model_named_twice_is_refused(
     assert "--beside" in line and "twice" in line and "small" in line
 
 
-def test_spikes_of_models_beside_and_of_other_datasets_are_not_disturbed(
+def test_spikes_of_models_beside_are_not_disturbed(
     evaluated: Callable[..., dict[str, Any]],
     folder: Path,
-    another: Path,
     ships: dict[str, Path],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -268,9 +265,6 @@ def test_spikes_of_models_beside_and_of_other_datasets_are_not_disturbed(
     monkeypatch.setattr(robustness, "levels_of", lambda kind: (1.0, few[0].level))
     found = evaluated("--beside", "small", "--robustness", "--source", folder)["robustness"]
     assert list(found["models"]) == ["fused"] and found["reference"] == "baseline"
-    sources = ("--source", folder, "--source", another)
-    found = evaluated(*sources, "--disturb", "two-datasets")["sources"]
-    assert "robustness" in found["two-datasets"] and "robustness" not in found[folder.name]
 
 
 @pytest.fixture(scope="module")
@@ -281,7 +275,7 @@ def another(
     return moving_photograph(place, {"b": 2, "c": 2}, size=(40, 48))
 
 
-def test_several_datasets_have_a_folder_each_and_one_page(
+def test_several_datasets_have_a_folder_each(
     evaluated: Callable[..., dict[str, Any]],
     folder: Path,
     another: Path,
@@ -291,20 +285,12 @@ def test_several_datasets_have_a_folder_each_and_one_page(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     sources = ("--source", folder, "--source", another)
-    found = evaluated(*sources, "--report", "page/results.md", "evaluation.luma=true")
+    found = evaluated(*sources, "evaluation.luma=true")
     assert list(found["sources"]) == [folder.name, "two-datasets"]
     for name, facts in found["sources"].items():
         written = json.loads((tmp_path / "out" / name / "results.json").read_text())
         assert written == facts and (tmp_path / "out" / name / "report.html").is_file()
     assert found["sources"]["two-datasets"]["protocol"]["sequences"] == 2
-    text = (tmp_path / "page" / "results.md").read_text()
-    assert re.findall(r"^## (.*)$", text, re.MULTILINE) == list(found["sources"])
-    typed = f"vrtspike evaluate --source {folder} --source '{another}' --out {tmp_path / 'out'}"
-    assert f"{typed} --report page/results.md evaluation.luma=true\n" in text
-    links = re.findall(r"\]\((.*?)\)", text)
-    assert len(links) == 2 and all((tmp_path / "page" / link).is_file() for link in links)
-    blurred = found["sources"]["two-datasets"]["held_out"]["blurred"]["psnr"]
-    assert f"| Blurred input | **{blurred:.2f}** ± " in text or f"| {blurred:.2f} ± " in text
 
 
 def test_datasets_of_one_name_are_refused(
@@ -322,43 +308,3 @@ def test_a_dataset_that_is_not_there_is_refused_before_another_is_scored(
     sources = ("--source", folder, "--source", tmp_path / "nowhere")
     assert "nowhere" in refused(*sources, "--weights", "none", "--out", tmp_path / "out")
     assert not (tmp_path / "out").exists()
-
-
-@pytest.mark.parametrize(
-    ("asked", "said"),
-    [
-        (("--report", "page.html"), "page.html"),
-        (("--sweep", "runs/x"), "--report"),
-        (("--sweep", "runs/x", "--report", "page.md"), "results.json"),
-    ],
-)
-def test_a_page_that_cannot_be_is_refused_first(
-    refused: Callable[..., str], tmp_path: Path, asked: tuple[str, ...], said: str
-) -> None:
-    line = refused(*asked, "--weights", "none", "--out", tmp_path / "out")
-    assert said in line and not (tmp_path / "out").exists()
-
-
-def test_a_dataset_to_disturb_is_one_that_is_scored(refused: Callable[..., str]) -> None:
-    line = refused("--weights", "none", "--disturb", "street")
-    assert "--disturb" in line and "got street, expected one of data" in line
-
-
-def test_an_evaluation_is_no_sweep(refused: Callable[..., str], tmp_path: Path) -> None:
-    (tmp_path / "results.json").write_text('{"held_out": {}}')
-    line = refused("--sweep", tmp_path, "--report", "page.md", "--weights", "none")
-    assert "no results.json of a sweep" in line
-
-
-@pytest.mark.parametrize(
-    ("typed", "shown"),
-    [
-        ("s3://key:secret@bucket/run", "s3://bucket/run"),
-        ("data.source=s3://key:secret@bucket/set", "data.source=s3://bucket/set"),
-        ("evaluation.luma=true", "evaluation.luma=true"),
-        ("runs/a=b", "runs/a=b"),
-        ("./small", "./small"),
-    ],
-)
-def test_a_page_says_no_keys(typed: str, shown: str) -> None:
-    assert without_keys(typed) == shown

@@ -12,10 +12,10 @@ from vrtspike.report.charts import (
     Line,
     Mark,
     Reference,
+    bar_chart,
     dot_chart,
     line_chart,
     log_ticks,
-    response_chart,
     scatter_chart,
     ticks,
 )
@@ -132,8 +132,12 @@ def test_a_front_is_a_staircase_through_its_points() -> None:
 
 def test_a_response_is_drawn_over_its_levels_beside_what_it_is_held_against() -> None:
     line = Line("model", "fused", ((-8.0, 24.0), (0.0, 26.0), (8.0, 22.0)))
-    chart = response_chart(
-        [line], [Reference("<base>", "baseline", 23.0)], x_name="steps", y_name="PSNR"
+    chart = line_chart(
+        [line],
+        [Reference("<base>", "baseline", 23.0)],
+        x_name="steps",
+        y_name="PSNR",
+        levels=True,
     )
     root = ElementTree.fromstring(chart)
     titles = [circle[0].text for circle in root.findall("circle")]
@@ -153,3 +157,13 @@ def test_a_response_is_drawn_over_its_levels_beside_what_it_is_held_against() ->
     )
     assert held[0].text == "<base>: 23.00"
     assert float(held.get("y1", 0)) == pytest.approx((left[1] + right[1]) / 2, abs=0.2)
+
+
+def test_bars_are_as_high_as_their_shares() -> None:
+    root = ElementTree.fromstring(bar_chart([0.5, 0.25, 0.0], ["1", "2", "3+"], x_name="steps"))
+    bars = root.findall("rect")
+    heights = [float(bar.get("height", 0)) for bar in bars]
+    assert heights[0] == pytest.approx(2 * heights[1], abs=0.2) and heights[2] == 0
+    assert [bar[0].text for bar in bars] == ["1: 50.00%", "2: 25.00%", "3+: 0.00%"]
+    ends = {float(bar.get("y", 0)) + float(bar.get("height", 0)) for bar in bars}
+    assert max(ends) - min(ends) < 0.2

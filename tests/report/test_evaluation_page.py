@@ -21,8 +21,9 @@ from vrtspike.errors import ConfigError
 from vrtspike.evaluation.corruptions import Kind
 from vrtspike.evaluation.curves import Level, Response, Robustness
 from vrtspike.evaluation.results import FrameScore, Panel, Results, Score
+from vrtspike.report.charts import CURVE_POINTS, thinned
 from vrtspike.report.evaluation import run_evaluation
-from vrtspike.report.evaluation_page import CURVE_POINTS, RunRecord, thinned, write_report
+from vrtspike.report.evaluation_page import RunRecord, write_report
 from vrtspike.report.methods import main_model
 from vrtspike.restoration.memory import MemoryBudget
 from vrtspike.restoration.restorer import Restorer
@@ -180,14 +181,16 @@ def test_robustness_has_a_chart_for_each_kind_and_says_where_models_fall(tmp_pat
     rates = "Spikes a pixel and step: 0.12 at 2, 0.12 at 4, 0.12 at 8"
     assert part.count("Spikes a pixel and step") == 1 and rates in part
     assert part.count('class="reference series-baseline"') == 3
-    assert part.count('class="reference series-control"') == 3
+    assert part.count('class="reference series-blurred"') == 3
     assert "<title>VRT without spikes: 24.50</title>" in part
     assert rows["Threshold"] == ["never within the range tried, to threshold 8"]
     assert rows["Time offset, earlier"] == ["\N{MINUS SIGN}5.09 steps"]
     assert rows["Time offset, later"] == ["never within the range tried, to 8 steps"]
     assert rows["Dropped spikes"][0] == "probability 0.25"
     assert rows["No spikes"][0] == "under it: \N{MINUS SIGN}0.50 dB"
-    assert "each &lt;spike&gt; lost" in levels and levels.count("<tr>") == 1 + 10
+    assert (
+        "each &lt;spike&gt; lost" in levels and levels.split("</table>")[0].count("<tr>") == 1 + 10
+    )
     assert "Robustness" not in write(tmp_path / "without.html", make_results())
 
 

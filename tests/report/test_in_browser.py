@@ -57,6 +57,16 @@ DRIVE = """
     // A page that is wider than the screen scrolls sideways; its tables may, in their boxes.
     const root = document.documentElement;
     found.width = [root.scrollWidth, root.clientWidth];
+    const right_of = (element) => element.getBoundingClientRect().right;
+    found.overhang = [...document.querySelectorAll("section, .tile, article, select, h1, h2, h3")]
+      .filter((element) => right_of(element) > root.clientWidth)
+      .map((element) => element.outerHTML.slice(0, 80));
+    found.cut = [...document.querySelectorAll("table")].filter((table) => {
+      const box = table.closest(".scroll, td, .split > div") ?? table.parentElement;
+      return right_of(table) > right_of(box) + 1 && getComputedStyle(box).overflowX !== "auto";
+    }).length;
+    found.colours = [...document.querySelectorAll(".summary .key")]
+      .map((key) => getComputedStyle(key).backgroundColor);
     found.fetched = performance.getEntriesByType("resource").map((entry) => entry.name);
     const probe = document.createElement("pre");
     probe.id = "found";
@@ -115,13 +125,15 @@ def test_slider_choice_flicker_and_theme_do_what_they_say(browse: Browse, page: 
     assert off == ["false", False, False, "inset(0px 0px 0px 20%)", "block"]
 
 
-@pytest.mark.parametrize("width", [500, 1200])
+@pytest.mark.parametrize("width", [500, 800, 1300])
 def test_nothing_is_fetched_and_nothing_hangs_over_the_side(
     browse: Browse, page: Path, width: int
 ) -> None:
     found = drive(browse, page, f"--window-size={width},1000")
     assert [name for name in found["fetched"] if not name.startswith("data:")] == []
     assert found["width"] == [width, width]
+    assert found["overhang"] == [] and found["cut"] == 0
+    assert len(set(found["colours"])) == len(found["colours"]) == 6
 
 
 @pytest.mark.parametrize("theme", ["light", "dark"])

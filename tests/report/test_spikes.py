@@ -9,7 +9,6 @@ import pytest
 from PIL import Image
 
 from vrtspike.errors import ConfigError, DataFormatError
-from vrtspike.report.intervals import measure_intervals
 from vrtspike.report.spikes import compare, contact_sheet, preview, to_picture, write_preview
 from vrtspike.spikes import stream as module
 from vrtspike.spikes.packed_writer import write_dat
@@ -34,7 +33,6 @@ def test_pictures_show_the_intensity_at_the_centre(stream: SpikeStream) -> None:
     for name in ("tfp", "tfi"):
         assert (pictures[name][:, 4:] == 255).all()
         assert (pictures[name][:, :4] == 0).all()
-    assert pictures["voxels"].shape == (2 * 6 + 4, 2 * 8 + 4)
     assert not preview(stream, center=10, window=8)["tfp"].any(), "dark before step 20"
     half = preview(stream, center=30, window=8, threshold=1.0)["tfp"]
     assert (half[:, 4:] == 128).all()
@@ -65,7 +63,9 @@ def test_pictures_read_in_part_equal_those_of_the_whole(
     start, stop = max(center - 10, 0), min(center + 11, 300)
     counts = voxelize(spikes, 4, start=start, stop=stop)
     voxels = normalize_voxels(counts, bin_steps(stop - start, 4), threshold, "rate")
-    np.testing.assert_array_equal(pictures["voxels"], contact_sheet(voxels))
+    edges = start + np.cumsum([0, *bin_steps(stop - start, 4)])
+    labels = [f"bin {i + 1}: steps {edges[i]}-{edges[i + 1] - 1}" for i in range(4)]
+    np.testing.assert_array_equal(pictures["voxels"], contact_sheet(voxels, labels))
 
 
 def test_only_the_steps_around_the_centre_are_read(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -96,13 +96,11 @@ def test_every_format_shows_the_same(stream: SpikeStream, tmp_path: Path, name: 
         np.testing.assert_array_equal(pictures[kind], picture)
 
 
-def test_intervals_and_the_frame_are_shown_when_given(stream: SpikeStream, tmp_path: Path) -> None:
+def test_the_frame_is_shown_when_given(stream: SpikeStream, tmp_path: Path) -> None:
     frame = np.zeros((12, 16, 3), np.uint8)
     frame[:, 8:] = 255
     Image.fromarray(frame).save(tmp_path / "frame.png")
-    figures = measure_intervals(stream)
-    pictures = preview(stream, center=30, window=8, intervals=figures, frame=tmp_path / "frame.png")
-    assert pictures["intervals"].dtype == np.uint8 and pictures["intervals"].min() == 0
+    pictures = preview(stream, center=30, window=8, frame=tmp_path / "frame.png")
     gray, tfp_part, tfi_part = (pictures["side_by_side"][:, x : x + 8] for x in (0, 12, 24))
     assert pictures["side_by_side"].shape == (6, 32)
     np.testing.assert_array_equal(gray, frame[::2, ::2, 0])
@@ -136,6 +134,16 @@ def test_a_contact_sheet_is_read_row_by_row() -> None:
     values = [sheet[y * 4, x * 5] for y in range(3) for x in range(2)]
     assert values == [0, 51, 102, 153, 204, 255]
     assert (sheet[3] == 255).all()
+
+
+def test_panels_of_a_sheet_have_their_labels_above_them() -> None:
+    images = np.full((2, 30, 40), 0.5, np.float32)
+    sheet = contact_sheet(images, ["bin 1: steps 100-103", "bin 2"])
+    assert sheet.shape[0] == 2 * (18 + 30) + 4 and sheet.shape[1] > 2 * 40
+    for top in (0, 52):
+        label, picture = sheet[top : top + 18], sheet[top + 18 : top + 48]
+        assert label.min() < 100 and (label[:, -1:] == 255).all(), "the text is there and whole"
+        assert (picture[:, :40] == 128).all() and (picture[:, 40:] == 255).all()
 
 
 def test_a_genuine_stream_looks_like_its_frame(shared: Path, tmp_path: Path) -> None:

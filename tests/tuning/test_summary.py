@@ -145,7 +145,10 @@ def test_with_finalists_the_best_is_one_of_them_by_the_mean_over_seeds() -> None
     )
     assert [final.settings for final in found.finals] == [two, four]
     assert [len(final.rows) for final in found.finals] == [2, 2]
-    assert [mean_of(final.rows, "psnr") for final in found.finals] == [27.0, pytest.approx(26.9)]
+    assert [mean_of(final.rows, "val_psnr") for final in found.finals] == [
+        27.0,
+        pytest.approx(26.9),
+    ]
 
 
 def test_what_a_sweep_lacks() -> None:

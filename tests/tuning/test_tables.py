@@ -15,14 +15,7 @@ from tests.tuning.sweeps import config_of, cost_sweep, row, spikes_sweep
 from vrtspike.config.loader import change, load_config
 from vrtspike.storage.folder import Folder
 from vrtspike.tuning.summary import Summary
-from vrtspike.tuning.tables import (
-    best_config,
-    ranked,
-    summary_headings,
-    summary_rows,
-    verdict,
-    write_results,
-)
+from vrtspike.tuning.tables import best_config, ranked, trial_table, verdict, write_results
 
 
 def written(tmp_path: Path, summary: Summary) -> tuple[dict[str, Any], list[dict[str, str]]]:
@@ -115,7 +108,7 @@ def test_the_table_has_baselines_on_top_and_then_the_best_first() -> None:
     names = [found.trial.name for found in ranked(summary)]
     assert all(name.startswith("baseline") for name in names[:4])
     assert names[4:] == ["trial-000", "trial-000-seed1", "trial-003", "trial-001", "trial-002"]
-    headings, rows = summary_headings(summary), summary_rows(summary)
+    headings, rows = trial_table(summary)
     table = {cells[0]: dict(zip(headings, cells, strict=True)) for cells in rows}
     assert table["trial-003"]["gain"] == "+0.90 ± 0.17"
     assert table["trial-003"]["settings"] == "model.spike.heads=1 train.lr=0.0005"
@@ -133,7 +126,8 @@ def test_the_table_has_baselines_on_top_and_then_the_best_first() -> None:
 def test_lpips_is_shown_when_it_was_computed() -> None:
     summary = spikes_sweep()
     scored = replace(summary, rows=(*summary.rows[:-1], replace(summary.rows[-1], lpips=0.125)))
-    assert "0.1250" in summary_rows(scored)[5][summary_headings(scored).index("LPIPS")]
+    headings, rows = trial_table(scored)
+    assert rows[5][headings.index("LPIPS")] == "0.1250"
 
 
 def test_of_a_sweep_over_cost_the_cheapest_with_equal_losses_is_best(tmp_path: Path) -> None:
@@ -144,17 +138,15 @@ def test_of_a_sweep_over_cost_the_cheapest_with_equal_losses_is_best(tmp_path: P
     assert float(lines[2]["loss_difference"]) == pytest.approx(1e-4)
     assert [line["model.spike.chunk_size"] for line in lines] == ["", "null", "8", "16"]
     assert {line["gain"] + line["val_gain"] for line in lines} == {""}
+    headings, rows = trial_table(summary)
     # The unequal one is the cheapest, and last all the same.
-    assert [cells[0] for cells in summary_rows(summary)][1:] == [
+    assert [cells[0] for cells in rows][1:] == [
         "trial-001",
         "trial-000",
         "trial-002",
     ]
-    headings = summary_headings(summary)
     assert "gain" not in headings
-    assert [cells[headings.index("loss")] for cells in summary_rows(summary)] == [
-        *("", "equal", "equal", "differs")
-    ]
+    assert [cells[headings.index("loss")] for cells in rows] == [*("", "equal", "equal", "differs")]
     assert "0.8 s/step (0.80 of the first trial's), 1.5 GB (0.75" in verdict(summary)
 
 

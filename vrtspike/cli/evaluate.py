@@ -1,8 +1,7 @@
-"""The command that scores models: results and a report of each dataset, and a page of them all."""
+"""The command that scores models: results and a report of each dataset."""
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
@@ -22,20 +21,15 @@ from vrtspike.cli.console import (
     say,
     short,
 )
-from vrtspike.errors import ConfigError
-from vrtspike.runtime.ray_session import resolve_path, resolve_place
+from vrtspike.runtime.ray_session import resolve_path
 
 if TYPE_CHECKING:
     from vrtspike.cli.model_choice import ModelChoice
     from vrtspike.config.config import Config
     from vrtspike.evaluation.results import Results
 
-UNSAID = ("json_file", "debug", "help")
-"""Options that change nothing of what a page shows."""
-
 
 def evaluate(
-    context: typer.Context,
     overrides: Overrides = None,
     config: OptionalConfigFile = None,
     fused: Annotated[
@@ -61,22 +55,12 @@ def evaluate(
     out: Annotated[
         str | None, typer.Option(help="Folder of the report; without: the run's folder.")
     ] = None,
-    report: Annotated[
-        str | None, typer.Option(help="Markdown page (.md) of all datasets to write.")
-    ] = None,
-    sweep: Annotated[
-        list[str] | None, typer.Option(help="Folder of a sweep whose trials the page shows too.")
-    ] = None,
     robustness: Annotated[
         bool,
         typer.Option(
             "--robustness", help="Disturb the spikes too, in many ways; not those of --beside."
         ),
     ] = False,
-    disturb: Annotated[
-        list[str] | None,
-        typer.Option(help="The same, of the --source of this name alone; may be given again."),
-    ] = None,
     json_file: JsonFile = None,
     debug: Debug = False,
 ) -> None:
@@ -89,9 +73,7 @@ def evaluate(
         from vrtspike.storage.folder import Folder, local_path
 
         models = choose_models(fused, baseline, beside or ())
-        data = disturbed(datasets(settings, source or ()), disturb or ())
-        page = page_file(report, sweep)
-        sweeps = [section_of_sweep(place) for place in sweep or ()]
+        data = datasets(settings, source or ())
         runs = [model for model in models if model.method == MAIN and model.is_run]
         own = Folder.at(settings.run.root).below(settings.run.name).where
         own = out or (fused if runs and fused else own)
@@ -102,73 +84,15 @@ def evaluate(
             print_scores(results, name if len(data) > 1 else results.split)
         outcome.facts = facts_of(found)
         say(f"results: {short(folder if len(data) > 1 else folder / 'results.json')}")
-        if page is not None:
-            from vrtspike.report.markdown import write_page
-
-            write_page(page, found, command=command_line(context), further=sweeps)
-            outcome.facts["page"] = str(page)
-            say(f"page: {short(page)}")
-
-
-def disturbed(data: dict[str, Config], names: Sequence[str]) -> dict[str, Config]:
-    """Return the configurations; those of some names disturb the spikes too."""
-    from vrtspike.config.loader import change
-
-    unknown = [name for name in names if name not in data]
-    if unknown:
-        raise ConfigError(
-            "no dataset has this name",
-            where="--disturb",
-            got=unknown[0],
-            expected=f"one of {', '.join(data)}",
-        )
-    return data | {name: change(data[name], {"evaluation.robustness": True}) for name in names}
-
-
-def page_file(report: str | None, sweep: Sequence[str] | None) -> Path | None:
-    """Return the page's file; refuse, before the work, one that cannot be written."""
-    from vrtspike.storage.folder import check_target, local_path
-
-    if report is None:
-        if sweep:
-            raise ConfigError(
-                "a sweep is shown on a page, and there is none",
-                where="--sweep",
-                fix="give the page's file with --report",
-            )
-        return None
-    page = resolve_path(local_path(report, "a page"), written=True)
-    if page.suffix != ".md":
-        raise ConfigError("the page is Markdown", where="--report", got=report, expected="a .md")
-    check_target(page)
-    return page
-
-
-def section_of_sweep(place: str) -> str:
-    """Return what a sweep found, as a section of the page."""
-    from vrtspike.tuning.markdown import sweep_section
-    from vrtspike.tuning.tables import JSON, read_results
-
-    folder = resolve_place(place)
-    facts = read_results(folder) if folder.size(JSON) is not None else {}
-    if "trials" not in facts:
-        raise ConfigError(
-            f"there is no {JSON} of a sweep",
-            where=folder,
-            expected="the folder of `vrtspike tune`",
-            fix="let the sweep finish, or correct the path",
-        )
-    return sweep_section(facts)
 
 
 def scored(
     data: dict[str, Config], models: Sequence[ModelChoice], folder: Path
 ) -> Iterator[tuple[str, Results]]:
-    """Score the models on each dataset; yield its results, with the hardest picture alone."""
+    """Score the models on each dataset; yield its results without pictures."""
     import torch
 
     from vrtspike.report.evaluation import check_evaluation, run_evaluation
-    from vrtspike.report.picture_strip import hardest_panel
     from vrtspike.restoration.restorer import Restorer, fetched
     from vrtspike.runtime.progress import Progress
 
@@ -192,41 +116,13 @@ def scored(
                     device=device,
                     progress=progress.update,
                 )
-            panel = hardest_panel(results.panels)
-            yield name, replace(results, panels=[] if panel is None else [panel])
+            yield name, replace(results, panels=[])
 
 
 def facts_of(found: dict[str, Results]) -> dict[str, Any]:
     """Return what --json holds: one dataset's results, or several by name."""
     each = {name: results.as_dict() for name, results in found.items()}
     return {"sources": each} if len(each) > 1 else dict(next(iter(each.values())))
-
-
-def command_line(context: typer.Context) -> str:
-    """Return the command as one would type it again."""
-    options, arguments = [], []
-    for parameter in context.command.params:
-        value = context.params.get(parameter.name or "")
-        if parameter.name in UNSAID or not value:
-            continue
-        values = value if isinstance(value, list | tuple) else [value]
-        if parameter.param_type_name == "argument":
-            arguments += [without_keys(str(one)) for one in values]
-        else:
-            name = parameter.opts[-1]
-            words = [word for one in values for word in (name, without_keys(str(one)))]
-            options += [name] if value is True else words
-    return shlex.join(["vrtspike", "evaluate", *options, *arguments])
-
-
-def without_keys(text: str) -> str:
-    """Return an argument as it may be written down: of a URI without its keys."""
-    from vrtspike.storage.folder import Folder
-
-    name, equals, value = text.partition("=")
-    if equals and "://" not in name:
-        return f"{name}={Folder.at(value)}" if "://" in value else text
-    return str(Folder.at(text)) if "://" in text else text
 
 
 def print_scores(results: Results, title: str) -> None:

@@ -51,9 +51,9 @@ def preview(
 ) -> None:
     """Look at a stream: average (TFP), interval (TFI), bits, voxels, intervals, an animation."""
     with command(json_file, debug) as outcome:
-        from vrtspike.report.intervals import measure_intervals
         from vrtspike.report.spike_video import check_animation, write_animation
-        from vrtspike.report.spikes import compare, preview, write_preview
+        from vrtspike.report.spikes import compare, interval_chart, preview, write_preview
+        from vrtspike.spikes.intervals import measure_intervals
         from vrtspike.storage.folder import check_target, local_path
 
         described = describe_stream(
@@ -67,14 +67,12 @@ def preview(
             check_animation(movie, len(stream), window=window)
             check_target(movie)
         figures = measure_intervals(stream)
-        pictures = preview(
-            stream, center=center, window=window, bins=bins, intervals=figures, frame=frame
-        )
+        pictures = preview(stream, center=center, window=window, bins=bins, frame=frame)
         outcome.facts = {"file": str(shown), "streams": count}
         outcome.facts |= {"height": stream.height, "width": stream.width, **figures.facts()}
         if frame is not None:
             outcome.facts["psnr"] = compare(pictures, frame)
-        files = write_preview(pictures, images)
+        files = write_preview(pictures, images, {"intervals": interval_chart(figures)})
         if movie is not None:
             write_animation(stream, movie, window=window)
             files.append(movie)

@@ -41,11 +41,11 @@ def tune(
         check_space(settings)
         check_before_ray(settings)
         from vrtspike.tuning.sweep import run_sweep
-        from vrtspike.tuning.tables import read_results, summary_headings, summary_rows, verdict
+        from vrtspike.tuning.tables import read_results, trial_table, verdict
 
         with connect(dashboard=True):
             folder, summary = run_sweep(settings)
-        print_trials(summary_headings(summary), summary_rows(summary))
+        print_trials(*trial_table(summary))
         for problem in summary.problems:
             say(f"note: {problem}")
         say(verdict(summary))

@@ -1,4 +1,4 @@
-"""Charts as SVG text: curves over steps or levels, dots by sequence, dots over a number or by kind.
+"""Charts as SVG: curves, dots by row, dots over a number or by kind, bars.
 
 In: numbers and names. Out: an `<svg>` whose colours are classes (`series-<style>`) that the page
 defines for light and dark. Every mark says its value in a `<title>`.
@@ -8,13 +8,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
-from vrtspike.report.text import escape
+from markupsafe import Markup
+
+from vrtspike.report.page import fill
 
 WIDTH, HEIGHT = 560, 240
 LEFT, RIGHT, TOP, BOTTOM = 52, 12, 12, 34
-ROW, NAMES = 30, 168
+ROW, NAMES, LETTERS = 30, 168, 22
+CURVE_POINTS = 150
+Point = tuple[float, float]
 
 
 @dataclass(frozen=True)
@@ -23,7 +27,7 @@ class Line:
 
     name: str
     style: str
-    points: tuple[tuple[float, float], ...]
+    points: tuple[Point, ...]
 
 
 @dataclass(frozen=True)
@@ -64,6 +68,57 @@ class Axis:
         return self.first + share * (self.last - self.first)
 
 
+@dataclass
+class Drawing:
+    """The elements of an `<svg>`: their tag, attributes, and text or title."""
+
+    label: str
+    height: float = HEIGHT
+    parts: list[tuple[str, dict[str, str], str]] = field(default_factory=list)
+
+    def add(self, tag: str, style: str, words: str = "", **attributes: float | str) -> None:
+        """Add an element; numbers are pixels."""
+        written = {
+            name.replace("_", "-"): value if isinstance(value, str) else f"{value:.1f}"
+            for name, value in attributes.items()
+        }
+        self.parts.append((tag, {"class": style, **written}, words))
+
+    def text(
+        self, x: float, y: float, words: str, anchor: str = "middle", style: str = "tick"
+    ) -> None:
+        """Write a text."""
+        self.add("text", style, words, x=x, y=y, text_anchor=anchor)
+
+    def rows(self, up: Axis, marks: Sequence[float], *, percent: bool = False) -> None:
+        """Draw a line and a number at each mark of the vertical axis."""
+        for mark in marks:
+            style, y = "zero" if mark == 0 and marks[0] < 0 else "grid", up(mark)
+            self.add("line", style, x1=LEFT, x2=WIDTH - RIGHT, y1=y, y2=y)
+            words = f"{number(100 * mark)}%" if percent else number(mark)
+            self.text(LEFT - 8, y + 4, words, "end")
+
+    def columns(self, across: Callable[[float], float], marks: Mapping[float, str]) -> None:
+        """Write the marks of the horizontal axis."""
+        for mark, words in marks.items():
+            x = across(mark)
+            self.text(
+                x, self.height - BOTTOM + 18, words, "end" if x > WIDTH - RIGHT - 12 else "middle"
+            )
+
+    def path(self, style: str, points: Sequence[Point]) -> None:
+        """Draw a line through points."""
+        self.add("polyline", style, points=" ".join(f"{x:.1f},{y:.1f}" for x, y in points))
+
+    def dot(self, at: Point, style: str, title: str, radius: float = 5.5) -> None:
+        """Draw a dot."""
+        self.add("circle", style, title, cx=at[0], cy=at[1], r=radius)
+
+    def svg(self) -> Markup:
+        """Return the `<svg>`."""
+        return fill("chart.svg.j2", drawing=self, width=WIDTH)
+
+
 def ticks(low: float, high: float, count: int) -> list[float]:
     """Return round numbers, about `count` of them, of which the ends enclose [low, high]."""
     if high <= low:
@@ -91,89 +146,82 @@ def log_ticks(low: float, high: float) -> list[float]:
     return found[start : end + 1] if end > start else found[start - 1 : start + 2]
 
 
-def line_chart(lines: Sequence[Line], *, x_name: str, y_name: str, digits: int) -> str:
-    """Draw curves; points that are close together are joined without dots."""
-    xs = [x for line in lines for x, _ in line.points]
-    ys = [y for line in lines for _, y in line.points]
-    y_ticks = ticks(min(ys), max(ys), 4)
-    across = Axis(0.0, max(*xs, 1.0), LEFT, WIDTH - RIGHT)
-    up = Axis(y_ticks[0], y_ticks[-1], HEIGHT - BOTTOM, TOP)
-    parts = [_grid_row(up(y), _number(y)) for y in y_ticks]
-    for x in ticks(across.low, across.high, 5):
-        if x <= across.high:
-            at = across(x)
-            anchor = "end" if at > WIDTH - RIGHT - 12 else "middle"
-            parts.append(_text(at, HEIGHT - BOTTOM + 18, f"{x:,.0f}", anchor))
-    parts.append(_text(WIDTH - RIGHT, HEIGHT - 2, x_name, "end"))
-    for line in lines:
-        dots = len(line.points) <= 25
-        titles = [f"{x_name} {x:,.0f}: {y:.{digits}f}" for x, y in line.points]
-        parts += _curve(line, across, up, titles, dots=dots)
-    names = ", ".join(line.name for line in lines)
-    return _svg(WIDTH, HEIGHT, f"{y_name} over {x_name}: {names}", parts)
-
-
-def response_chart(
+def line_chart(
     lines: Sequence[Line],
-    references: Sequence[Reference],
+    references: Sequence[Reference] = (),
     *,
     x_name: str,
     y_name: str,
     digits: int = 2,
-) -> str:
-    """Draw curves over levels of any sign, and the values they are held against as dashed lines."""
+    levels: bool = False,
+) -> Markup:
+    """Draw curves, and the values that they are held against as dashed lines.
+
+    The horizontal axis counts from 0; that of `levels` of any sign goes from the least tried to the
+    greatest, and every level has its dot.
+    """
     xs = [x for line in lines for x, _ in line.points]
     ys = [y for line in lines for _, y in line.points] + [r.y for r in references]
-    x_ticks, y_ticks = ticks(min(xs), max(xs), 8), ticks(min(ys), max(ys), 4)
-    # The curves fill the width: what was not tried is not drawn.
-    across = Axis(min(xs), max(xs), LEFT + 8, WIDTH - RIGHT - 8)
+    y_ticks = ticks(min(ys), max(ys), 4)
     up = Axis(y_ticks[0], y_ticks[-1], HEIGHT - BOTTOM, TOP)
-    parts = [_grid_row(up(y), _number(y)) for y in y_ticks]
-    for x in x_ticks:
-        if across.low <= x <= across.high:
-            parts.append(_text(across(x), HEIGHT - BOTTOM + 18, _number(x), "middle"))
-    parts.append(_text(WIDTH - RIGHT, HEIGHT - 2, x_name, "end"))
-    for reference in references:
-        y = f"{up(reference.y):.1f}"
-        parts.append(
-            f'<line class="reference series-{reference.style}" x1="{LEFT}" x2="{WIDTH - RIGHT}" '
-            f'y1="{y}" y2="{y}"><title>{escape(reference.name)}: {reference.y:.{digits}f}</title>'
-            "</line>"
-        )
+    across = Axis(0.0, max(*xs, 1.0), LEFT, WIDTH - RIGHT)
+    if levels:
+        across = Axis(min(xs), max(xs), LEFT + 8, WIDTH - RIGHT - 8)
+    written = number if levels else "{:,.0f}".format
+    names = ", ".join([line.name for line in lines] + [held.name for held in references])
+    drawing = Drawing(f"{y_name} over {x_name}: {names}")
+    drawing.rows(up, y_ticks)
+    marks = ticks(across.low, across.high, 8 if levels else 5)
+    inside = [mark for mark in marks if across.low <= mark <= across.high]
+    drawing.columns(across, {mark: written(mark) for mark in inside})
+    drawing.text(WIDTH - RIGHT, HEIGHT - 2, x_name, "end")
+    for held in references:
+        y, title = up(held.y), f"{held.name}: {held.y:.{digits}f}"
+        style = f"reference series-{held.style}"
+        drawing.add("line", style, title, x1=LEFT, x2=WIDTH - RIGHT, y1=y, y2=y)
     for line in lines:
-        titles = [f"{x_name} {_number(x)}: {y:.{digits}f}" for x, y in line.points]
-        parts += _curve(line, across, up, titles)
-    names = ", ".join([line.name for line in lines] + [other.name for other in references])
-    return _svg(WIDTH, HEIGHT, f"{y_name} over {x_name}: {names}", parts)
+        at = [(across(x), up(y)) for x, y in line.points]
+        drawing.path(f"curve series-{line.style}", at)
+        # Dots that are close together are seen when they are touched.
+        dots = levels or len(at) <= 25
+        style = f"{'dot' if dots else 'dot unseen'} series-{line.style}"
+        for place, (x, y) in zip(at, line.points, strict=True):
+            title = f"{line.name}, {x_name} {written(x)}: {y:.{digits}f}"
+            drawing.dot(place, style, title, 3.5 if dots else 6)
+    return drawing.svg()
 
 
-def dot_chart(rows: Mapping[str, Sequence[tuple[str, str, float]]], *, what: str) -> str:
+def thinned(points: Sequence[Point]) -> tuple[Point, ...]:
+    """Average neighbouring points until at most `CURVE_POINTS` are left."""
+    width = -(-len(points) // CURVE_POINTS)
+    groups = [points[i : i + width] for i in range(0, len(points), width)]
+    return tuple(
+        (sum(x for x, _ in group) / len(group), sum(y for _, y in group) / len(group))
+        for group in groups
+    )
+
+
+def dot_chart(rows: Mapping[str, Sequence[tuple[str, str, float]]], *, what: str) -> Markup:
     """Draw a row of dots (name, style, value) for each key, over an axis that shows zero."""
     values = [value for dots in rows.values() for _, _, value in dots]
     marks = ticks(min(0.0, *values), max(0.0, *values), 6)
-    height = TOP + ROW * len(rows) + BOTTOM
+    drawing = Drawing(what, TOP + ROW * len(rows) + BOTTOM)
     across = Axis(marks[0], marks[-1], NAMES, WIDTH - 16)
-    parts = []
+    bottom = drawing.height - BOTTOM
     for mark in marks:
-        style = "zero" if mark == 0 else "grid"
-        at = across(mark)
-        parts.append(
-            f'<line class="{style}" x1="{at:.1f}" x2="{at:.1f}" y1="{TOP}" y2="{height - BOTTOM}"/>'
-        )
-        sign = "+" if mark > 0 else ""
-        parts.append(_text(at, height - BOTTOM + 18, sign + _number(mark), "middle"))
+        x = across(mark)
+        drawing.add("line", "grid" if mark else "zero", x1=x, x2=x, y1=TOP, y2=bottom)
+        drawing.text(x, bottom + 18, ("+" if mark > 0 else "") + number(mark))
     for index, (name, dots) in enumerate(rows.items()):
         y = TOP + ROW * (index + 0.5)
-        short = name if len(name) <= 22 else "…" + name[-21:]
-        parts.append(_text(NAMES - 14, y + 4, short, "end", "row-name"))
+        short = name if len(name) <= LETTERS else "…" + name[1 - LETTERS :]
+        drawing.text(NAMES - 14, y + 4, short, "end", "row-name")
         ends = [across(value) for _, _, value in dots]
-        parts.append(
-            f'<line class="span" x1="{min(ends):.1f}" x2="{max(ends):.1f}" y1="{y}" y2="{y}"/>'
-        )
+        drawing.add("line", "span", x1=min(ends), x2=max(ends), y1=y, y2=y)
         for label, style, value in dots:
             title = f"{name}, {label}: {value:+.2f}"
-            parts.append(_dot(across(value), y, 5.5, f"dot series-{style}", title))
-    return _svg(WIDTH, height, what, parts)
+            drawing.dot((across(value), y), f"dot series-{style}", title)
+    return drawing.svg()
 
 
 def scatter_chart(
@@ -184,105 +232,86 @@ def scatter_chart(
     digits: int = 2,
     log: bool = False,
     columns: Sequence[str] = (),
-    front: Sequence[tuple[float, float]] = (),
-) -> str:
+    front: Sequence[Point] = (),
+) -> Markup:
     """Draw dots over a number, its logarithm, or in named columns; `front` joins points by steps.
 
     The points of a front are sorted by x; between two of them the first one holds.
     """
-    reach = [mark.spread or 0.0 for mark in marks]
-    y_ticks = ticks(
-        min(mark.y - more for mark, more in zip(marks, reach, strict=True)),
-        max(mark.y + more for mark, more in zip(marks, reach, strict=True)),
-        4,
-    )
+    ends = [mark.y + sign * (mark.spread or 0.0) for mark in marks for sign in (-1, 1)]
+    y_ticks = ticks(min(ends), max(ends), 4)
     up = Axis(y_ticks[0], y_ticks[-1], HEIGHT - BOTTOM, TOP)
     across, x_ticks = _across([mark.x for mark in marks], log, columns)
-    parts = [_grid_row(up(y), _number(y), "zero" if y == 0 else "grid") for y in y_ticks]
-    for x, label in x_ticks:
-        anchor = "end" if not columns and across(x) > WIDTH - RIGHT - 12 else "middle"
-        parts.append(_text(across(x), HEIGHT - BOTTOM + 18, label, anchor))
-    parts.append(_text(WIDTH - RIGHT, HEIGHT - 2, x_name, "end"))
+    drawing = Drawing(f"{y_name} over {x_name}")
+    drawing.rows(up, y_ticks)
+    drawing.columns(across, x_ticks)
+    drawing.text(WIDTH - RIGHT, HEIGHT - 2, x_name, "end")
     if front:
-        path = " ".join(f"{across(x):.1f},{up(y):.1f}" for x, y in _steps(front))
-        parts.append(f'<polyline class="front" points="{path}"/>')
+        drawing.path("front", [(across(x), up(y)) for x, y in _steps(front)])
     for mark in marks:
-        x, y = across(mark.x), up(mark.y)
+        x = across(mark.x)
         place = columns[int(mark.x)] if columns else f"{mark.x:.4g}"
         title = f"{mark.name}, {x_name} {place}: {y_name} {mark.y:.{digits}f}"
         if mark.spread is not None:
             title += f" ± {mark.spread:.{digits}f}"
-            ends = f'y1="{up(mark.y - mark.spread):.1f}" y2="{up(mark.y + mark.spread):.1f}"'
-            bar = f'<line class="bar series-{mark.style}" x1="{x:.1f}" x2="{x:.1f}" {ends}/>'
-            parts.append(bar)
-        parts.append(_dot(x, y, 5.5, f"dot series-{mark.style}", title))
-    return _svg(WIDTH, HEIGHT, f"{y_name} over {x_name}", parts)
+            low, high = up(mark.y - mark.spread), up(mark.y + mark.spread)
+            drawing.add("line", f"bar series-{mark.style}", x1=x, x2=x, y1=low, y2=high)
+        drawing.dot((x, up(mark.y)), f"dot series-{mark.style}", title)
+    return drawing.svg()
+
+
+def bar_chart(shares: Sequence[float], names: Sequence[str], *, x_name: str) -> Markup:
+    """Draw shares of a whole as bars."""
+    y_ticks = ticks(0.0, max(shares), 4)
+    up = Axis(0.0, y_ticks[-1], HEIGHT - BOTTOM, TOP)
+    across = Axis(0.0, float(len(shares)), LEFT, WIDTH - RIGHT)
+    drawing = Drawing(f"shares over {x_name}")
+    drawing.rows(up, y_ticks, percent=True)
+    every = max(1, len(shares) // 12)
+    drawing.columns(across, {bar + 0.5: names[bar] for bar in range(0, len(shares), every)})
+    drawing.text(WIDTH - RIGHT, HEIGHT - 2, x_name, "end")
+    for bar, share in enumerate(shares):
+        size = {"width": across(1) - across(0), "height": up(0) - up(share)}
+        drawing.add(
+            "rect", "column", f"{names[bar]}: {share:.2%}", x=across(bar), y=up(share), **size
+        )
+    return drawing.svg()
+
+
+def svg_file(charts: Mapping[str, Markup], texts: Sequence[tuple[str, str]] = ()) -> str:
+    """Return charts by their headings as one SVG file that needs no page around it.
+
+    `texts` (style of a colour or "", text) stand above them.
+    """
+    size = {"width": WIDTH, "height": HEIGHT, "columns": max(1, min(len(charts), 2))}
+    return fill("file.svg.j2", charts=charts, texts=texts, **size)
+
+
+def number(value: float) -> str:
+    """Write a number as an axis shows it."""
+    return f"{value:,.10g}".replace("-", "\N{MINUS SIGN}")
 
 
 def _across(
     xs: Sequence[float], log: bool, columns: Sequence[str]
-) -> tuple[Callable[[float], float], list[tuple[float, str]]]:
+) -> tuple[Callable[[float], float], dict[float, str]]:
     """Return the map from values to pixels, and where its ticks are and what they say."""
     if columns:
         letters = max(2, int((WIDTH - RIGHT - LEFT) / len(columns) / 7))
         short = [name if len(name) <= letters else name[: letters - 1] + "…" for name in columns]
         axis = Axis(-0.5, len(columns) - 0.5, LEFT, WIDTH - RIGHT)
-        return axis, [(float(index), name) for index, name in enumerate(short)]
+        return axis, {float(index): name for index, name in enumerate(short)}
     marks = log_ticks(min(xs), max(xs)) if log else ticks(min(xs), max(xs), 5)
-    labels = [(mark, _number(mark)) for mark in marks]
+    labels = {mark: number(mark) for mark in marks}
     if not log:
         return Axis(marks[0], marks[-1], LEFT, WIDTH - RIGHT), labels
     powers = Axis(math.log10(marks[0]), math.log10(marks[-1]), LEFT, WIDTH - RIGHT)
     return lambda value: powers(math.log10(value)), labels
 
 
-def _steps(front: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
+def _steps(front: Sequence[Point]) -> list[Point]:
     """Return the corners of a staircase: what a cost buys holds until the next point."""
     corners = [front[0]]
     for x, y in front[1:]:
         corners += [(x, corners[-1][1]), (x, y)]
     return corners
-
-
-def _curve(
-    line: Line, across: Axis, up: Axis, titles: Sequence[str], *, dots: bool = True
-) -> list[str]:
-    """Draw a curve and its points, each with its title; without dots they are seen when touched."""
-    path = " ".join(f"{across(x):.1f},{up(y):.1f}" for x, y in line.points)
-    parts = [f'<polyline class="curve series-{line.style}" points="{path}"/>']
-    style = f"{'dot' if dots else 'dot unseen'} series-{line.style}"
-    for (x, y), title in zip(line.points, titles, strict=True):
-        place = across(x), up(y), 3.5 if dots else 6
-        parts.append(_dot(*place, style, f"{line.name}, {title}"))
-    return parts
-
-
-def _svg(width: float, height: float, label: str, parts: Sequence[str]) -> str:
-    inside = "\n".join(parts)
-    return (
-        f'<svg viewBox="0 0 {width} {height}" role="img" aria-label="{escape(label)}">\n'
-        f"{inside}\n</svg>"
-    )
-
-
-def _grid_row(y: float, label: str, style: str = "grid") -> str:
-    line = f'<line class="{style}" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{y:.1f}" y2="{y:.1f}"/>'
-    return line + _text(LEFT - 8, y + 4, label, "end")
-
-
-def _text(x: float, y: float, text: str, anchor: str, style: str = "tick") -> str:
-    return (
-        f'<text class="{style}" x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}">'
-        f"{escape(text)}</text>"
-    )
-
-
-def _dot(x: float, y: float, radius: float, style: str, title: str) -> str:
-    return (
-        f'<circle class="{style}" cx="{x:.1f}" cy="{y:.1f}" r="{radius}">'
-        f"<title>{escape(title)}</title></circle>"
-    )
-
-
-def _number(value: float) -> str:
-    return f"{value:,.10g}".replace("-", "\N{MINUS SIGN}")

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Float, UInt8
+from markupsafe import Markup
 from PIL import Image as PillowImage
 
 from vrtspike.report.page import image_uri
@@ -66,7 +67,7 @@ def error_map(image: Image, sharp: Image, full: float) -> Image:
     return np.stack(channels, axis=-1).round().astype(np.uint8)
 
 
-def data_uri(image: Image) -> str:
+def data_uri(image: Image) -> Markup:
     """Return an image as a URI that holds it."""
     lossless = image.shape[0] * image.shape[1] <= LOSSLESS_PIXELS
     file = io.BytesIO()

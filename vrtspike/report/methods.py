@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 BASELINE, MAIN = "baseline", "fused"
 GUESS, BASELINE_GUESS = "first_guess", "baseline_first_guess"
@@ -13,6 +13,8 @@ PACKAGED = " (packaged)"
 """Said after the name of weights that come with the package."""
 UNSHOWN = ("tfi",)
 """Methods whose pictures are left out: the interval image is the average's, only noisier."""
+COLOURS = 20
+"""Colours that the pages have for models given by name."""
 
 
 @dataclass(frozen=True)
@@ -25,18 +27,20 @@ class Method:
     style: str
 
 
-_KNOWN = {
-    "blurred": Method("Blurred input", "Blurred", "what the frame camera gave", "control"),
-    "tfp": Method("Spike average (TFP)", "TFP", "threshold × mean of spikes, gray", "control"),
-    "tfi": Method("Spike interval (TFI)", "TFI", "threshold ÷ spike interval, gray", "control"),
-    "sdm": Method("Spike/blur ratio (SDM)", "SDM", "blurred × spike ratio, untrained", "control"),
+_CONTROLS = {
+    "blurred": Method("Blurred input", "Blurred", "what the frame camera gave", "blurred"),
+    "tfp": Method("Spike average (TFP)", "TFP", "threshold × mean of spikes, gray", "tfp"),
+    "tfi": Method("Spike interval (TFI)", "TFI", "threshold ÷ spike interval, gray", "tfi"),
+    "sdm": Method("Spike/blur ratio (SDM)", "SDM", "blurred × spike ratio, untrained", "sdm"),
+    "sharp": Method("Sharp frame", "Sharp", "the ground truth", "sharp"),
+}
+_KNOWN = _CONTROLS | {
     GUESS: Method("First guess", "First guess", "what VRT with spikes refines", "guess"),
     BASELINE_GUESS: Method(
-        "First guess without spikes", "Guess", "what VRT without spikes refines", "guess"
+        "First guess without spikes", "Guess", "what VRT without spikes refines", "baseline-guess"
     ),
-    "baseline": Method("VRT without spikes", "VRT", "the baseline, trained alike", "baseline"),
-    "fused": Method("VRT with spikes", "VRT + spikes", "the fused model", "fused"),
-    "sharp": Method("Sharp frame", "Sharp", "the ground truth", "control"),
+    BASELINE: Method("VRT without spikes", "VRT", "the baseline, trained alike", "baseline"),
+    MAIN: Method("VRT with spikes", "VRT + spikes", "the fused model", "fused"),
 }
 
 
@@ -44,9 +48,18 @@ def method(name: str) -> Method:
     """Return how a method is shown; one that is not known is called as the user called it."""
     if name in _KNOWN:
         return _KNOWN[name]
-    if name.endswith(FIRST_GUESS):
-        return Method(name, name, "what VRT refines there", "guess")
-    return Method(name, name, "a model given by name", "other")
+    note = "what VRT refines there" if name.endswith(FIRST_GUESS) else "a model given by name"
+    return Method(name, name, note, "other-0")
+
+
+def methods(names: Iterable[str]) -> dict[str, Method]:
+    """Return how methods are shown together, each in a colour of its own."""
+    shown = {name: method(name) for name in names}
+    others = [name for name in shown if not is_known(name)]
+    return shown | {
+        name: replace(shown[name], style=f"other-{number % COLOURS}")
+        for number, name in enumerate(others)
+    }
 
 
 def guess_of(name: str) -> str:
@@ -65,9 +78,14 @@ def is_known(name: str) -> bool:
     return name in _KNOWN
 
 
+def is_model(name: str) -> bool:
+    """Tell whether a method is a model or its first guess, and not a control."""
+    return name not in _CONTROLS
+
+
 def main_model(methods: Iterable[str]) -> str | None:
     """Return the model that the report is about: the fused one, or else the last one named."""
-    models = [name for name in methods if method(name).style != "control"]
+    models = [name for name in methods if is_model(name)]
     if MAIN in models:
         return MAIN
     return models[-1] if models else None

@@ -1,21 +1,21 @@
 """The picture part of a report: each shown frame as every method gives it.
 
-In: panels (one frame of a sequence, by method). Out: HTML, and the CSS classes that hold each image
-once. A panel has a slider that compares any two images, then a grid: the frame, the places where
-the blurred input is farthest from the sharp frame, and the colour-coded error of each method.
+In: panels (one frame of a sequence, by method). Out: what the template shows of them, and the CSS
+rules that hold each image once. A panel has a slider that compares any two images, then a grid: the
+frame, the places where the blurred input is farthest from the sharp frame, and the colour-coded
+error of each method.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from functools import partial
+from collections.abc import Mapping
 
 import numpy as np
+from markupsafe import Markup
 
 from vrtspike.evaluation.results import Panel
-from vrtspike.report.comparison import Place, data_uri, error_map, error_of, hardest_places
-from vrtspike.report.methods import UNSHOWN, main_model, method
-from vrtspike.report.text import escape
+from vrtspike.report.comparison import Image, Place, data_uri, error_map, error_of, hardest_places
+from vrtspike.report.methods import UNSHOWN, Method, main_model, methods
 
 CROP_SHARE = 4
 """The enlarged place is this part of the frame's shorter side."""
@@ -30,135 +30,61 @@ STAGE = (480, 960)
 
 
 class PanelPage:
-    """The HTML and CSS of one panel."""
+    """What the template shows of one panel."""
 
-    def __init__(self, number: int, panel: Panel) -> None:
-        self.number, self.panel = number, panel
-        self.shown = [name for name in panel.images if name not in UNSHOWN]
+    def __init__(
+        self, number: int, panel: Panel, looks: Mapping[str, Method] | None = None
+    ) -> None:
+        self.number, self.sequence, self.frame = number, panel.sequence, panel.frame
+        self.images, self.scores = panel.images, panel.scores
+        looks = {**methods(panel.images), **(looks or {})}
+        self.shown = {name: looks[name] for name in panel.images if name not in UNSHOWN}
+        self.right = main_model(panel.scores) or "sharp"
         self.height, self.width = panel.images["sharp"].shape[:2]
+        self.stage = min(max(self.width, STAGE[0]), STAGE[1])
         side = min(self.height, self.width) // CROP_SHARE
         blurred, sharp = panel.images["blurred"], panel.images["sharp"]
         self.places = hardest_places(blurred, sharp, max(side, 8), PLACES)
-        error = error_of(blurred, sharp)
-        self.full = max(float(np.percentile(error, 99.5)), 8.0)
+        self.full = max(float(np.percentile(error_of(blurred, sharp), 99.5)), 8.0)
 
-    def css(self) -> str:
-        """Return one rule for each image, so that every image is in the page once."""
-        sharp = self.panel.images["sharp"]
-        rules = []
+    def rules(self) -> Markup:
+        """Return one CSS rule for each image, so that every image is in the page once."""
+        sharp, rules = self.images["sharp"], Markup()
         for name in self.shown:
-            image = self.panel.images[name]
-            rules.append(self._rule(self._class(name), data_uri(image)))
+            image = self.images[name]
+            rules += self._rule(self.style(name), image)
             if name != "sharp":
                 coloured = error_map(image, sharp, self.full)
                 if self.width > WIDE:
                     coloured = coloured[::2, ::2]
-                rules.append(self._rule(self._class(name, "error"), data_uri(coloured)))
+                rules += self._rule(self.style(name, "error"), coloured)
         pixels = "pixelated" if self.width < SMALL else "auto"
-        rules.append(f"#panel-{self.number} .image {{ image-rendering: {pixels}; }}")
-        return "\n".join(rules)
+        rule = Markup("#panel-{} .image {{ image-rendering: {}; }}\n")
+        return rules + rule.format(self.number, pixels)
 
-    def html(self) -> str:
-        """Return the panel."""
-        blurred = self.panel.scores["blurred"]
-        stage = min(max(self.width, STAGE[0]), STAGE[1])
-        style = f"--ratio: {self.width} / {self.height}; --stage: {stage}px"
-        return f"""
-<article class="panel" id="panel-{self.number}" style="{style}">
-  <header><h3>{escape(self.panel.sequence)}</h3>
-  <p>frame {escape(self.panel.frame)}, blurred input {blurred.psnr:.2f} dB</p></header>
-  {self._compare()}
-  <div class="scroll"><div class="grid" style="--columns: {len(self.shown)}">
-    {self._row("Frame", self._frame)}
-    {self._close_ups()}
-    {self._row("Error", self._error)}
-  </div></div>
-</article>"""
-
-    def _class(self, name: str, kind: str = "frame") -> str:
-        return f"im-{self.number}-{self.shown.index(name)}-{kind}"
+    def style(self, name: str, kind: str = "frame") -> str:
+        """Return the CSS class of an image."""
+        return f"im-{self.number}-{list(self.shown).index(name)}-{kind}"
 
     @staticmethod
-    def _rule(style: str, uri: str) -> str:
-        return f".{style} {{ background-image: url({uri}); }}"
+    def _rule(style: str, image: Image) -> Markup:
+        return Markup(".{} {{ background-image: url({}); }}\n").format(style, data_uri(image))
 
-    def _compare(self) -> str:
-        """Return two images with a slider between them."""
-        right = main_model(self.panel.scores) or "sharp"
+    def box(self, place: Place) -> str:
+        """Return the style of the box around a place."""
+        shares = {
+            "left": place.left / self.width,
+            "top": place.top / self.height,
+            "width": place.side / self.width,
+            "height": place.side / self.height,
+        }
+        return ";".join(f"{name}:{100 * share:.3f}%" for name, share in shares.items())
 
-        def choices(side: str, chosen: str) -> str:
-            options = "".join(
-                f'<option value="{self._class(name)}"{" selected" if name == chosen else ""}>'
-                f"{escape(method(name).name)}</option>"
-                for name in self.shown
-            )
-            return f'<label>{side} <select data-side="{side.lower()}">{options}</select></label>'
-
-        return f"""<div class="compare" style="--split: 50%">
-    <div class="stage">
-      <div class="image layer left {self._class("blurred")}"></div>
-      <div class="image layer right {self._class(right)}"></div>
-      <div class="divider"></div>
-      <input type="range" min="0" max="100" value="50" aria-label="where the two images meet">
-    </div>
-    <div class="choices">{choices("Left", "blurred")}{choices("Right", right)}
-      <button type="button" class="flicker" aria-pressed="false">Flicker</button></div>
-  </div>"""
-
-    def _row(self, label: str, cell: Callable[[str], str]) -> str:
-        return f'<div class="row-label">{label}</div>' + "".join(cell(n) for n in self.shown)
-
-    def _frame(self, name: str) -> str:
-        """Return a whole frame, with a box around each place that is shown close up."""
-        boxes = "".join(self._box(number, place) for number, place in enumerate(self.places, 1))
-        score = self.panel.scores.get(name)
-        caption = f"{score.psnr:.2f} dB" if score else "the truth"
-        look = method(name)
-        return f"""<figure class="style-{look.style}"><figcaption><b>{escape(look.short)}</b>
-      <span>{caption}</span></figcaption>
-      <div class="image whole {self._class(name)}" role="img" aria-label="{escape(look.name)}">
-      {boxes}</div></figure>"""
-
-    def _box(self, number: int, place: Place) -> str:
-        style = (
-            f"left:{100 * place.left / self.width:.3f}%;top:{100 * place.top / self.height:.3f}%;"
-            f"width:{100 * place.side / self.width:.3f}%;"
-            f"height:{100 * place.side / self.height:.3f}%"
-        )
-        return f'<div class="box" style="{style}"><b>{number}</b></div>'
-
-    def _close_ups(self) -> str:
-        """Return a row for each place."""
-        return "\n".join(
-            self._row(f"Place {number}", partial(self._close_up, number, place))
-            for number, place in enumerate(self.places, 1)
-        )
-
-    def _close_up(self, number: int, place: Place, name: str) -> str:
-        label = f"{method(name).name}, place {number}"
-        return (
-            f'<div class="image close {self._class(name)}" role="img" '
-            f'aria-label="{escape(label)}" style="{self._zoom(place)}"></div>'
-        )
-
-    def _zoom(self, place: Place) -> str:
+    def zoom(self, place: Place) -> str:
         """Return the style that enlarges a square of the image to the whole element."""
         across = 100 * place.left / max(self.width - place.side, 1)
         down = 100 * place.top / max(self.height - place.side, 1)
         wide, high = 100 * self.width / place.side, 100 * self.height / place.side
         return (
             f"background-size:{wide:.3f}% {high:.3f}%;background-position:{across:.3f}% {down:.3f}%"
-        )
-
-    def _error(self, name: str) -> str:
-        """Return a method's error map; in the column of the sharp frame the colours' scale."""
-        if name == "sharp":
-            return (
-                '<div class="scale"><div class="ramp"></div>'
-                f"<span>0</span><span>{self.full:.0f} of 255</span></div>"
-            )
-        label = f"{method(name).name}, absolute error"
-        return (
-            f'<div class="image whole {self._class(name, "error")}" role="img" '
-            f'aria-label="{escape(label)}"></div>'
         )

@@ -1,7 +1,8 @@
 """Pictures of a spike stream: what a user looks at before trusting its geometry.
 
 In: a `SpikeStream` of any format, of which only the steps that a picture shows are read, in bounded
-memory. Out: gray images, uint8, by name. Intensities are threshold x rate in [0, 1], not stretched,
+memory. Out: gray images, uint8, by name, and a chart
+of its intervals. Intensities are threshold x rate in [0, 1], not stretched,
 so that a wrong threshold shows.
 """
 
@@ -9,17 +10,18 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
 from jaxtyping import Bool, Float, Int, UInt8
-from PIL import Image
+from PIL import Image, ImageDraw, ImageFont
 
 from vrtspike.errors import ConfigError, DataFormatError
-from vrtspike.report.intervals import IntervalFigures, draw_histogram
+from vrtspike.report.charts import bar_chart, svg_file
 from vrtspike.spikes.gray import gray_on_grid
+from vrtspike.spikes.intervals import IntervalFigures, histogram_bars
 from vrtspike.spikes.source import file_size
 from vrtspike.spikes.stream import SpikeStream
 from vrtspike.spikes.voxels import bin_steps
@@ -27,6 +29,8 @@ from vrtspike.storage.atomic import whole_file
 from vrtspike.video.image_file import read_image
 
 Picture = UInt8[np.ndarray, "h w"]
+LABEL = 18
+"""Rows of a label in a sheet."""
 FIRST_LOOK = 16
 """Steps that are read at first on each side of an instant; most pixels fire within them."""
 
@@ -38,16 +42,14 @@ def preview(
     center: int | None = None,
     window: int = 32,
     bins: int = 8,
-    intervals: IntervalFigures | None = None,
     frame: Path | None = None,
 ) -> dict[str, Picture]:
     """Return the pictures `tfp`, `tfi`, `bits` (one step) and `voxels` (a sheet of all bins).
 
     The threshold is the stream's unless given; `center` is a step, the stream's middle if not
-    given; TFP and voxels are of the `window` steps around it, as far as the stream goes. With
-    `intervals` (from `measure_intervals`, which reads the whole stream) there is a picture
-    `intervals`, their histogram; with a `frame` of the same instant, `side_by_side`: its gray on
-    the spike grid, TFP and TFI (one that is no whole number of times finer is a ConfigError).
+    given; TFP and voxels are of the `window` steps around it, as far as the stream goes. With a
+    `frame` of the same instant there is a picture `side_by_side`: its gray on the spike grid, TFP
+    and TFI (one that is no whole number of times finer is a ConfigError).
     """
     threshold = usable_threshold(stream, threshold)
     if not 0 <= (center := len(stream) // 2 if center is None else center) <= len(stream):
@@ -67,10 +69,11 @@ def preview(
         "tfp": to_picture(average_image(stream, start, stop, threshold)),
         "tfi": to_picture(interval_image(stream, center, threshold)),
         "bits": to_picture(stream[bits : bits + 1][0].astype(np.float32)),
-        "voxels": contact_sheet(np.stack(voxels)),
+        "voxels": contact_sheet(
+            np.stack(voxels),
+            [f"bin {i}: steps {a}-{b - 1}" for i, (a, b) in enumerate(pairwise(edges), 1)],
+        ),
     }
-    if intervals is not None:
-        pictures["intervals"] = draw_histogram(intervals)
     if frame is not None:
         gray = _frame_on_grid(frame, (stream.height, stream.width))
         pictures["side_by_side"] = side_by_side([gray, pictures["tfp"], pictures["tfi"]])
@@ -90,8 +93,12 @@ def compare(pictures: dict[str, Picture], frame: Path) -> dict[str, float]:
     return found
 
 
-def write_preview(pictures: dict[str, Picture], folder: str | os.PathLike[str]) -> list[Path]:
-    """Write pictures as PNG, one file a name, and return the files."""
+def write_preview(
+    pictures: Mapping[str, Picture],
+    folder: str | os.PathLike[str],
+    charts: Mapping[str, str] | None = None,
+) -> list[Path]:
+    """Write pictures as PNG and charts as SVG, one file a name, and return the files."""
     folder = Path(folder)
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -106,6 +113,10 @@ def write_preview(pictures: dict[str, Picture], folder: str | os.PathLike[str]) 
         paths.append(folder / f"{name}.png")
         with whole_file(paths[-1]) as temporary:
             Image.fromarray(picture).save(temporary, "PNG")
+    for name, chart in (charts or {}).items():
+        paths.append(folder / f"{name}.svg")
+        with whole_file(paths[-1]) as temporary:
+            temporary.write_text(chart, encoding="utf-8")
     return paths
 
 
@@ -145,16 +156,53 @@ def interval_image(stream: SpikeStream, step: int, threshold: float) -> Float[np
     return image.astype(np.float32)
 
 
-def contact_sheet(images: Float[np.ndarray, "k h w"], gap: int = 4) -> Picture:
-    """Lay images out in rows on white, in reading order, about as wide as high."""
-    k, height, width = images.shape
-    columns = min(k, max(1, round((k * height / width) ** 0.5)))
-    return _sheet([to_picture(image) for image in images], columns, gap)
+def contact_sheet(
+    images: Float[np.ndarray, "k h w"], labels: Sequence[str] = (), gap: int = 4
+) -> Picture:
+    """Lay images out in rows on white, in reading order, about as wide as high.
+
+    Labels stand over the images; columns are wide enough for them.
+    """
+    pictures = [to_picture(image) for image in images]
+    if labels:
+        font = ImageFont.load_default(12)
+        height, width = pictures[0].shape
+        size = (max(width, *(math.ceil(font.getlength(t)) for t in labels)), LABEL + height)
+        for i, (picture, label) in enumerate(zip(pictures, labels, strict=True)):
+            cell = Image.new("L", size, 255)
+            ImageDraw.Draw(cell).text((0, 1), label, 0, font)
+            cell.paste(Image.fromarray(picture), (0, LABEL))
+            pictures[i] = np.asarray(cell)
+    height, width = pictures[0].shape
+    columns = min(len(pictures), max(1, round((len(pictures) * height / width) ** 0.5)))
+    return _sheet(pictures, columns, gap)
 
 
 def side_by_side(pictures: Sequence[Picture], gap: int = 4) -> Picture:
     """Lay pictures of one size out in one row on white."""
     return _sheet(pictures, len(pictures), gap)
+
+
+def interval_chart(figures: IntervalFigures) -> str:
+    """Return the share of the intervals by their length as SVG, with the figures above."""
+    lines = [
+        f"{figures.steps:,} steps, mean rate {figures.mean_rate:.4f}, highest rate of a pixel "
+        f"{figures.highest_rate:.4f}",
+        f"pixels that never fire: {100 * figures.never_fired:.2f}%",
+    ]
+    if figures.mean_isi is None:
+        return svg_file({}, [("", line) for line in [*lines, "no pixel fired twice"]])
+    pixel = "" if figures.pixel_isi_cv is None else f", of a pixel {figures.pixel_isi_cv:.3f}"
+    lines.append(
+        f"interval: mean {figures.mean_isi:.2f}, shortest {figures.shortest_isi}, "
+        f"coefficient of variation {figures.isi_cv:.3f}{pixel}"
+    )
+    size, shares = histogram_bars(figures.histogram)
+    names = [str(1 + bar * size) for bar in range(len(shares))]
+    names[-1] += "+"
+    what = "interval between spikes, steps" + (f" (from, {size} a bar)" * (size > 1))
+    chart = bar_chart(shares.tolist(), names, x_name=what)
+    return svg_file({"Share of the intervals by length": chart}, [("", line) for line in lines])
 
 
 def to_picture(intensity: Float[np.ndarray, "h w"]) -> Picture:

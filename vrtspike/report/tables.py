@@ -1,20 +1,18 @@
-"""The tables of a report: all methods, and all sequences.
+"""The figures of a report's tables: all methods, and all sequences.
 
-In: the results of an evaluation. Out: HTML. The best number of a column is bold.
+In: the results of an evaluation. Out: cells. The best number of a column is marked.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 
-from vrtspike.evaluation.results import Results, Score
+from vrtspike.evaluation.results import Results
 from vrtspike.report.methods import BASELINE, guesses_among, method
-from vrtspike.report.text import escape
+from vrtspike.report.page import Cell, signed
 
 NOTE = """PSNR in dB and SSIM on uint8-rounded RGB, whole frames, mean over all frames; by clip: the
 mean over sequences. TFP and TFI are gray, so the colour they lack counts against them."""
-FEW = 9
-"""Columns of a table that has room to spare."""
 OTHERS: dict[str, tuple[str, int, str, Callable[[Iterable[float]], float]]] = {
     "lpips": ("LPIPS", 4, "", min),
     "psnr_y": ("PSNR Y", 2, "Y: luma (BT.601) alone.", max),
@@ -31,17 +29,13 @@ OTHERS: dict[str, tuple[str, int, str, Callable[[Iterable[float]], float]]] = {
 """Metrics beside PSNR and SSIM: heading, decimals, what to say of it, and which value is best."""
 
 
-def summary_table(results: Results) -> str:
-    """Return the table of all methods, with what each gains over the input and the baseline."""
+def summary_columns(results: Results) -> tuple[dict[str, dict[str, Cell]], str]:
+    """Return the columns of the table of all methods, and the note under it."""
     scores = {name: results.over_frames(name) for name in results.methods}
-    columns = {
-        "Method": {name: _name(name) for name in scores},
-        "PSNR": _numbers({name: score.psnr for name, score in scores.items()}, 2),
-        "": _lollipops({name: score.psnr for name, score in scores.items()}),
-        "over blurred": _gains(scores, "blurred"),
-    }
+    psnr = {name: score.psnr for name, score in scores.items()}
+    columns = {"PSNR": _numbers(psnr, 2), "over blurred": _gains(psnr, "blurred")}
     if BASELINE in scores:
-        columns["over baseline"] = _gains(scores, BASELINE)
+        columns["over baseline"] = _gains(psnr, BASELINE)
     columns["SSIM"] = _numbers({name: score.ssim for name, score in scores.items()}, 4)
     notes = [NOTE]
     for metric, (heading, digits, note, best) in OTHERS.items():
@@ -52,16 +46,7 @@ def summary_table(results: Results) -> str:
             notes.append(note)
     clips = {name: results.over_clips(name).psnr for name in scores}
     columns["PSNR by clip"] = _numbers(clips, 2)
-    heads = "".join(f'<th scope="col">{head}</th>' for head in columns)
-    rows = "".join(
-        f"<tr>{''.join(cells[name] for cells in columns.values())}</tr>" for name in scores
-    )
-    added = "".join(f"<p>{escape(sentence)}</p>" for sentence in what_vrt_adds(results))
-    style = "summary many" if len(columns) > FEW else "summary"
-    return f"""
-<section><h2>Summary</h2><div class="scroll"><table class="{style}">
-<thead><tr>{heads}</tr></thead><tbody>{rows}</tbody></table></div>
-{added}<p class="note">{" ".join(filter(None, notes))}</p></section>"""
+    return columns, " ".join(filter(None, notes))
 
 
 def what_vrt_adds(results: Results) -> list[str]:
@@ -73,30 +58,13 @@ def what_vrt_adds(results: Results) -> list[str]:
     return sentences
 
 
-def sequence_table(scores: Mapping[str, Mapping[str, Score]]) -> str:
+def sequence_rows(results: Results) -> list[list[Cell]]:
     """Return the PSNR of every method in every sequence."""
-    methods = next(iter(scores.values()))
-    heads = "".join(f'<th scope="col">{escape(method(name).short)}</th>' for name in methods)
     rows = []
-    for sequence, found in scores.items():
-        cells = _numbers({name: score.psnr for name, score in found.items()}, 2)
-        rows.append(f'<tr><th scope="row">{escape(sequence)}</th>{"".join(cells.values())}</tr>')
-    return f"""<div class="scroll tall"><table class="dense">
-<thead><tr><th scope="col">Sequence</th>{heads}</tr></thead>
-<tbody>{"".join(rows)}</tbody></table></div>"""
-
-
-def signed(value: float) -> str:
-    """Write a gain with its sign."""
-    return f"{value:+.2f}".replace("-", "\N{MINUS SIGN}")
-
-
-def _name(name: str) -> str:
-    look = method(name)
-    return (
-        f'<th scope="row"><i class="key style-{look.style}"></i>{escape(look.name)}'
-        f"<small>{escape(look.note)}</small></th>"
-    )
+    for sequence in results.sequences:
+        psnr = {name: results.over_frames(name, sequence).psnr for name in results.methods}
+        rows.append([Cell(sequence), *_numbers(psnr, 2).values()])
+    return rows
 
 
 def _numbers(
@@ -104,38 +72,18 @@ def _numbers(
     digits: int,
     *,
     best: Callable[[Iterable[float]], float] = max,
-) -> dict[str, str]:
+) -> dict[str, Cell]:
     """Return the cells of a column of numbers."""
-    texts = {name: f"{value:.{digits}f}" for name, value in values.items()}
     first = f"{best(values.values()):.{digits}f}"
-    return {
-        name: f"<td>{f'<b>{text}</b>' if text == first else text}</td>"
-        for name, text in texts.items()
-    }
+    texts = {name: f"{value:.{digits}f}" for name, value in values.items()}
+    return {name: Cell(text, "best" if text == first else "") for name, text in texts.items()}
 
 
-def _gains(scores: Mapping[str, Score], reference: str) -> dict[str, str]:
+def _gains(psnr: Mapping[str, float], reference: str) -> dict[str, Cell]:
     """Return the cells of a column of PSNR gains over one method."""
     cells = {}
-    for name, score in scores.items():
-        gain = score.psnr - scores[reference].psnr
-        style = "up" if gain >= 0.005 else "down" if gain <= -0.005 else "muted"
-        text = "" if name == reference else signed(gain)
-        cells[name] = f'<td class="{style}">{text}</td>'
-    return cells
-
-
-def _lollipops(psnr: Mapping[str, float]) -> dict[str, str]:
-    """Return cells that show how far each method got from the blurred input."""
-    lowest = min(psnr.values())
-    span = max(max(psnr.values()) - lowest, 1e-6)
-    cells = {}
     for name, value in psnr.items():
-        start, at = (100 * (x - lowest) / span for x in (psnr["blurred"], value))
-        stem = f"left:{min(start, at):.1f}%;width:{abs(at - start):.1f}%"
-        cells[name] = (
-            f'<td class="reach"><div class="style-{method(name).style}">'
-            f'<s style="left:{start:.1f}%"></s><i style="{stem}"></i>'
-            f'<b style="left:{at:.1f}%"></b></div></td>'
-        )
+        gain = value - psnr[reference]
+        style = "up" if gain >= 0.005 else "down" if gain <= -0.005 else "muted"
+        cells[name] = Cell("" if name == reference else signed(gain), style)
     return cells

@@ -15,6 +15,7 @@ sample, and none of it changes what is right: voxels in mode `rate` are scaled b
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -201,4 +202,5 @@ def _places(count: int, probability: float, rng: np.random.Generator) -> Int[np.
     """
     if probability > 0.5:
         return np.flatnonzero(rng.random(count, np.float32) < probability)
-    return rng.integers(count, size=rng.poisson(-count * np.log1p(-probability)))
+    throws = int(rng.poisson(-count * math.log1p(-probability)))
+    return np.asarray(rng.integers(count, size=throws))

@@ -1,22 +1,22 @@
 """The charts of a sweep's report.
 
-In: a summary. Out: sections of HTML; an empty text where there is nothing to draw as yet. A dot is
-a trial of the search (or its mean over seeds) in the colour of `style_of`.
+In: a summary. Out: sections; none where there is nothing to draw as yet. A dot is a trial of the
+search (or its mean over seeds) in the colour of `style_of`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
+from typing import NamedTuple
+
+from markupsafe import Markup
 
 from vrtspike.config.sweep import Choice, Distribution, Grid, LogUniform
-from vrtspike.report.charts import Line, Mark, dot_chart, line_chart, scatter_chart
-from vrtspike.report.evaluation_page import thinned
-from vrtspike.report.page import legend
-from vrtspike.report.text import escape
+from vrtspike.report.charts import Line, Mark, dot_chart, line_chart, scatter_chart, thinned
 from vrtspike.training.budget import budget_text
 from vrtspike.tuning.space import said, sweep_of
-from vrtspike.tuning.summary import Summary, front
-from vrtspike.tuning.tables import first_of, mean_figure, ranked, ratio, setting_text
+from vrtspike.tuning.summary import Summary, front, mean_of
+from vrtspike.tuning.tables import first_of, ranked, ratio, setting_text
 from vrtspike.tuning.trial_results import TrialResult
 
 METRICS = {
@@ -32,13 +32,23 @@ LEGEND = {
     "stopped": "cut short or failed",
 }
 COST_LEGEND = {"fused": "best combination", "trial": "equal losses", "stopped": "losses differ"}
-SHOWN_COSTS = (("step_s", "step time", "fused"), ("memory_gb", "memory", "other"))
+SHOWN_COSTS = (("step_s", "step time", "time"), ("memory_gb", "memory", "memory"))
 
 
-def gain_against_cost(summary: Summary) -> str:
+class Section(NamedTuple):
+    """A part of the page: heading, legend, charts (heading, note, `<svg>`), layout, and a note."""
+
+    heading: str
+    legend: list[tuple[str, str]]
+    charts: list[tuple[str, str, Markup]]
+    layout: str
+    note: str
+
+
+def gain_against_cost(summary: Summary) -> Section | None:
     """Return what each trial gains against what it costs, with the Pareto front."""
     repeated = {final.rows[0].trial.number: final for final in summary.finals}
-    charts: list[str] = []
+    charts: list[tuple[str, str, Markup]] = []
     shown: set[str] = set()
     for cost, what in (("step_s", "seconds of a step"), ("memory_gb", "GB of a worker")):
         marks = []
@@ -46,11 +56,11 @@ def gain_against_cost(summary: Summary) -> str:
             final = repeated.get(row.trial.number)
             rows = (row,) if final is None else final.rows
             gain = summary.gain(*rows)
-            x = mean_figure(rows, cost)
+            x = mean_of(rows, cost)
             if row.state == "done" and gain is not None and x is not None:
                 name = _named(row)
                 marks.append(Mark(name, style_of(summary, row), x, gain.value, gain.spread))
-        plain = mean_figure([row for row in summary.baselines if not _alike(row)], cost)
+        plain = mean_of([row for row in summary.baselines if not _alike(row)], cost)
         if not marks or plain is None:
             continue
         marks.append(Mark("baseline", "baseline", plain, 0.0))
@@ -58,14 +68,13 @@ def gain_against_cost(summary: Summary) -> str:
         points = {mark.name: (mark.x, mark.y) for mark in marks}
         path = sorted(points[name] for name in front(points))
         chart = scatter_chart(marks, x_name=what, y_name="gain (dB)", front=path)
-        charts.append(f"<div><h3>Gain over the baseline (dB), {what}</h3>{chart}</div>")
-    if not charts:
-        return ""
-    return f"""
-<section><h2>Gain against cost</h2>{_legend(LEGEND, shown)}
-<div class="split">{"".join(charts)}</div>
-<p class="note">Dashed: the Pareto front, which nothing beats in gain and cost at once. Bars: the
-spread. Of combinations with several seeds their mean.</p></section>"""
+        charts.append((f"Gain over the baseline (dB), {what}", "", chart))
+    note = (
+        "Dashed: the Pareto front, which nothing beats in gain and cost at once. Bars: the spread. "
+        "Of combinations with several seeds their mean."
+    )
+    legend = _legend(LEGEND, shown)
+    return Section("Gain against cost", legend, charts, "split", note) if charts else None
 
 
 def _alike(row: TrialResult) -> bool:
@@ -73,7 +82,7 @@ def _alike(row: TrialResult) -> bool:
     return len(row.trial.settings) > 1
 
 
-def learning_curves(summary: Summary) -> str:
+def learning_curves(summary: Summary) -> Section | None:
     """Return the validation PSNR of all trials over their steps, or, where they have equal time,
     over shares of it."""
     order, train = ("stopped", "trial", "baseline", "fused"), summary.config.train
@@ -90,20 +99,20 @@ def learning_curves(summary: Summary) -> str:
         if found:
             lines.append(Line(_named(row), style_of(summary, row), thinned(found)))
     if not lines:
-        return ""
+        return None
     # What matters most is drawn last, over the others.
     lines.sort(key=lambda line: order.index(line.style))
     x_name = "step" if train.minutes is None else f"% of {budget_text(train)}"
     chart = line_chart(lines, x_name=x_name, y_name="validation PSNR (dB)", digits=2)
-    return f"""
-<section><h2>Learning curves</h2>{_legend(LEGEND, [line.style for line in lines])}
-<div class="single"><h3>Validation PSNR (dB)</h3>{chart}</div></section>"""
+    legend = _legend(LEGEND, [line.style for line in lines])
+    charts = [("Validation PSNR (dB)", "", chart)]
+    return Section("Learning curves", legend, charts, "single", "")
 
 
-def effects(summary: Summary) -> str:
+def effects(summary: Summary) -> Section | None:
     """Return the trials over the values of each setting."""
     values, what, digits = _effect(summary)
-    charts: list[str] = []
+    charts: list[tuple[str, str, Markup]] = []
     shown: set[str] = set()
     for key, how in sweep_of(summary.config).space.items():
         rows = [
@@ -123,16 +132,13 @@ def effects(summary: Summary) -> str:
             ]
             shown |= {style for _, style, _, _ in points}
             chart = _over_setting(key, how, points, what, digits)
-            charts.append(f"<div><h3>{escape(key)}</h3>{chart}</div>")
-    if not charts:
-        return ""
+            charts.append((key, "", chart))
+    note = "One dot a trial of the search; its other settings differ too."
+    if not summary.cost:
+        note += " Of one that was cut short the validation at its last step."
     legend = _legend(COST_LEGEND if summary.cost else LEGEND, shown)
-    more = "" if summary.cost else "Of one that was cut short the validation at its last step."
-    return f"""
-<section><h2>Effect of each setting: {escape(what)}</h2>{legend}
-<div class="charts">{"".join(charts)}</div>
-<p class="note">One dot a trial of the search; its other settings differ too. {more}</p>
-</section>"""
+    heading = f"Effect of each setting: {what}"
+    return Section(heading, legend, charts, "charts", note) if charts else None
 
 
 def _effect(summary: Summary) -> tuple[dict[str, float], str, int]:
@@ -161,7 +167,7 @@ def _over_setting(
     points: Sequence[tuple[str, str, object, float]],
     what: str,
     digits: int,
-) -> str:
+) -> Markup:
     """Draw dots (name, style, value of the setting, y) over a range, or in columns of values."""
     columns: list[str] = []
     if isinstance(how, Grid | Choice):
@@ -175,7 +181,7 @@ def _over_setting(
     return scatter_chart(marks, x_name=key, y_name=what, digits=digits, log=log, columns=columns)
 
 
-def costs(summary: Summary) -> str:
+def costs(summary: Summary) -> Section | None:
     """Return step time and memory of each trial, against the first and against each other."""
     done = {
         row.trial.name: row
@@ -188,7 +194,7 @@ def costs(summary: Summary) -> str:
         if row.memory_gb is not None and row.step_s is not None
     }
     if not places:
-        return ""
+        return None
     changes = {
         name: [
             (f"{said(done[name].trial.settings)}, {label}", style, 100 * (share - 1))
@@ -213,14 +219,14 @@ def costs(summary: Summary) -> str:
         digits=3,
         front=sorted(places[name] for name in front(equal)),
     )
-    labels = {style: label for _, label, style in SHOWN_COSTS}
-    kinds = _legend(labels, labels)
-    fates = _legend(COST_LEGEND, [mark.style for mark in marks])
-    return f"""
-<section><h2>Costs</h2><div class="split">
-<div><h3>Change against the first trial (%)</h3>{kinds}{against}</div>
-<div><h3>Seconds of a step, GB of a worker</h3>{fates}{plane}</div></div>
-<p class="note">Dashed: the Pareto front of the trials with equal losses.</p></section>"""
+    labels = COST_LEGEND | {style: label for _, label, style in SHOWN_COSTS}
+    shown = [mark.style for mark in marks]
+    charts = [
+        ("Change against the first trial (%)", "", against),
+        ("Seconds of a step, GB of a worker", "", plane),
+    ]
+    note = "Dashed: the Pareto front of the trials with equal losses."
+    return Section("Costs", _legend(labels, [*shown, "time", "memory"]), charts, "split", note)
 
 
 def style_of(summary: Summary, row: TrialResult) -> str:
@@ -239,6 +245,6 @@ def _named(row: TrialResult) -> str:
     return f"{row.trial.name} ({said(row.trial.settings)})"
 
 
-def _legend(entries: Mapping[str, str], shown: Collection[str]) -> str:
-    """Say what the styles that are shown stand for."""
-    return legend([(style, text) for style, text in entries.items() if style in shown])
+def _legend(entries: Mapping[str, str], shown: Collection[str]) -> list[tuple[str, str]]:
+    """Return what the styles that are shown stand for."""
+    return [(style, text) for style, text in entries.items() if style in shown]

@@ -8,14 +8,12 @@ ends, so any part may be missing.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 from vrtspike.config.loader import dump_config
 from vrtspike.evaluation.results import Panel
-from vrtspike.report.page import facts, header, page, tiles
+from vrtspike.report.page import Cell, fill, signed
 from vrtspike.report.pictures import PanelPage
-from vrtspike.report.tables import signed
-from vrtspike.report.text import escape
 from vrtspike.storage.folder import Folder
 from vrtspike.training.budget import budget_text
 from vrtspike.tuning.charts import (
@@ -27,16 +25,14 @@ from vrtspike.tuning.charts import (
     style_of,
 )
 from vrtspike.tuning.space import said, sweep_of
-from vrtspike.tuning.summary import Final, Summary
+from vrtspike.tuning.summary import Final, Summary, mean_of
 from vrtspike.tuning.tables import (
     best_config,
     first_of,
     gain_text,
-    mean_figure,
     ranked,
     ratio,
-    summary_headings,
-    summary_rows,
+    trial_table,
     verdict,
 )
 
@@ -50,60 +46,62 @@ def write_report(
     folder: Folder, summary: Summary, panels: Sequence[Panel], environment: Mapping[str, str]
 ) -> None:
     """Write the report of a sweep into its folder."""
-    pictures = [PanelPage(number, panel) for number, panel in enumerate(panels)]
-    charts = (
-        [costs(summary), effects(summary)]
-        if summary.cost
-        else [gain_against_cost(summary), learning_curves(summary), effects(summary)]
+    config, best = summary.config, best_config(summary)
+    parts = (costs, effects) if summary.cost else (gain_against_cost, learning_curves, effects)
+    heads, rows = trial_table(summary)
+    styles = [style_of(summary, row) for row in ranked(summary)]
+    text = fill(
+        "sweep.html.j2",
+        title=config.run.name,
+        summary=summary,
+        sweep=sweep_of(config),
+        metric=METRICS[sweep_of(config).metric],
+        budget=budget_text(config.train),
+        data=Folder.at(config.data.source),
+        tiles=_tiles(summary),
+        verdict=verdict(summary),
+        finals=_finals(summary),
+        words=WORDS,
+        heads=heads,
+        trials=[
+            _cells(heads, row, best=style == "fused")
+            for row, style in zip(rows, styles, strict=True)
+        ],
+        sections=[section for part in parts if (section := part(summary)) is not None],
+        panels=[PanelPage(number, panel) for number, panel in enumerate(panels)],
+        protocol=_protocol(summary),
+        environment=environment,
+        files={
+            "Settings of the sweep": dump_config(config),
+            **({"best.yaml, for vrtspike train": dump_config(best)} if best is not None else {}),
+        },
     )
-    sections = [
-        _header(summary),
-        _incomplete(summary),
-        _tiles(summary),
-        _finals(summary),
-        _trials(summary),
-        *charts,
-        _pictures(pictures),
-        _details(summary, environment),
-    ]
-    title = f"{summary.config.run.name}: vrtspike sweep"
-    text = page(title, "".join(sections), "\n".join(picture.css() for picture in pictures))
     # A message may hold a file's name that is not text.
     folder.write(REPORT, text.encode(errors="backslashreplace"))
 
 
-def _header(summary: Summary) -> str:
-    config, sweep = summary.config, sweep_of(summary.config)
-    about = [
-        f"ranked by <b>{escape(METRICS[sweep.metric])}</b>",
-        f"search {sweep.search}",
-        f"scheduler {sweep.scheduler}",
-        f"{summary.expected} trials of {budget_text(config.train)}",
-        f"data {escape(str(Folder.at(config.data.source)))}",
-    ]
-    return header("vrtspike sweep", config.run.name, " · ".join(about))
+def _cells(heads: Sequence[str], row: Sequence[str], *, best: bool) -> list[Cell]:
+    """Return a row of a table; gains are coloured, the best row stands out."""
+    cells = []
+    for head, text in zip(heads, row, strict=True):
+        style = "best" if best else ""
+        if "gain" in head and text:
+            style += " up" if text.startswith("+") else " down"
+        cells.append(Cell(text, style.strip()))
+    return cells
 
 
-def _incomplete(summary: Summary) -> str:
-    if summary.missing is None:
-        return ""
-    fix = " The same command finishes it." if len(summary.rows) < summary.expected else ""
-    return f"""
-<section class="incomplete"><h2>This sweep is incomplete</h2>
-<p>{escape(summary.missing[0].upper() + summary.missing[1:])}.{fix}</p></section>"""
-
-
-def _tiles(summary: Summary) -> str:
+def _tiles(summary: Summary) -> list[tuple[str, str, str]]:
     """Return the few numbers that most readers come for."""
     best = summary.best
-    numbers = []
+    numbers: list[tuple[str, str, str]] = []
     if best is not None and not summary.cost:
         if (gain := best.gain) is not None:
             spread = "" if gain.spread is None else f"± {gain.spread:.2f}"
             runs = f"{len(best.rows)} and {len(best.baselines)} runs"
             numbers.append((signed(gain.value), spread, f"dB, the best over its baseline, {runs}"))
-        if (psnr := mean_figure(best.rows, "psnr")) is not None:
-            base = mean_figure(best.baselines, "psnr")
+        if (psnr := mean_of(best.rows, "psnr")) is not None:
+            base = mean_of(best.baselines, "psnr")
             beside = "" if base is None else f", baseline {base:.2f}"
             numbers.append((f"{psnr:.2f}", "dB", f"PSNR of the best{beside}"))
     if best is not None:
@@ -121,16 +119,14 @@ def _tiles(summary: Summary) -> str:
     states = [row.state for row in summary.rows]
     text = f"trials done, {states.count('stopped')} stopped early, {states.count('failed')} failed"
     numbers.append((f"{states.count('done')}", f"of {summary.expected}", text))
-    return tiles(numbers)
+    return numbers
 
 
-def _finals(summary: Summary) -> str:
-    """Return the table of combinations that were trained with several seeds."""
-    if summary.cost or not summary.finals:
-        return f"<section><h2>Result</h2><p>{escape(verdict(summary))}</p></section>"
+def _finals(summary: Summary) -> list[list[Cell]]:
+    """Return the table of combinations that were trained with several seeds, best first."""
     rows = []
-    for final in summary.finals:
-        psnr, gain = mean_figure(final.rows, "psnr"), final.gain
+    for final in [] if summary.cost else summary.finals:
+        psnr, gain = mean_of(final.rows, "psnr"), final.gain
         rows.append(
             [
                 said(final.settings),
@@ -141,95 +137,17 @@ def _finals(summary: Summary) -> str:
             ]
         )
     heads = ["settings", "seeds", "PSNR", "gain", "compared with"]
-    table = _table(heads, rows, lambda index: "best" if index == 0 else "")
-    return f"""
-<section><h2>Result</h2><p>{escape(verdict(summary))}</p>{table}</section>"""
+    return [_cells(heads, row, best=not index) for index, row in enumerate(rows)]
 
 
 def _compared_with(final: Final) -> str:
     """Say which baseline a combination is compared with."""
     if not final.baselines:
         return "no baseline as yet"
-    psnr = mean_figure(final.baselines, "psnr")
+    psnr = mean_of(final.baselines, "psnr")
     seeds = ", ".join(str(row.trial.seed) for row in final.baselines)
     figure = "" if psnr is None else f": {psnr:.2f} dB"
     return f"{said(final.baselines[0].trial.settings)}, seeds {seeds}{figure}"
-
-
-def _trials(summary: Summary) -> str:
-    """Return the table of all trials."""
-    rows = ranked(summary)
-    if not rows:
-        return "<section><h2>Trials</h2><p>No trial has ended.</p></section>"
-    styles = [style_of(summary, row) for row in rows]
-    table = _table(
-        summary_headings(summary),
-        summary_rows(summary),
-        lambda index: "best" if styles[index] == "fused" else "",
-    )
-    note = (
-        "Loss difference: relative to the first trial's loss, the greatest of all steps."
-        if summary.cost
-        else f"val PSNR and val gain: at the trial's last step, validation split; the others: the "
-        f"exported weights on {summary.config.evaluation.split}. Gains in dB over the baseline."
-    ) + (
-        " min: what the trial's steps took by the clock; CPU min: CPU time of a worker's process "
-        "(rank 0) in them."
-    )
-    return f"""
-<section><h2>Trials</h2>{table}<p class="note">{escape(note)}</p></section>"""
-
-
-def _table(heads: Sequence[str], rows: Sequence[Sequence[str]], style: Callable[[int], str]) -> str:
-    """Return a table of texts; the first column names the row."""
-
-    def cell(head: str, text: str) -> str:
-        kind = "words" if head in WORDS else ""
-        if head == heads[0]:
-            return f'<th scope="row" class="{kind}">{escape(text)}</th>'
-        if "gain" in head and text:
-            kind = "up" if text.startswith("+") else "down"
-        return f'<td class="{kind}">{escape(text)}</td>'
-
-    top = "".join(
-        f'<th scope="col" class="{"words" if head in WORDS else ""}">{escape(head)}</th>'
-        for head in heads
-    )
-    body = "".join(
-        f'<tr class="{style(index)}">'
-        + "".join(cell(head, text) for head, text in zip(heads, row, strict=True))
-        + "</tr>"
-        for index, row in enumerate(rows)
-    )
-    return f"""<div class="scroll"><table class="dense"><thead><tr>{top}</tr></thead>
-<tbody>{body}</tbody></table></div>"""
-
-
-def _pictures(pictures: Sequence[PanelPage]) -> str:
-    if not pictures:
-        return ""
-    return f"""
-<section><h2>Best against baseline</h2>
-<p class="note">Both with the sweep's own seed. Of each sequence the frame whose blurred input has
-the lowest PSNR; close up, the place where blurred and sharp differ most. Neither choice looks at a
-model.</p>
-{"".join(picture.html() for picture in pictures)}</section>"""
-
-
-def _details(summary: Summary, environment: Mapping[str, str]) -> str:
-    """Return how the numbers were made: protocol, environment, settings."""
-    best = best_config(summary)
-    files = {"Settings of the sweep": dump_config(summary.config)}
-    if best is not None:
-        files["best.yaml, for vrtspike train"] = dump_config(best)
-    texts = "".join(
-        f"<details><summary>{name}</summary><pre>{escape(text)}</pre></details>"
-        for name, text in files.items()
-    )
-    protocol = "".join(f'<p class="note">{escape(line)}</p>' for line in _protocol(summary))
-    return f"""
-<section><h2>How this was made</h2><div class="split"><div><h3>Protocol</h3>{protocol}</div>
-<div><h3>Environment</h3>{facts(environment)}</div></div>{texts}</section>"""
 
 
 def _protocol(summary: Summary) -> list[str]:

@@ -1,8 +1,8 @@
 """What the rows of a sweep say: gains over the baseline with their spread, the best, what is left.
 
 A gain is the PSNR of a trial (or the mean over its seeds) minus the mean over the seeds of a
-baseline: the sweep's own, or, of a finalist's result, the one that was trained alike. Its spread is
-the standard error of that difference, where a single run is taken to vary as much as the repeated
+baseline: the sweep's own, or, for a finalist's result, the one that was trained alike. Its spread
+is the standard error of that difference; a single run is taken to vary as much as the repeated
 ones. Trials are ranked by the validation split, gains are those of `evaluation.split`; where that
 is another one, the best is not chosen by the number that is reported.
 
@@ -13,20 +13,22 @@ step, to those of the sweep's first trial.
 from __future__ import annotations
 
 import math
-import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+
+import pandas as pd
 
 from vrtspike.config.config import Config
 from vrtspike.runs.metrics_log import Record
 from vrtspike.storage.folder import Folder
 from vrtspike.tuning.space import BASELINE, Settings, sweep_of
 from vrtspike.tuning.trial_queue import baseline_of
-from vrtspike.tuning.trial_results import TrialResult, read_curve, read_rows
+from vrtspike.tuning.trial_results import TrialResult, figure_of, read_curve, read_rows
 
 EQUAL_LOSS = {"float32": 1e-3, "bfloat16": 3e-2}
 """Greatest relative difference of losses that count as equal: rounding, grown over the steps."""
+ARMS = ("baseline", "search", "finalist")
 
 
 @dataclass(frozen=True)
@@ -102,21 +104,18 @@ class Summary:
     @property
     def same_split(self) -> bool:
         """Tell whether the best is chosen by the frames that its figures are from."""
-        data, scored = self.config.data, self.config.evaluation.split
-        return not self.cost and data.val_split == scored
+        return not self.cost and self.config.data.val_split == self.config.evaluation.split
 
     @property
     def problems(self) -> list[str]:
         """Say what keeps the sweep's answer from being whole, a line each."""
         found = [] if self.missing is None else [f"incomplete: {self.missing}"]
         found += [f"{row.trial.name} failed: {row.error}" for row in self.failed]
-        if self.cost:
-            found += [
-                f"{name}: its losses are not those of the first trial (by {difference:.2g})"
-                for name, difference in self.loss_differences.items()
-                if not self._is_equal(difference)
-            ]
-        return found
+        return found + [
+            f"{name}: its losses are not those of the first trial (by {difference:.2g})"
+            for name, difference in self.loss_differences.items()
+            if not self._is_equal(difference)
+        ]
 
     @property
     def reference(self) -> list[TrialResult]:
@@ -141,58 +140,49 @@ class Summary:
             if record["kind"] == "val" and record["psnr"] is not None
         }
         # One that failed may have gone on after its last validation.
-        unknown = row.trial.arm == "baseline" or row.val_psnr is None or row.state == "failed"
-        if unknown or row.share not in at:
+        if row.trial.arm == "baseline" or row.val_psnr is None or row.state == "failed":
             return None
-        return float(row.val_psnr - at[row.share])
+        return float(row.val_psnr - at[row.share]) if row.share in at else None
 
     @cached_property
     def finals(self) -> list[Final]:
         """Return the combinations that were trained with several seeds, best first; without such,
         the trials of the search that came to their end."""
-        metric = sweep_of(self.config).metric
+        figure = figure_of(sweep_of(self.config).metric)
         repeated = {row.trial.number for row in self.rows if row.trial.arm == "finalist"}
         groups = []
         for first in self.searched:
-            if repeated and first.trial.number not in repeated:
-                continue
-            rows = tuple(
-                row
-                for row in self.rows
-                if row.trial.number == first.trial.number and row.state == "done"
-            )
-            if rows and all(row.value(metric) is not None for row in rows):
+            number = first.trial.number
+            rows = tuple(r for r in self.rows if r.trial.number == number and r.state == "done")
+            known = rows and all(getattr(row, figure) is not None for row in rows)
+            if known and (number in repeated or not repeated):
                 settings = dict(first.trial.settings)
                 groups.append(Final(settings, rows, tuple(self._baselines_of(settings))))
         sign = 1 if self.cost else -1
-        return sorted(groups, key=lambda final: sign * mean_of(final.rows, metric))
+        return sorted(groups, key=lambda final: sign * (mean_of(final.rows, figure) or 0.0))
 
     @property
     def best(self) -> Final | None:
         """Return the best combination."""
-        finals = self.finals
-        if self.cost:
-            finals = [final for final in finals if self.equal(final.rows[0])]
-        return finals[0] if finals else None
+        equal = (final for final in self.finals if not self.cost or self.equal(final.rows[0]))
+        return next(equal, None)
 
     @cached_property
     def loss_differences(self) -> dict[str, float]:
         """Return the greatest relative difference of each trial's losses to the first one's, by the
         trial's name (of a sweep over cost)."""
         losses = {
-            row.trial.name: _losses(self.curves.get(row.trial.name, ()))
+            row.trial.name: pd.Series(_losses(self.curves.get(row.trial.name, ())), dtype=float)
             for row in self.searched
             if row.state == "done" and self.cost
         }
-        reference = next(iter(losses.values()), {})
+        reference = next(iter(losses.values()), pd.Series(dtype=float))
         return {
-            name: max(
-                (
-                    abs(found[step] - loss) / abs(loss) if step in found else math.inf
-                    for step, loss in reference.items()
-                ),
-                default=math.inf,
+            name: float(
+                (found.reindex(reference.index) / reference - 1).abs().fillna(math.inf).max()
             )
+            if len(reference)
+            else math.inf
             for name, found in losses.items()
         }
 
@@ -212,11 +202,10 @@ class Summary:
 
 def read_summary(config: Config, folder: Folder, expected: int) -> Summary:
     """Read what a sweep's folder holds."""
-    arms = ("baseline", "search", "finalist")
     rows = sorted(
         read_rows(folder).values(),
         key=lambda row: (
-            arms.index(row.trial.arm),
+            ARMS.index(row.trial.arm),
             row.trial.number or 0,
             row.trial.name.rpartition("-seed")[0],
             row.trial.seed,
@@ -226,28 +215,23 @@ def read_summary(config: Config, folder: Folder, expected: int) -> Summary:
     return Summary(config, tuple(rows), curves, expected)
 
 
-def mean_of(rows: Sequence[TrialResult], metric: str) -> float:
-    """Return the mean of what rows are ranked by."""
-    return statistics.fmean(value for row in rows if (value := row.value(metric)) is not None)
+def mean_of(rows: Sequence[TrialResult], figure: str) -> float | None:
+    """Return the mean of one of the rows' figures, of those that have it."""
+    found = pd.Series([getattr(row, figure) for row in rows], dtype=float).dropna()
+    return float(found.mean()) if len(found) else None
 
 
 def gain_over(rows: Sequence[TrialResult], baselines: Sequence[TrialResult]) -> TrialGain | None:
     """Return the mean PSNR of some runs over that of others, with its standard error."""
-    ours = [row.psnr for row in rows if row.psnr is not None]
-    theirs = [row.psnr for row in baselines if row.psnr is not None]
-    if not ours or not theirs:
+    runs = [(0, row.psnr) for row in rows] + [(1, row.psnr) for row in baselines]
+    sides = pd.DataFrame(runs, columns=["side", "psnr"], dtype=float).dropna().groupby("side").psnr
+    if len(sides) < 2:
         return None
-    variances = [statistics.variance(found) if len(found) > 1 else None for found in (ours, theirs)]
-    known = [variance for variance in variances if variance is not None]
+    mean, variance, count = sides.mean(), sides.var(), sides.count()
     spread = None
-    if known:
-        spread = math.sqrt(
-            sum(
-                (max(known) if variance is None else variance) / len(found)
-                for variance, found in zip(variances, (ours, theirs), strict=True)
-            )
-        )
-    return TrialGain(statistics.fmean(ours) - statistics.fmean(theirs), spread)
+    if variance.notna().any():
+        spread = math.sqrt((variance.fillna(variance.max()) / count).sum())
+    return TrialGain(float(mean[0] - mean[1]), spread)
 
 
 def front(points: Mapping[str, tuple[float, float]]) -> list[str]:

@@ -11,30 +11,46 @@ A figure that there is not is empty in the table, and null in JSON.
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 import math
-import statistics
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
+
+import pandas as pd
 
 from vrtspike.config.config import Config
 from vrtspike.config.loader import change, dump_config
 from vrtspike.errors import DataFormatError, one_line
-from vrtspike.report.tables import signed
+from vrtspike.report.page import signed
 from vrtspike.storage.csv_text import csv_cell
 from vrtspike.storage.folder import Folder
 from vrtspike.storage.json_text import parse_json_mapping
 from vrtspike.storage.uri import without_secrets
 from vrtspike.tuning.space import said, sweep_of
 from vrtspike.tuning.summary import Final, Summary, TrialGain, mean_of
-from vrtspike.tuning.trial_results import Trial, TrialResult
+from vrtspike.tuning.trial_results import Trial, TrialResult, figure_of
 
 CSV, JSON, BEST = "results.csv", "results.json", "best.yaml"
 
 SCORES = ("val_psnr", "val_ssim", "psnr", "ssim", "lpips")
 COSTS = ("step_s", "memory_gb")
+COLUMNS: dict[str, tuple[str, Callable[[float], str]]] = {
+    "val PSNR": ("val_psnr", "{:.2f}".format),
+    "val gain": ("val_gain", signed),
+    "PSNR": ("psnr", "{:.2f}".format),
+    "SSIM": ("ssim", "{:.4f}".format),
+    "LPIPS": ("lpips", "{:.4f}".format),
+    "gain": ("gain", signed),
+    "steps": ("steps", "{:,}".format),
+    "min": ("spent_s", lambda seconds: f"{seconds / 60:.3g}"),
+    "CPU min": ("spent_cpu_s", lambda seconds: f"{seconds / 60:.3g}"),
+    "s/step": ("step_s", "{:.3g}".format),
+    "GB": ("memory_gb", "{:.3g}".format),
+    "loss difference": ("loss_difference", lambda value: f"{value:.1e}" if value else "0"),
+    "loss": ("loss_equal", lambda equal: "equal" if equal else "differs"),
+}
+"""Columns of the table of trials between the settings and the state: the figure and its text."""
+OF_COST, OF_SCORES = ("loss difference", "loss"), ("val PSNR", "val gain", "PSNR", "SSIM", "gain")
 
 
 def write_results(folder: Folder, summary: Summary) -> None:
@@ -68,15 +84,22 @@ def best_config(summary: Summary) -> Config | None:
     return change(summary.config, {**summary.best.settings, "run.name": name, "sweep": None})
 
 
-def summary_headings(summary: Summary) -> list[str]:
-    """Return the headings of the table of trials."""
-    return list(_columns(summary))
-
-
-def summary_rows(summary: Summary) -> list[list[str]]:
-    """Return the table of trials: baselines, then the search, best first."""
-    columns = _columns(summary).values()
-    return [[text(row) for text in columns] for row in ranked(summary)]
+def trial_table(summary: Summary) -> tuple[list[str], list[list[str]]]:
+    """Return headings and rows of the table of trials: baselines, then the search, best first."""
+    scored = any(row.lpips is not None for row in summary.rows)
+    hidden = {*OF_SCORES, "LPIPS"} if summary.cost else {*OF_COST, *["LPIPS"] * (not scored)}
+    columns = {name: column for name, column in COLUMNS.items() if name not in hidden}
+    rows = []
+    for row in ranked(summary):
+        facts = _facts(summary, row)
+        texts = {
+            name: "" if (value := facts[figure]) is None else written(value)
+            for name, (figure, written) in columns.items()
+        }
+        if facts["gain"] is not None:
+            texts["gain"] = gain_text(TrialGain(facts["gain"], facts["gain_spread"]))
+        rows.append([row.trial.name, said(row.trial.settings), *texts.values(), state_text(row)])
+    return ["trial", "settings", *columns, "state"], rows
 
 
 def verdict(summary: Summary) -> str:
@@ -86,16 +109,15 @@ def verdict(summary: Summary) -> str:
         return f"there is no best combination: {summary.missing or 'no trial came to its end'}"
     parts = []
     if summary.cost:
-        first = first_of(summary)
         for name, unit in (("step_s", "s/step"), ("memory_gb", "GB")):
-            share = ratio(best.rows, [first], name)
+            share = ratio(best.rows, [first_of(summary)], name)
             if share is not None:
-                ours = mean_figure(best.rows, name)
+                ours = mean_of(best.rows, name)
                 parts.append(f"{ours:.3g} {unit} ({share:.2f} of the first trial's)")
     else:
-        psnr, count = mean_figure(best.rows, "psnr"), len(best.rows)
-        runs = "one run" if count == 1 else f"mean of {count} seeds"
+        psnr, count = mean_of(best.rows, "psnr"), len(best.rows)
         if psnr is not None:
+            runs = "one run" if count == 1 else f"mean of {count} seeds"
             parts.append(f"{psnr:.2f} dB ({runs})")
         if best.gain is not None:
             flattered = ", on the split that chose it" if summary.same_split else ""
@@ -105,22 +127,22 @@ def verdict(summary: Summary) -> str:
 
 def ranked(summary: Summary) -> list[TrialResult]:
     """Return all rows: baselines, then combinations from best to worst, each with its repeats."""
-    sweep = sweep_of(summary.config)
-    sign = 1 if summary.cost else -1
-    states = ("done", "stopped", "failed")
-
-    def place(row: TrialResult) -> tuple[float, ...]:
-        value = row.value(sweep.metric)
-        done = -(row.share or 0.0)
-        return states.index(row.state), done, -row.steps, value is None, sign * (value or 0.0)
-
+    figure = figure_of(sweep_of(summary.config).metric)
     # What is cheap because it computes something else is not good.
-    finals = sorted(
-        summary.finals, key=lambda final: summary.cost and not summary.equal(final.rows[0])
-    )
+    finals = sorted(summary.finals, key=lambda f: summary.cost and not summary.equal(f.rows[0]))
     order = [final.rows[0].trial.number for final in finals]
-    others = [row for row in summary.searched if row.trial.number not in order]
-    order += [row.trial.number for row in sorted(others, key=place)]
+    others = pd.DataFrame(
+        [
+            (row.trial.number, row.state, row.share or 0.0, row.steps, getattr(row, figure))
+            for row in summary.searched
+            if row.trial.number not in order
+        ],
+        columns=["number", "state", "share", "steps", "value"],
+    ).astype({"value": float})
+    others["state"] = others["state"].map({"done": 0, "stopped": 1, "failed": 2})
+    by = ["state", "share", "steps", "value"]
+    rising = [True, False, False, summary.cost]
+    order += others.sort_values(by, ascending=rising, kind="stable")["number"].tolist()
     return sorted(
         summary.rows,
         key=lambda row: (
@@ -137,15 +159,9 @@ def first_of(summary: Summary) -> TrialResult:
     return next(row for row in summary.searched if row.state == "done")
 
 
-def mean_figure(rows: Sequence[TrialResult], name: str) -> float | None:
-    """Return the mean of one of the rows' figures, of those that have it."""
-    found = [float(value) for row in rows if (value := getattr(row, name)) is not None]
-    return statistics.fmean(found) if found else None
-
-
-def ratio(rows: Sequence[TrialResult], others: Sequence[TrialResult], name: str) -> float | None:
+def ratio(rows: Sequence[TrialResult], others: Sequence[TrialResult], figure: str) -> float | None:
     """Return the mean of a figure over that of other rows."""
-    ours, theirs = mean_figure(rows, name), mean_figure(others, name)
+    ours, theirs = mean_of(rows, figure), mean_of(others, figure)
     return ours / theirs if ours is not None and theirs else None
 
 
@@ -156,13 +172,9 @@ def gain_text(gain: TrialGain) -> str:
 
 def state_text(row: TrialResult) -> str:
     """Say how a trial ended."""
-    match row.state:
-        case "stopped":
-            return f"stopped at {row.steps:,}"
-        case "failed":
-            return f"failed: {one_line(row.error)}" if row.error else "failed"
-        case _:
-            return "done"
+    if row.state == "stopped":
+        return f"stopped at {row.steps:,}"
+    return f"failed: {one_line(row.error)}" if row.state == "failed" and row.error else row.state
 
 
 def setting_text(value: object) -> str:
@@ -170,69 +182,10 @@ def setting_text(value: object) -> str:
     return without_secrets(value) if isinstance(value, str) else json.dumps(value)
 
 
-def _columns(summary: Summary) -> dict[str, Callable[[TrialResult], str]]:
-    """Return how each column of the table of trials writes a row."""
-
-    def figure(name: str, digits: str) -> Callable[[TrialResult], str]:
-        def text(row: TrialResult) -> str:
-            value = getattr(row, name)
-            return "" if value is None else f"{value:{digits}}"
-
-        return text
-
-    def minutes(name: str) -> Callable[[TrialResult], str]:
-        def text(row: TrialResult) -> str:
-            seconds = getattr(row, name)
-            return "" if seconds is None else f"{seconds / 60:.3g}"
-
-        return text
-
-    def gain(row: TrialResult) -> str:
-        found = summary.gain(row)
-        return "" if found is None else gain_text(found)
-
-    def val_gain(row: TrialResult) -> str:
-        found = summary.val_gain(row)
-        return "" if found is None else signed(found)
-
-    def difference(row: TrialResult) -> str:
-        found = _finite(summary.loss_differences.get(row.trial.name))
-        return "" if found is None else f"{found:.1e}" if found else "0"
-
-    def equal(row: TrialResult) -> str:
-        known = row.trial.name in summary.loss_differences
-        return ("equal" if summary.equal(row) else "differs") if known else ""
-
-    columns: dict[str, Callable[[TrialResult], str]] = {
-        "trial": lambda row: row.trial.name,
-        "settings": lambda row: said(row.trial.settings),
-    }
-    if not summary.cost:
-        columns |= {
-            "val PSNR": figure("val_psnr", ".2f"),
-            "val gain": val_gain,
-            "PSNR": figure("psnr", ".2f"),
-            "SSIM": figure("ssim", ".4f"),
-        }
-        if any(row.lpips is not None for row in summary.rows):
-            columns["LPIPS"] = figure("lpips", ".4f")
-        columns["gain"] = gain
-    columns |= {
-        "steps": lambda row: f"{row.steps:,}",
-        "min": minutes("spent_s"),
-        "CPU min": minutes("spent_cpu_s"),
-        "s/step": figure("step_s", ".3g"),
-        "GB": figure("memory_gb", ".3g"),
-    }
-    if summary.cost:
-        columns |= {"loss difference": difference, "loss": equal}
-    return columns | {"state": state_text}
-
-
 def _facts(summary: Summary, row: TrialResult) -> dict[str, Any]:
     """Return what is written of a trial."""
-    gain = summary.gain(row)
-    name = row.trial.name
+    gain, name = summary.gain(row), row.trial.name
+    difference = summary.loss_differences.get(name, math.inf)
     return {
         "name": name,
         "arm": row.trial.arm,
@@ -246,7 +199,7 @@ def _facts(summary: Summary, row: TrialResult) -> dict[str, Any]:
         "gain_spread": gain and gain.spread,
         "val_gain": None if summary.cost else summary.val_gain(row),
         "loss": row.loss,
-        "loss_difference": _finite(summary.loss_differences.get(name)),
+        "loss_difference": difference if math.isfinite(difference) else None,
         "loss_equal": summary.equal(row) if name in summary.loss_differences else None,
         **{cost: getattr(row, cost) for cost in COSTS},
         "seconds": row.seconds,
@@ -258,28 +211,19 @@ def _facts(summary: Summary, row: TrialResult) -> dict[str, Any]:
 
 
 def _csv(summary: Summary) -> str:
-    keys = list(sweep_of(summary.config).space)
-    nothing = TrialResult(Trial("", "search", {}, 0), "failed")
-    before, after = _split_at(list(_facts(summary, nothing)), "settings")
-    text = io.StringIO()
-    lines = csv.writer(text, lineterminator="\n")
-    lines.writerow([*before, *keys, *after])
-    for row in summary.rows:
-        facts = _facts(summary, row)
-        values = [
-            setting_text(facts["settings"][key]) if key in facts["settings"] else "" for key in keys
-        ]
-        cells = [[_cell(facts[head]) for head in heads] for heads in (before, after)]
-        lines.writerow(map(csv_cell, [*cells[0], *values, *cells[1]]))
-    return text.getvalue()
+    """Return one line a trial; each setting that is swept has a column."""
+    heads = list(_facts(summary, TrialResult(Trial("", "search", {}, 0), "failed")))
+    rows = [_facts(summary, row) for row in summary.rows]
+    table = pd.DataFrame(rows, columns=heads, dtype=object)
+    settings = table.pop("settings")
+    for place, key in enumerate(sweep_of(summary.config).space, heads.index("settings")):
+        values = [setting_text(found[key]) if key in found else "" for found in settings]
+        table.insert(place, key, pd.Series(values, dtype=object))
+    text: str = table.map(_cell).to_csv(index=False, lineterminator="\n")
+    return text
 
 
-def _split_at(names: list[str], name: str) -> tuple[list[str], list[str]]:
-    """Return the names before one, and those after it."""
-    return names[: names.index(name)], names[names.index(name) + 1 :]
-
-
-def _cell(value: object) -> str:
+def _cell(value: object) -> object:
     """Write a figure, or text on one line."""
     match value:
         case None:
@@ -288,14 +232,13 @@ def _cell(value: object) -> str:
             return str(value).lower()
         case float():
             return f"{value:.6g}"
-        case _:
-            return one_line(value)
+    # pandas keeps no text that is not Unicode, as a message with a file's name may be.
+    return csv_cell(one_line(value).encode(errors="backslashreplace").decode())
 
 
 def _results(summary: Summary) -> dict[str, Any]:
     """Return what results.json holds."""
     sweep = sweep_of(summary.config)
-    best = summary.best
     return {
         "name": summary.config.run.name,
         "complete": summary.missing is None,
@@ -305,7 +248,7 @@ def _results(summary: Summary) -> dict[str, Any]:
         "ranked_on": summary.config.data.val_split,
         "same_split": summary.same_split,
         "scored_on": None if summary.cost else summary.config.evaluation.split,
-        "best": None if best is None else _final(summary, best),
+        "best": None if summary.best is None else _final(summary, summary.best),
         "finals": [_final(summary, final) for final in summary.finals],
         "trials": [_facts(summary, row) for row in summary.rows],
         "settings": sweep.model_dump(mode="json"),
@@ -314,19 +257,17 @@ def _results(summary: Summary) -> dict[str, Any]:
 
 def _final(summary: Summary, final: Final) -> dict[str, Any]:
     """Return what is written of a combination."""
-    gain = None if summary.cost else final.gain
+    gain, baselines = None if summary.cost else final.gain, final.baselines
     return {
         "settings": dict(final.settings),
         **_means(final.rows),
-        "value": mean_of(final.rows, sweep_of(summary.config).metric),
+        "value": mean_of(final.rows, figure_of(sweep_of(summary.config).metric)),
         "gain": gain and gain.value,
         "spread": gain and gain.spread,
-        "baseline": _baseline(final.baselines),
+        "baseline": {"settings": dict(baselines[0].trial.settings), **_means(baselines)}
+        if baselines
+        else None,
     }
-
-
-def _baseline(rows: Sequence[TrialResult]) -> Mapping[str, Any] | None:
-    return {"settings": dict(rows[0].trial.settings), **_means(rows)} if rows else None
 
 
 def _means(rows: Sequence[TrialResult]) -> dict[str, Any]:
@@ -334,12 +275,8 @@ def _means(rows: Sequence[TrialResult]) -> dict[str, Any]:
     return {
         "trials": [row.trial.name for row in rows],
         "seeds": [row.trial.seed for row in rows],
-        **{name: mean_figure(rows, name) for name in (*SCORES, *COSTS)},
+        **{name: mean_of(rows, name) for name in (*SCORES, *COSTS)},
     }
-
-
-def _finite(value: float | None) -> float | None:
-    return value if value is not None and math.isfinite(value) else None
 
 
 def _write(folder: Folder, file: str, text: str) -> None:

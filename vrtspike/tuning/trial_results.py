@@ -81,9 +81,13 @@ class TrialResult:
 
     def value(self, metric: str) -> float | None:
         """Return what the trial is ranked by."""
-        key = f"val_{metric}" if metric in ("psnr", "ssim") else metric
-        found = getattr(self, key)
+        found = getattr(self, figure_of(metric))
         return None if found is None else float(found)
+
+
+def figure_of(metric: str) -> str:
+    """Return the figure of a trial that is meant by a sweep's metric."""
+    return f"val_{metric}" if metric in ("psnr", "ssim") else metric
 
 
 def folder_of(folder: Folder, name: str) -> Folder:

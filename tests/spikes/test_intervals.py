@@ -4,13 +4,17 @@ from __future__ import annotations
 
 from itertools import pairwise
 from pathlib import Path
+from xml.etree import ElementTree
 
 import numpy as np
 import pytest
 
-from vrtspike.report.intervals import draw_histogram, histogram_bars, measure_intervals
+from vrtspike.report.spikes import interval_chart
 from vrtspike.spikes import stream as module
+from vrtspike.spikes.intervals import histogram_bars, measure_intervals
 from vrtspike.spikes.stream import SpikeStream
+
+SVG = "{http://www.w3.org/2000/svg}"
 
 
 @pytest.mark.parametrize("piece", [1, 7, 1000])
@@ -54,7 +58,7 @@ def test_streams_without_an_interval_have_no_figures_of_them(fired: int) -> None
     assert (
         figures.mean_isi is figures.shortest_isi is figures.isi_cv is figures.pixel_isi_cv is None
     )
-    assert draw_histogram(figures).shape == (360, 640)
+    assert "no pixel fired twice" in interval_chart(figures)
 
 
 @pytest.mark.parametrize("longest", [3, 30, 96, 97, 5000])
@@ -69,16 +73,18 @@ def test_bars_hold_every_interval_once(longest: int) -> None:
     assert shares[-1] <= 0.0101 + 1 / histogram.sum()
 
 
-def test_higher_bars_are_darker_columns() -> None:
+def test_the_chart_shows_the_bars_and_the_figures() -> None:
     spikes = np.zeros((600, 4, 8), bool)
     spikes[:, :3, :] = (np.arange(600) % 2 == 0)[:, None, None]
     spikes[:, 3, :] = (np.arange(600) % 5 == 0)[:, None]
-    picture = draw_histogram(measure_intervals(SpikeStream.from_array(spikes)))
-    ink = (picture[90:315, 60:620] == 96).sum(axis=0)
-    columns = np.flatnonzero(ink > 3)
-    groups = np.split(columns, np.flatnonzero(np.diff(columns) > 2) + 1)
-    assert len(groups) == 2, "intervals of 2 and of 5"
-    assert ink[groups[0][0]] > 5 * ink[groups[1][0]]
+    root = ElementTree.fromstring(interval_chart(measure_intervals(SpikeStream.from_array(spikes))))
+    titles = [found.text or "" for found in root.iter(f"{SVG}title")]
+    shares = dict(title.split(": ") for title in titles)
+    several = {name for name, share in shares.items() if share != "0.00%"}
+    assert several == {"2", "5"}, "intervals of 2 and of 5"
+    assert float(shares["2"].rstrip("%")) > 5 * float(shares["5"].rstrip("%"))
+    texts = " ".join(found.text or "" for found in root.iter(f"{SVG}text"))
+    assert "600 steps" in texts and "shortest 2" in texts
 
 
 def test_genuine_files_have_the_intervals_that_are_known_of_them(shared: Path) -> None:

@@ -1,7 +1,7 @@
-"""Inter-spike intervals of a stream: their figures, and their histogram as a picture.
+"""Inter-spike intervals of a stream: their figures, and their histogram.
 
-In: a `SpikeStream`, read once from front to back in bounded memory. Out: `IntervalFigures`, and a
-gray picture. An interval is the number of steps from a spike of a pixel to its next one; light at
+In: a `SpikeStream`, read once from front to back in bounded memory. Out: `IntervalFigures`. An
+interval is the number of steps from a spike of a pixel to its next one; light at
 intensity I gives intervals of about threshold / I steps. So the shortest interval of a bright scene
 is the threshold, and the highest rate its inverse.
 """
@@ -12,14 +12,10 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Int, UInt8
-from PIL import Image, ImageDraw, ImageFont
+from jaxtyping import Int
 
-from vrtspike.report.charts import Axis, ticks
 from vrtspike.spikes.stream import SpikeStream
 
-WIDTH, HEIGHT = 640, 360
-LEFT, RIGHT, TOP, BOTTOM = 56, 16, 88, 44
 BARS = 96
 SHOWN_SHARE = 0.99
 """The axis ends where this share of the intervals is shown; the last bar holds the rest."""
@@ -90,37 +86,6 @@ def measure_intervals(stream: SpikeStream) -> IntervalFigures:
     )
 
 
-def draw_histogram(figures: IntervalFigures) -> UInt8[np.ndarray, "h w"]:
-    """Draw the share of the intervals by their length, with the figures above."""
-    image = Image.new("L", (WIDTH, HEIGHT), 255)
-    draw, font = ImageDraw.Draw(image), ImageFont.load_default(13)
-    for line, text in enumerate(_captions(figures)):
-        draw.text((LEFT, 10 + 20 * line), text, 0, font)
-    if figures.mean_isi is None:
-        draw.text((WIDTH // 2, HEIGHT // 2), "no pixel fired twice", 96, font, anchor="mm")
-        return np.asarray(image)
-    bar_steps, shares = histogram_bars(figures.histogram)
-    marks = ticks(0.0, float(shares.max()), 4)
-    up = Axis(0.0, marks[-1], HEIGHT - BOTTOM, TOP)
-    across = Axis(0.0, float(len(shares)), LEFT, WIDTH - RIGHT)
-    for mark in marks:
-        draw.line((LEFT, up(mark), WIDTH - RIGHT, up(mark)), 224)
-        draw.text((LEFT - 6, up(mark)), f"{100 * mark:g}%", 96, font, anchor="rm")
-    for bar, share in enumerate(shares.tolist()):
-        if share:
-            left, right = across(bar), max(across(bar + 1) - 2, across(bar))
-            draw.rectangle((left, up(share), right, HEIGHT - BOTTOM), 96)
-    every = max(1, len(shares) // 12)
-    for bar in range(0, len(shares), every):
-        open_end = "+" if bar == len(shares) - 1 else ""
-        at = (across(bar) + across(bar + 1)) / 2
-        text = f"{1 + bar * bar_steps}{open_end}"
-        draw.text((at, HEIGHT - BOTTOM + 6), text, 96, font, anchor="ma")
-    name = "interval between spikes, steps" + (f" (from, {bar_steps} a bar)" * (bar_steps > 1))
-    draw.text((WIDTH - RIGHT, HEIGHT - 4), name, 0, font, anchor="rs")
-    return np.asarray(image)
-
-
 def histogram_bars(histogram: Int[np.ndarray, " n"]) -> tuple[int, np.ndarray]:
     """Return how many interval lengths a bar holds, and each bar's share; the last holds the rest.
 
@@ -134,22 +99,6 @@ def histogram_bars(histogram: Int[np.ndarray, " n"]) -> tuple[int, np.ndarray]:
     bar = np.minimum((lengths - 1) // size, bars)
     shares = np.bincount(bar, histogram[1:], bars + 1) / histogram.sum()
     return size, shares
-
-
-def _captions(figures: IntervalFigures) -> list[str]:
-    """Say the figures in three lines."""
-    lines = [
-        f"{figures.steps:,} steps, mean rate {figures.mean_rate:.4f}, highest rate of a pixel "
-        f"{figures.highest_rate:.4f}",
-        f"pixels that never fire: {100 * figures.never_fired:.2f}%",
-    ]
-    if figures.mean_isi is not None:
-        pixel = "" if figures.pixel_isi_cv is None else f", of a pixel {figures.pixel_isi_cv:.3f}"
-        lines.append(
-            f"interval: mean {figures.mean_isi:.2f}, shortest {figures.shortest_isi}, "
-            f"coefficient of variation {figures.isi_cv:.3f}{pixel}"
-        )
-    return lines
 
 
 def _pixel_cv(

@@ -7,15 +7,19 @@ from the sharp frame: it does not depend on any model.
 
 from __future__ import annotations
 
+import csv
 import io
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 import numpy as np
 from PIL import Image as PillowImage
 from PIL import ImageDraw, ImageFont
 
-from vrtspike.evaluation.results import Image, Panel
+from vrtspike.evaluation.results import Image, Panel, Score
 from vrtspike.report.comparison import Place, hardest_places
+from vrtspike.report.methods import is_model, method
+from vrtspike.storage.csv_text import cell_text
 
 FRAME = 360
 """Longest side of a frame in a strip."""
@@ -29,9 +33,29 @@ MOST_BYTES = 200_000
 PAPER, INK, SOFT, BOX = (255, 255, 255), (22, 21, 15), (86, 85, 78), (255, 214, 0)
 
 
-def hardest_panel(panels: Iterable[Panel]) -> Panel | None:
-    """Return the panel whose blurred input is farthest from the sharp frame, if there is one."""
-    return min(panels, key=lambda panel: panel.scores["blurred"].psnr, default=None)
+def write_strip(folder: Path, split: str, file: Path) -> tuple[Path, str] | None:
+    """Write a strip of an evaluation's folder: the shown frame whose blurred input is worst.
+
+    Returns the file, which has a suffix of its kind, and which frame it is; None without pictures.
+    """
+    psnr: dict[tuple[str, str], dict[str, float]] = {}
+    for line in csv.DictReader((folder / "results.csv").read_text("utf-8").splitlines()):
+        where = cell_text(line["sequence"]), cell_text(line["frame"])
+        psnr.setdefault(where, {})[cell_text(line["method"])] = float(line["psnr"])
+    place = folder / "samples" / split
+    shown = [where for where in psnr if (place / where[0] / f"{where[1]}-sharp.png").is_file()]
+    if not shown:
+        return None
+    sequence, frame = worst = min(shown, key=lambda where: psnr[where]["blurred"])
+    names = ["blurred", "tfp", *filter(is_model, psnr[worst]), "sharp"]
+    files = {n: place / sequence / f"{frame}-{n.replace('/', '-')}.png" for n in names}
+    images = {n: np.asarray(PillowImage.open(path).convert("RGB")) for n, path in files.items()}
+    scores = {name: Score(db, 0.0) for name, db in psnr[worst].items()}
+    columns = {name: method(name).short for name in names}
+    suffix, content = encoded(strip(Panel(sequence, frame, images, scores), columns))
+    written = file.with_name(f"{file.name}.{suffix}")
+    written.write_bytes(content)
+    return written, f"{sequence}, frame {frame}"
 
 
 def strip(panel: Panel, columns: Mapping[str, str]) -> Image:
