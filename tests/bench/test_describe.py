@@ -77,9 +77,12 @@ def test_says_where_it_counted_when_there_is_no_gpu(repository: Path) -> None:
 def test_the_command_writes_what_it_shows(repository: Path, tmp_path: Path) -> None:
     config, facts = repository / "configs/model/small.yaml", tmp_path / "facts.json"
     arguments = ["describe", "--config", str(config), *OVERRIDES, "--json", str(facts)]
-    result = CliRunner().invoke(app, arguments)
+    result = CliRunner().invoke(app, [*arguments, "--gpus", "16", "--tflops", "50"])
     assert result.exit_code == 0, result.output
     written = json.loads(facts.read_text())
     assert 0 < written["spike_share"]["flops"] < 0.5
     assert f"{written['parameters']:,}" in result.output
     assert "8x2x64x64" in result.output
+    assert [step["shard_over"] for step in written["predictions"]] == ["all", "node"]
+    assert written["predictions"][0]["samples"] == 16 * 8
+    assert "50 TFLOP/s" in result.output

@@ -32,7 +32,7 @@ def test_a_size_is_frames_height_and_width() -> None:
 
 def test_every_combination_runs_beside_its_baseline() -> None:
     clips = (Clip(1, 2, 32, 32), Clip(1, 2, 64, 64))
-    plan = Plan(clips, ("float32", "bfloat16"), (False, True), (False,), 1, naive=False)
+    plan = Plan(clips, ("float32", "bfloat16"), (False, True), (False,), 1)
     pairs = plan.pairs(fused=True)
     assert len(pairs) == 8
     assert all([case.model for case in pair] == ["baseline", "fused"] for pair in pairs)
@@ -62,7 +62,7 @@ def test_a_missing_gpu_is_refused() -> None:
 
 @pytest.mark.slow
 def test_fused_and_baseline_are_measured_in_turns(tiny: ModelSettings) -> None:
-    plan = Plan((Clip(1, 2, 32, 32),), ("float32",), (False,), (False,), 1, naive=False)
+    plan = Plan((Clip(1, 2, 32, 32),), ("float32",), (False,), (False,), 1)
     baseline, fused = measure_side_by_side(tiny, *plan.pairs(fused=True), CPU, 1)
     assert baseline.measured is not None and fused.measured is not None
     assert baseline.over_baseline is None and fused.over_baseline is not None
@@ -79,7 +79,7 @@ def test_a_case_that_fails_says_why(tiny: ModelSettings) -> None:
     (result,) = measure_side_by_side(tiny, [case], CPU, 1)
     assert result.measured is None
     assert result.failure is not None and "neighbouring frames" in result.failure
-    assert Report(CPU, [result], []).failed
+    assert Report(CPU, [result]).failed
 
 
 @pytest.mark.slow

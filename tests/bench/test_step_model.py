@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import pytest
 import torch
 from torch import nn
 
 from vrtspike.bench.describe import describe
-from vrtspike.bench.step_model import Assumptions, Work, count_sent, count_work, predict
-from vrtspike.config.choices import Precision
+from vrtspike.bench.step_model import (
+    Assumptions,
+    Work,
+    check_nodes,
+    count_sent,
+    count_work,
+    predict,
+)
 from vrtspike.config.config import Config
 from vrtspike.config.model import ModelSettings
 from vrtspike.errors import ConfigError
 from vrtspike.model.costs import Clip, Costs, Part
 
-ASSUMED = Assumptions(1e12, "a test's", network_bits_s=8e9, gpus_per_node=8)
-WORK = Work(samples=2, flops=3 * 10**12, activations=1000, note="")
+ASSUMED = Assumptions(1e12, network_bits_s=8e9, gpus_per_node=8)
+WORK = Work(samples=2, flops=3 * 10**12, activations=1000)
 
 
 class Rows(nn.Module):
@@ -92,34 +96,24 @@ def test_what_nodes_must_send_follows_from_the_bytes(config: Config) -> None:
     assert by_node.state == found[1].state
 
 
-def test_part_of_a_node_is_refused(config: Config) -> None:
+def test_part_of_a_node_is_refused() -> None:
+    check_nodes((1, 5, 8, 16), 8)
     with pytest.raises(ConfigError, match="whole number of nodes"):
-        predict(config, WORK, (12,), ASSUMED)
-
-
-@pytest.fixture
-def counted(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Clip]]:
-    """Count without running a model; return the clips that were counted."""
-    clips: list[Clip] = []
-
-    def measure(
-        settings: ModelSettings, clip: Clip, *, device: torch.device, precision: Precision
-    ) -> Costs:
-        clips.append(clip)
-        return Costs((Part("all", False, (1,), 10, 50 * clip.batch, 7),), 100 * clip.batch)
-
-    monkeypatch.setattr("vrtspike.bench.step_model.measure_costs", measure)
-    monkeypatch.setattr("vrtspike.bench.describe.measure_costs", measure)
-    return clips
+        check_nodes((8, 12), 8)
 
 
 @pytest.mark.parametrize("accumulation", [1, 2])
-def test_memory_is_that_of_a_described_worker(
-    config: Config, counted: list[Clip], accumulation: int
+def test_a_step_and_its_memory_are_those_of_a_described_worker(
+    config: Config, monkeypatch: pytest.MonkeyPatch, accumulation: int
 ) -> None:
+    def measure(_: ModelSettings, clip: Clip, **__: object) -> Costs:
+        return Costs((Part("all", False, (1,), 10, 50 * clip.batch, 7),), 100 * clip.batch)
+
+    monkeypatch.setattr("vrtspike.bench.describe.measure_costs", measure)
     config = with_train(config, accumulation=accumulation)
-    work = count_work(config)
-    assert counted == [Clip(2 // accumulation, 2, 32, 32)]
+    described = describe(config)
+    work = count_work(described, accumulation)
+    assert described.clip == Clip(2 // accumulation, 2, 32, 32)
     assert (work.samples, work.flops) == (2, 3 * 2 * 50)
     (found,) = predict(config, work, (4,), ASSUMED)
-    assert found.memory == describe(config).peak
+    assert found.memory == described.peak

@@ -13,7 +13,6 @@ import pytest
 from PIL import Image
 from typer.testing import CliRunner
 
-from vrtspike.bench.data import DataPlan
 from vrtspike.cli.app import app
 from vrtspike.datasets.info import DatasetInfo, FrameInfo, SpikeInfo, write_info
 from vrtspike.errors import DataFormatError
@@ -238,23 +237,6 @@ def test_convert_chooses_how_it_writes(dataset: Path, tmp_path: Path) -> None:
     packed = convert("b.dat", "--out-bit-order", "big", "--no-out-flip").read_bytes()
     assert packed == np.packbits(spikes).tobytes()
     assert "--out-key" in refused("convert", dataset, tmp_path / "c", "--out-key", "events")
-
-
-def test_a_benchmark_uses_the_cores_there_are(monkeypatch: pytest.MonkeyPatch) -> None:
-    for there, used in ((1, (1,)), (2, (1, 2)), (8, (1, 2))):
-        cores = set(range(there))
-        monkeypatch.setattr("os.sched_getaffinity", lambda _, cores=cores: cores)
-        assert DataPlan().cores == used
-
-
-def test_a_benchmark_refuses_sizes_and_cores_first() -> None:
-    sizes = ("bench", "data", "--height", 64, "--width", 64, "--crop", 32)
-    assert "voxel bins" in refused(*sizes, "--steps", 4, "--bins", 8)
-    assert "coarseness" in refused(*sizes[:-1], 31)
-    assert "so many cores" in refused(*sizes, "--cores", 4096)
-    for option in ("--spike-scale", "--frames", "--steps", "--crop", "--bins", "--clips"):
-        result = CliRunner().invoke(app, ["bench", "data", option, "0"])
-        assert result.exit_code == 2 and "equal to" in result.output, option
 
 
 def test_simulate_refuses_what_is_not_a_video(tmp_path: Path) -> None:

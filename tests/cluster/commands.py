@@ -85,7 +85,9 @@ def local(path: str) -> Path | None:
         if path.startswith(prefix):
             return REPOSITORY / path.removeprefix(prefix)
     folder, slash, _ = path.partition("/")
-    ours = slash and folder in {"cluster", "configs", "docs", "ray_jobs", "tests", "vrtspike"}
+    ours = slash and folder in {
+        *("benchmarks", "cluster", "configs", "docs", "ray_jobs", "tests", "vrtspike")
+    }
     return REPOSITORY / path if ours else None
 
 

@@ -9,9 +9,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from vrtspike.bench.restoring import computed_over_frame
 from vrtspike.config.model import ModelSettings
 from vrtspike.model import build_model
+from vrtspike.restoration.segment_worker import RestoreSettings
 from vrtspike.restoration.tiled import restore
 from vrtspike.restoration.tiling import Tile, cover, spans
 
@@ -107,6 +107,16 @@ def test_blended_tiles_show_no_seams_where_tiles_that_are_cut_do(
     monkeypatch.setattr(sys.modules["vrtspike.restoration.tiled"], "cover", cut_hard)
     cut = jumps_of(model, clip, axis, whole, cut_hard(*layout, multiple=multiple))
     assert blended < 1.2 and cut > 4.0  # measured: about 1 and 6
+
+
+def computed_over_frame(height: int, width: int, frames: int, tile: int = 384) -> float:
+    """Return the pixels that restoring a video computes over those that it has."""
+    settings = RestoreSettings()
+    over = sum(window.stop - window.start for window in settings.windows(frames)) / frames
+    for length in (height, width):
+        parts = spans(length, tile, settings.overlap, multiple=8)
+        over *= sum(stop - start for start, stop in parts) / length
+    return over
 
 
 def test_tiles_of_720p_compute_few_pixels_twice() -> None:

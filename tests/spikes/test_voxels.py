@@ -9,7 +9,6 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from vrtspike.bench.voxelization import add_at_spikes, add_at_steps
 from vrtspike.errors import ConfigError
 from vrtspike.spikes.packed_file import BitOrder
 from vrtspike.spikes.packed_writer import write_dat
@@ -80,13 +79,12 @@ def test_a_packed_stream_gives_the_counts_of_its_spikes(
         pad_to_byte=True,
     )
     for bins in (1, 5, 32, 47):
-        expected = add_at_steps(spikes, bins)
-        np.testing.assert_array_equal(expected, add_at_spikes(spikes, bins))
+        expected = naive_voxels(spikes, bins, 0, 47)[0]
         found = voxelize_stream(stream, bins)
         np.testing.assert_array_equal(found, expected)
         assert found.dtype == np.uint8 and found.flags.c_contiguous
     window = voxelize_stream(stream, 7, start=3, stop=40)
-    np.testing.assert_array_equal(window, add_at_steps(spikes[3:40], 7))
+    np.testing.assert_array_equal(window, naive_voxels(spikes, 7, 3, 40)[0])
 
 
 @pytest.mark.parametrize("flip", [True, False])
@@ -97,9 +95,9 @@ def test_a_crop_and_dropped_columns_are_counted_alone(tmp_path: Path, flip: bool
         tmp_path / "a.dat", height=9, width=20, flip=flip, dropped_columns=[(5, 7), (22, 24)]
     )
     spikes = np.delete(stored, [5, 6, 22, 23], axis=2)
-    np.testing.assert_array_equal(voxelize_stream(stream, 6), add_at_steps(spikes, 6))
+    np.testing.assert_array_equal(voxelize_stream(stream, 6), naive_voxels(spikes, 6, 0, 20)[0])
     crop = voxelize_stream(stream.crop(1, 3, 5, 11), 6)
-    np.testing.assert_array_equal(crop, add_at_steps(spikes[:, 1:6, 3:14], 6))
+    np.testing.assert_array_equal(crop, naive_voxels(spikes[:, 1:6, 3:14], 6, 0, 20)[0])
 
 
 def test_a_bin_is_read_in_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -109,7 +107,7 @@ def test_a_bin_is_read_in_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
     assert stream.piece_steps == 3
     for bins in (1, 3, 200, 700):
         found = voxelize_stream(stream, bins)
-        np.testing.assert_array_equal(found, add_at_steps(spikes, bins))
+        np.testing.assert_array_equal(found, naive_voxels(spikes, bins, 0, 700)[0])
         assert found.dtype == voxelize(spikes, bins).dtype
 
 

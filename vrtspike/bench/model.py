@@ -23,7 +23,6 @@ from typing import Any
 
 import torch
 
-from vrtspike.bench.fast_paths import Comparison, compare_fast_paths
 from vrtspike.bench.passes import Case, Pass, Which, serve, settings_of
 from vrtspike.config.choices import Precision
 from vrtspike.config.model import ModelSettings
@@ -92,8 +91,6 @@ class Plan:
     checkpoints: tuple[bool | None, ...]
     compiles: tuple[bool, ...]
     repeats: int
-    naive: bool
-    """Compare the fast paths with the naive reference, too, for each clip."""
 
     def pairs(self, *, fused: bool) -> list[list[Case]]:
         """Return the cases in the groups that run side by side."""
@@ -108,7 +105,6 @@ class Report:
 
     machine: Machine
     results: list[Result]
-    comparisons: list[Comparison]
 
     @property
     def failed(self) -> bool:
@@ -154,20 +150,12 @@ def run_plan(
 ) -> Report:
     """Measure all that is planned; `update` is told how many steps are done, and of how many."""
     pairs = plan.pairs(fused=settings.fusion != "none")
-    compared = plan.clips if plan.naive else ()
-    total = len(pairs) + len(compared)
     results: list[Result] = []
-    comparisons: list[Comparison] = []
     for done, cases in enumerate(pairs):
-        update(done, total)
+        update(done, len(pairs))
         results += measure_side_by_side(settings, cases, machine, plan.repeats)
-    torch.set_num_threads(machine.threads)
-    for done, clip in enumerate(compared, len(pairs)):
-        update(done, total)
-        device = torch.device(machine.device)
-        comparisons += compare_fast_paths(settings, clip, device, plan.repeats)
-    update(total, total)
-    return Report(machine, results, comparisons)
+    update(len(pairs), len(pairs))
+    return Report(machine, results)
 
 
 def measure_side_by_side(

@@ -1,9 +1,9 @@
 """What a training step moves, holds and computes on N GPUs, before any is rented.
 
-In: a configuration, what one forward and backward pass costs (`vrtspike.model.costs`), the GPUs,
-and assumptions about their speed and the network's. Out: a `Prediction` for each number of GPUs and
-each way to shard. Nothing runs: what `vrtspike.training.parallel` makes `fully_shard` move follows
-from the shapes of the parameters, in float32 whatever the precision:
+In: a configuration, its description (`vrtspike.bench.describe`), the GPUs, and assumptions about
+their speed and the network's. Out: a `Prediction` for each number of GPUs and each way to shard.
+Nothing runs: what `vrtspike.training.parallel` makes `fully_shard` move follows from the shapes of
+the parameters, in float32 whatever the precision:
 
     all-gather       all parameters, for the forward and again for the backward pass of every
                      micro-batch (`train.reshard`), or once a step
@@ -23,18 +23,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
 
 from torch import nn
 
-from vrtspike.bench.describe import StateBytes, counting_device, state_bytes, unbuilt
+from vrtspike.bench.describe import Description, StateBytes, state_bytes, unbuilt
 from vrtspike.bench.model import PEAK_FLOPS, STEP_OVER_FORWARD
 from vrtspike.config.config import Config
 from vrtspike.errors import ConfigError
-from vrtspike.model.costs import Clip, measure_costs
 
-USUAL_GPUS = (1, 8, 16, 32, 64)
+USUAL_NODES = (1, 2, 4, 8)
 ASSUMED_FLOPS = 0.4 * PEAK_FLOPS["H100"]
 """What a GPU is taken to compute a second. Most models reach less; then less bandwidth will do."""
 COMMUNICATION = 0.1
@@ -59,13 +58,16 @@ class Sent:
 class Assumptions:
     """What the model takes for granted."""
 
-    flops_s: float
+    flops_s: float = ASSUMED_FLOPS
     """Operations that a GPU computes a second."""
-    flops_from: str
-    """Where that number is from."""
-    network_bits_s: float
+    network_bits_s: float = 100e9
     """What a node can send to others."""
-    gpus_per_node: int
+    gpus_per_node: int = 8
+
+    @property
+    def usual_gpus(self) -> tuple[int, ...]:
+        """Return one GPU, one node and several."""
+        return (1, *(count * self.gpus_per_node for count in USUAL_NODES))
 
 
 @dataclass(frozen=True)
@@ -77,8 +79,6 @@ class Work:
     """Operations of forward and backward passes; what is recomputed is not counted twice."""
     activations: int
     """Greatest bytes of a micro-batch."""
-    note: str
-    """How activations were counted; or empty."""
 
 
 @dataclass(frozen=True)
@@ -117,15 +117,17 @@ class Prediction:
         """Return the share of a step that is not spent waiting for the network."""
         return self.computing_s / self.step_s
 
+    def as_dict(self) -> dict[str, Any]:
+        """Return plain values for JSON, with what the table derives."""
+        derived = ("memory", "samples_s", "efficiency")
+        return asdict(self) | {name: getattr(self, name) for name in derived}
 
-def count_work(config: Config) -> Work:
-    """Count a step of one GPU, by a pass of a small clip on this machine."""
-    train, data = config.train, config.data
-    clip = Clip(train.micro_batch, data.frames, data.crop, data.crop)
-    device, note = counting_device(train)
-    costs = measure_costs(config.model, clip, device=device, precision=train.precision)
-    flops = STEP_OVER_FORWARD * costs.flops * train.accumulation
-    return Work(train.micro_batch * train.accumulation, flops, costs.activations, note)
+
+def count_work(described: Description, accumulation: int) -> Work:
+    """Return a step of one GPU: `accumulation` of the micro-batches that were described."""
+    costs = described.costs
+    flops = STEP_OVER_FORWARD * costs.flops * accumulation
+    return Work(described.clip.batch * accumulation, flops, costs.activations)
 
 
 def count_sent(
@@ -145,7 +147,6 @@ def predict(
     model, node = unbuilt(config.model), assumed.gpus_per_node
     found = []
     for number in gpus:
-        _check_nodes(number, node)
         ways: Sequence[Literal["all", "node"]] = ("all",) if number <= node else ("all", "node")
         found += [_predict(config, model, work, number, way, assumed) for way in ways]
     return found
@@ -188,6 +189,19 @@ def _predict(
     )
 
 
+def premises(work: Work, assumed: Assumptions) -> list[str]:
+    """Say what predictions rest on."""
+    return [
+        f"a GPU: {work.samples} samples and {work.flops / 1e12:.3g} TFLOP a step at "
+        f"{assumed.flops_s / 1e12:.3g} TFLOP/s (--tflops; an H100 reaches "
+        f"{PEAK_FLOPS['H100'] / 1e12:.0f} in bfloat16 products)",
+        f"needed: for communication to take {COMMUNICATION:.0%} of the computing time, none of it "
+        "hidden behind computing",
+        f"samples/s, efficiency: nodes of {assumed.gpus_per_node} GPUs (--gpus-per-node) that send "
+        f"{assumed.network_bits_s / 1e9:g} Gbit/s to others (--network)",
+    ]
+
+
 def _slice_bytes(model: nn.Module, ranks: int) -> int:
     """Return the bytes of one rank's slices, which `fully_shard` pads to equal rows."""
     return sum(
@@ -196,12 +210,13 @@ def _slice_bytes(model: nn.Module, ranks: int) -> int:
     )
 
 
-def _check_nodes(gpus: int, node: int) -> None:
+def check_nodes(gpus: Iterable[int], node: int) -> None:
     """Refuse a number of GPUs that leaves a node in part unused."""
-    if gpus > node and gpus % node:
-        raise ConfigError(
-            "not a whole number of nodes",
-            where="--gpus",
-            got=gpus,
-            expected=f"a multiple of --gpus-per-node {node}, or less than it",
-        )
+    for number in gpus:
+        if number > node and number % node:
+            raise ConfigError(
+                "not a whole number of nodes",
+                where="--gpus",
+                got=number,
+                expected=f"a multiple of --gpus-per-node {node}, or less than it",
+            )

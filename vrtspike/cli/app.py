@@ -15,11 +15,12 @@ from typing import Annotated
 import typer
 
 from vrtspike import __version__
-from vrtspike.cli import bench as measure
+from vrtspike.cli.bench import bench_model
 from vrtspike.cli.checkpoints import checkpoints
 from vrtspike.cli.console import say
 from vrtspike.cli.convert import convert
 from vrtspike.cli.demo import demo
+from vrtspike.cli.describe import describe
 from vrtspike.cli.evaluate import evaluate
 from vrtspike.cli.export import export
 from vrtspike.cli.prepare import prepare
@@ -45,7 +46,7 @@ for command in (
     preview,
     convert,
     prepare,
-    measure.describe,
+    describe,
     train,
     tune,
     evaluate,
@@ -57,11 +58,7 @@ for command in (
     app.command()(command)
 
 bench = typer.Typer(help="Measure this machine.", no_args_is_help=True)
-bench.command("model")(measure.bench_model)
-bench.command("data")(measure.bench_data)
-bench.command("scaling")(measure.bench_scaling)
-bench.command("restore")(measure.bench_restore)
-bench.command("flow")(measure.bench_flow)
+bench.command("model")(bench_model)
 app.add_typer(bench, name="bench")
 
 

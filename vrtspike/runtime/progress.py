@@ -11,7 +11,6 @@ error, so that standard output holds results only.
 
 from __future__ import annotations
 
-import itertools
 import sys
 import time
 from collections.abc import Callable
@@ -40,13 +39,6 @@ def fields_text(fields: dict[str, object]) -> str:
         for name, value in fields.items()
         if value is not None
     )
-
-
-def counted(update: Callable[[int, int], None], total: int) -> Callable[[], None]:
-    """Tell `update` that nothing of `total` is done; return what to call when one more is."""
-    done = itertools.count(1)
-    update(0, total)
-    return lambda: update(next(done), total)
 
 
 class Progress:
