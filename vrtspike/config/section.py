@@ -42,7 +42,7 @@ Weight = Annotated[float, Field(ge=0, le=1e6)]
 """Weight of a loss term, or another factor."""
 
 
-def _whole_from_one(value: float) -> float:
+def _check_steps_or_share(value: float) -> float:
     """Refuse a number above 1 that is not whole; convert a whole number to an integer."""
     if 0 < value < 1:
         return value
@@ -54,7 +54,7 @@ def _whole_from_one(value: float) -> float:
 StepsOrShare = Annotated[
     float,
     Field(ge=0, le=MOST),
-    AfterValidator(_whole_from_one),
+    AfterValidator(_check_steps_or_share),
     PlainSerializer(lambda value: value, return_type=int | float),
 ]
 """A whole number of steps; below 1, a fraction of all steps."""
@@ -134,5 +134,5 @@ class Section(BaseModel):
     )
 
     @field_serializer("*", mode="wrap", when_used="json")
-    def _without_secrets(self, value: Any, written: SerializerFunctionWrapHandler) -> Any:
-        return _shareable(written(value))
+    def _without_secrets(self, value: Any, serialize: SerializerFunctionWrapHandler) -> Any:
+        return _shareable(serialize(value))

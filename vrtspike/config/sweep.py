@@ -20,7 +20,7 @@ from vrtspike.config.roles import MAY_CHANGE_IN_SWEEP
 from vrtspike.config.section import Count, Positive, Section
 
 
-def _different(values: tuple[Any, ...]) -> tuple[Any, ...]:
+def _check_unique(values: tuple[Any, ...]) -> tuple[Any, ...]:
     """Refuse duplicate values."""
     for index, value in enumerate(values):
         if value in values[:index] and type(value) in map(type, values[:index]):
@@ -28,7 +28,7 @@ def _different(values: tuple[Any, ...]) -> tuple[Any, ...]:
     return values
 
 
-Values = Annotated[tuple[Any, ...], Field(min_length=1), AfterValidator(_different)]
+Values = Annotated[tuple[Any, ...], Field(min_length=1), AfterValidator(_check_unique)]
 
 
 class Grid(Section):

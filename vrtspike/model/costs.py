@@ -193,7 +193,7 @@ class _CostCounter(TorchDispatchMode):  # type: ignore[no-untyped-call]
         return out
 
     def _follow(self, storage: torch.UntypedStorage, is_derived: bool) -> None:
-        """Count a new storage until its release; tensors made from weights alone have a tally."""
+        """Count a new storage until its release, under `derived` if made from weights alone."""
         key, size = storage._cdata, storage.nbytes()
         tally = self.derived if is_derived else self.activations
         if is_derived:

@@ -1,4 +1,4 @@
-"""The first guess: a small convolutional network that restores each frame by itself.
+"""The first guess: a small convolutional network that restores frames independently.
 
 In: blurred frames `(b, t, 3, h, w)` in [0, 1], h and w even, and optionally spike channels
 `(b, t, c, h, w)` at the same pixels (`vrtspike.spikes.representation`). Out: a first restored video

@@ -4,7 +4,7 @@ In and out: channels-last features `(b, t, h, w, c)`. There is one short sequenc
 head. The heads of neighbouring pixels lie side by side in memory, so that one batched product
 computes a clip without a copy (several clips are copied once).
 
-Without positions, attention along t cannot tell the spikes of the own frame from those of another
+Without positions, attention along t cannot tell the spikes of its own frame from those of another
 frame. A learned slope for each head lowers the score of distant instants:
 
     score = q.k / sqrt(d) - slope * |t_query - t_key|

@@ -56,9 +56,7 @@ class LoadReport:
             ("missing, kept at their initial values", self.missing),
             ("unexpected, computed by the model itself", self.unexpected),
         ):
-            parts.append(
-                f"{len(listed)} {what}" + (f" ({_first_names(listed)})" if listed else "")
-            )
+            parts.append(f"{len(listed)} {what}" + (f" ({_first_names(listed)})" if listed else ""))
         return "; ".join(parts)
 
 

@@ -65,13 +65,13 @@ def attend_by_sdpa(qkv: Tensor, bias: Tensor, code: Tensor | None, grid: Grid) -
     """Compute `attend_windows` with `scaled_dot_product_attention`."""
     if code is None:
         return _sdpa_in_windows(qkv, bias, grid)
-    own, mutual = qkv.chunk(2, dim=-1)
+    self_qkv, mutual_qkv = qkv.chunk(2, dim=-1)
     rows, columns = (
         size // edge for size, edge in zip(qkv.shape[2:4], grid.window[1:], strict=True)
     )
     tiled = repeat(code, "(wh ww) c -> (nh wh) (nw ww) c", nh=rows, nw=columns, wh=grid.window[1])
-    mutual = _sdpa_in_windows(mutual + tiled.to(qkv.dtype), None, grid.pairs())
-    return torch.cat((mutual, _sdpa_in_windows(own, bias, grid)), dim=-1)
+    mutual_qkv = _sdpa_in_windows(mutual_qkv + tiled.to(qkv.dtype), None, grid.pairs())
+    return torch.cat((mutual_qkv, _sdpa_in_windows(self_qkv, bias, grid)), dim=-1)
 
 
 def _sdpa_in_windows(qkv: Tensor, bias: Tensor | None, grid: Grid) -> Tensor:
@@ -286,18 +286,18 @@ class _Windows:
     because the time of small videos depends on the number of calls.
     """
 
-    def __init__(self, video: Tensor, grid: Grid, half: _ChannelPart, *, parts: int) -> None:
+    def __init__(self, video: Tensor, grid: Grid, part: _ChannelPart, *, parts: int) -> None:
         self.grid, self._video = grid, video
         batch, *sizes, channels = video.shape
         steps = video.stride()[:4]
         counts = [size // edge for size, edge in zip(sizes, grid.window, strict=True)]
-        width = channels // (half.of * parts)
+        width = channels // (part.of * parts)
         head = width // grid.heads
         self.counts = (batch, *counts)
         self._edges = (grid.heads, *grid.window, head)
         windows = [step * edge for step, edge in zip(steps[1:], grid.window, strict=True)]
         self._strides = (width, steps[0], *windows, head, *steps[1:], 1)
-        self._offset = video.storage_offset() + half.number * parts * width
+        self._offset = video.storage_offset() + part.number * parts * width
         self._parts = parts
         self.device = video.device
         self.dtype = full_precision(video[:0]).dtype
@@ -305,14 +305,14 @@ class _Windows:
 
     def blocks(self) -> Iterator[_Block]:
         """Cut the windows into blocks of about `BLOCK_SCORES`; mutual pairs stay together."""
-        most = max(1, BLOCK_SCORES // (self.grid.heads * self.grid.tokens() ** 2))
+        limit = max(1, BLOCK_SCORES // (self.grid.heads * self.grid.tokens() ** 2))
         cuts: list[list[slice]] = []
         for axis, count in reversed(list(enumerate(self.counts))):
             unit = 2 if axis == 1 and self.grid.mutual else 1
-            pieces = -(-count // max(unit, most // unit * unit))
+            pieces = -(-count // max(unit, limit // unit * unit))
             size = -(-count // (unit * pieces)) * unit
             cuts.insert(0, [slice(i, min(i + size, count)) for i in range(0, count, size)])
-            most = max(1, most // size)
+            limit = max(1, limit // size)
         times, rows, columns, samples = cuts[1], cuts[2], cuts[3], cuts[0]
         yield from product(samples, times, rows, columns)
 
@@ -322,16 +322,16 @@ class _Windows:
         windows = prod(cut.stop - cut.start for cut in block)
         shape = (self._parts, windows * heads, self.grid.tokens(), head)
         copy = torch.empty(shape, dtype=self.dtype, device=self.device)
-        for there, here in self._pieces(block):
-            copy.as_strided(*there).copy_(self._video.as_strided(*here))
+        for copy_view, video_view in self._pieces(block):
+            copy.as_strided(*copy_view).copy_(self._video.as_strided(*video_view))
         if code is not None:
             copy.view(self._parts, windows, heads, *shape[2:]).add_(code)
         return copy
 
     def scatter(self, block: _Block, parts: Tensor) -> None:
         """Write a block, `(parts, windows * m, n, d)`, back to the video."""
-        for here, there in self._pieces(block):
-            self._video.as_strided(*there).copy_(parts.as_strided(*here))
+        for block_view, video_view in self._pieces(block):
+            self._video.as_strided(*video_view).copy_(parts.as_strided(*block_view))
 
     def _pieces(self, block: _Block) -> Iterator[tuple[_Strided, _Strided]]:
         """Yield pairs of views to copy between: in the copy of a block, and in the video.

@@ -24,19 +24,21 @@ NEVER = 2**31 - 1
 
 def resident_bytes() -> int:
     """Return the memory that this process uses now (resident set)."""
-    return _figure(STATUS, "VmRSS") or peak_bytes()
+    return _kernel_value(STATUS, "VmRSS") or peak_bytes()
 
 
 def peak_bytes() -> int:
     """Return the peak memory of this process (on Linux: since the last reset of the peak)."""
     unit = 1 if sys.platform == "darwin" else 1024
-    return _figure(STATUS, "VmHWM") or resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+    return (
+        _kernel_value(STATUS, "VmHWM") or resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+    )
 
 
 def free_bytes() -> int:
     """Return the memory of the machine, or of this container, that is free for new programs."""
     machine = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    limits = (_figure(MACHINE, "MemAvailable"), _container_bytes(), machine)
+    limits = (_kernel_value(MACHINE, "MemAvailable"), _container_bytes(), machine)
     return min(size for size in limits if size is not None)
 
 
@@ -67,7 +69,7 @@ def keep_heap() -> None:
             libc.mallopt(M_TRIM_THRESHOLD, NEVER)
 
 
-def _figure(file: Path, name: str) -> int | None:
+def _kernel_value(file: Path, name: str) -> int | None:
     """Return a value in bytes from a file of the kernel, or None if it is missing."""
     if not file.is_file():
         return None

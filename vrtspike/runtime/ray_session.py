@@ -67,7 +67,7 @@ def connect(*, dashboard: bool = False) -> Iterator[str]:
         os.environ.setdefault(name, value)
     address = os.environ.get("RAY_ADDRESS", "")
     try:
-        _check_that_someone_listens(address)
+        _check_listening(address)
     except OSError as error:
         raise _refusal(address, error) from error
     import ray
@@ -183,7 +183,7 @@ def _refusal(address: str, error: Exception) -> ResourceError:
     )
 
 
-def _check_that_someone_listens(address: str, seconds: float = 10.0) -> None:
+def _check_listening(address: str, seconds: float = 10.0) -> None:
     """Raise OSError if nothing listens at host:port; Ray itself would try for minutes."""
     host, colon, port = address.removeprefix("ray://").rpartition(":")
     if colon and port.isdigit():

@@ -121,14 +121,16 @@ def _windows(clip: Clip, settings: PrepareSettings, train: bool) -> tuple[list[W
                 expected="a multiple of the spike grid's coarseness, at most the frame",
                 fix="change data.tile (null: whole frames)",
             )
-        corners = [(top, left) for top in _cuts(height, tile) for left in _cuts(width, tile)]
+        corners = [
+            (top, left) for top in _tile_starts(height, tile) for left in _tile_starts(width, tile)
+        ]
         height = width = tile
         grid = (tile // coarse, tile // coarse) if info.spike else (0, 0)
     shape = Shape(t=length, h=height, w=width, hs=grid[0], ws=grid[1])
     return [Window(start, *corner) for start in starts for corner in corners], shape
 
 
-def _cuts(extent: int, tile: int) -> list[int]:
+def _tile_starts(extent: int, tile: int) -> list[int]:
     """Return the starts of tiles side by side; the last tile is moved back to end at the border."""
     return [min(start, extent - tile) for start in range(0, extent, tile)]
 

@@ -109,7 +109,7 @@ def prepare(
         raise DataFormatError("the place for the shards is not a folder", where=folder)
     plan = plan_jobs(source, settings)
     report = progress or (lambda done, total: None)
-    present = _present(folder, plan)
+    present = _existing_manifest(folder, plan)
     if present is not None:
         report(len(plan.jobs), len(plan.jobs))
         if present.source != plan.source:
@@ -133,12 +133,12 @@ def prepare(
         logger.warning("refused %s: %s", refusal.sequence, refusal.reason)
     refused.sort(key=lambda refusal: refusal.sequence)
     manifest = _manifest(plan, settings, written, refused)
-    _remove_strays(folder, manifest)
+    _remove_old_shards(folder, manifest)
     _write_manifest(folder, manifest)
     return manifest
 
 
-def _present(shards: Folder, plan: Plan) -> Manifest | None:
+def _existing_manifest(shards: Folder, plan: Plan) -> Manifest | None:
     """Return the existing manifest if its inputs are the same and its files are undamaged.
 
     If tasks refused sequences when it was made, return None, to try them again. In an object store
@@ -197,20 +197,20 @@ def prepare_sequence(job: Job, shards: Folder) -> list[ShardFile]:
     for file, windows in job.shards:
         names = [window.name(job.clip.sequence) for window in windows]
         keys[file] = digest([job.key, job.shape.model_dump(), names])
-        if (noted := _noted(shards, file, keys[file])) is not None:
+        if (noted := _read_note(shards, file, keys[file])) is not None:
             entries[file] = noted
     missing = [(file, windows) for file, windows in job.shards if file not in entries]
     with ExitStack() as stack:
         if missing:
-            with _no_fault_of_the_data():
+            with _not_a_refusal():
                 frames = _RecentFrames(stack.enter_context(job.clip.local()))
         for file, windows in missing:
             content = encode_shard(_row(job, window, frames) for window in windows)
             entries[file] = _shard_file(job, file, len(windows), content)
             note = {"key": keys[file], **entries[file].model_dump(mode="json")}
-            with _no_fault_of_the_data():
+            with _not_a_refusal():
                 shards.write(file, content)
-                shards.write(_note_of(file), json.dumps(note).encode())
+                shards.write(_note_path(file), json.dumps(note).encode())
     return [entries[file] for file, _ in job.shards]
 
 
@@ -228,7 +228,7 @@ def _shard_file(job: Job, file: str, rows: int, content: bytes) -> ShardFile:
 
 
 @contextmanager
-def _no_fault_of_the_data() -> Iterator[None]:
+def _not_a_refusal() -> Iterator[None]:
     """Turn DataFormatError of a disk or network into ResourceError, which ends the job."""
     try:
         yield
@@ -260,17 +260,17 @@ class _RecentFrames:
         return tuple(np.concatenate(kind) for kind in zip(*parts, strict=True))
 
 
-def _note_of(file: str) -> str:
+def _note_path(file: str) -> str:
     """Return the name of the note beside a shard."""
     return str(PurePosixPath(file).with_suffix(".json"))
 
 
-def _noted(shards: Folder, file: str, key: str) -> ShardFile | None:
+def _read_note(shards: Folder, file: str, key: str) -> ShardFile | None:
     """Return the entry in the note of a shard, if its inputs are the same and its file intact."""
     try:
-        if shards.size(_note_of(file)) is None:
+        if shards.size(_note_path(file)) is None:
             return None
-        note = parse_json(shards.read(_note_of(file)))
+        note = parse_json(shards.read(_note_path(file)))
         if note.pop("key") != key:
             return None
         entry = ShardFile.model_validate(note)
@@ -298,7 +298,7 @@ def _row(job: Job, window: Window, frames: _RecentFrames) -> dict[str, Any]:
     }
 
 
-def _remove_strays(shards: Folder, manifest: Manifest) -> None:
+def _remove_old_shards(shards: Folder, manifest: Manifest) -> None:
     """Delete shards of earlier settings, which the manifest does not list."""
     known = {shard.file for split in manifest.splits.values() for shard in split.shards}
     for file in shards.listing():

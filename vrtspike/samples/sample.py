@@ -57,8 +57,8 @@ class SampleReader:
         split, info = self._split()
         sample = read_sample(self.shards, split, index, spikes=self.spikes is not None)
         arrays: dict[str, NDArray[Any]] = {
-            "blurred": _planes(sample.blurred),
-            "sharp": _planes(sample.sharp),
+            "blurred": _channels_first(sample.blurred),
+            "sharp": _channels_first(sample.sharp),
         }
         if self.spikes is not None:
             rows, columns = slice(0, split.shape.hs), slice(0, split.shape.ws)
@@ -128,11 +128,11 @@ class SampleReader:
         )
 
     def _split(self) -> tuple[Split, DatasetInfo]:
-        return _known_split(self.shards, self.split, self.fingerprint)
+        return _cached_split(self.shards, self.split, self.fingerprint)
 
 
 @lru_cache(maxsize=8)
-def _known_split(shards: str, name: str, fingerprint: str) -> tuple[Split, DatasetInfo]:
+def _cached_split(shards: str, name: str, fingerprint: str) -> tuple[Split, DatasetInfo]:
     """Read a manifest once per process and fingerprint, which differs for changed shards."""
     del fingerprint
     manifest = read_manifest(shards)
@@ -143,7 +143,7 @@ def augmented_frames(frames: Frames, draw: Augmentation) -> Frames:
     """Crop and flip frames (t, h, w, 3); return (t, 3, n, n), a view of a copy of the crop."""
     # We copy before the flips, because a flipped array is copied pixel by pixel, not row by row.
     crop = np.ascontiguousarray(draw.window(frames))
-    turned: Frames = draw.turned(_planes(crop), row_axis=2)
+    turned: Frames = draw.turned(_channels_first(crop), row_axis=2)
     return turned
 
 
@@ -169,7 +169,7 @@ def augmented_voxels(
     return turned
 
 
-def _planes(frames: Frames) -> Frames:
+def _channels_first(frames: Frames) -> Frames:
     """Return frames with the colour axis before the pixel axes."""
     return rearrange(frames, "t h w c -> t c h w")
 

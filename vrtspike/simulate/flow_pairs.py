@@ -72,35 +72,37 @@ class FlowPairReader:
 
     def training(self, draws: Iterable[Draw]) -> Arrays:
         """Return the pairs of some draws, with kind, scale and size as drawn for training."""
-        return _joined([self._drawn(draw) for draw in draws])
+        return _concatenate([self._pairs_of_draw(draw) for draw in draws])
 
     def whole(self, index: int) -> Arrays:
         """Render the pairs of one scene at full size, as images of each kind in turn."""
         rng = self._rng(Draw(0, index))
         pairs = _Pairs(self.scenes, draw_scene(rng, self.split, self.scenes), rng)
         instants = [pairs.instants() for _ in range(PAIRS)]
-        return _joined([pairs.render(*of, kind) for kind in KINDS for of in instants])
+        return _concatenate([pairs.render(*ends, kind) for kind in KINDS for ends in instants])
 
-    def _drawn(self, draw: Draw) -> Arrays:
+    def _pairs_of_draw(self, draw: Draw) -> Arrays:
         rng, scale = self._rng(draw), scale_at(draw.step / self.steps)
         side = side_at(draw.step) if scale > 1 else None
-        beyond = draw.index - self.scenes.sequences.get(self.split, 0)
-        if self.videos and beyond >= 0:
-            pairs = self._of_video(self.videos[beyond % len(self.videos)], scale, side, rng)
+        video_index = draw.index - self.scenes.sequences.get(self.split, 0)
+        if self.videos and video_index >= 0:
+            pairs = self._pairs_of_video(
+                self.videos[video_index % len(self.videos)], scale, side, rng
+            )
         else:
-            pairs = self._of_scene(scale, side, rng)
+            pairs = self._pairs_of_scene(scale, side, rng)
         return pairs | {"scale": np.full(len(pairs["flow"]), scale)}
 
-    def _of_scene(self, scale: int, side: int | None, rng: np.random.Generator) -> Arrays:
+    def _pairs_of_scene(self, scale: int, side: int | None, rng: np.random.Generator) -> Arrays:
         pairs = _Pairs(self.scenes, draw_scene(rng, self.split, self.scenes), rng)
         slower = 1 if side is None else scale
         rendered: list[Arrays] = []
         for _ in range(PAIRS):
             rendered += pairs.both_ways(*pairs.instants(slower), draw_kind(rng), slower)
-        joined = _joined(rendered)
+        joined = _concatenate(rendered)
         return reduced(joined, scale) if side is None else cut(joined, side, rng)
 
-    def _of_video(
+    def _pairs_of_video(
         self, video: VideoSource, scale: int, side: int | None, rng: np.random.Generator
     ) -> Arrays:
         """Cut pairs of the same size out of a video, which is always reduced and never slowed."""
@@ -116,8 +118,8 @@ class FlowPairReader:
         return {"frames": np.stack(frames), "flow": np.stack(flows)}
 
     def _rng(self, draw: Draw) -> np.random.Generator:
-        apart = (zlib.crc32(b"flow pairs"), zlib.crc32(self.split.encode()))
-        return np.random.default_rng([self.scenes.seed, *apart, draw.epoch, draw.index])
+        names = (zlib.crc32(b"flow pairs"), zlib.crc32(self.split.encode()))
+        return np.random.default_rng([self.scenes.seed, *names, draw.epoch, draw.index])
 
 
 def scale_at(share: float) -> int:
@@ -243,5 +245,5 @@ def _part(rng: np.random.Generator, name: Name, side: int) -> Photograph:
     return np.rot90(photograph[y : y + side, x : x + side], int(rng.integers(4)))
 
 
-def _joined(parts: list[Arrays]) -> Arrays:
+def _concatenate(parts: list[Arrays]) -> Arrays:
     return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}

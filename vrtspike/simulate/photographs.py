@@ -9,9 +9,9 @@ All splits other than train and val share the held-out photographs.
   backgrounds and as textures. A hash of the file's name without its suffix, as a number in [0, 1),
   decides the split: below 0.9 train, below 0.95 val, otherwise held out. So a new file does not
   move the others, and copies in another format or folder have the split of the original. If
-  held-out or val gets no photograph, it takes the one with the greatest number below its range, and
-  gives it back when a new file falls into the range. So a new file may move a photograph into the
-  training, but never out of it.
+  held-out or val gets no photograph, it borrows the one with the greatest number below its range,
+  until a new file falls into the range. So a new file may move a borrowed photograph to the
+  training, but it never moves one out of the training.
 """
 
 from __future__ import annotations

@@ -98,10 +98,10 @@ def find_shots(changes: Sequence[float]) -> tuple[tuple[int, int], ...]:
 
     `changes` holds the mean change from each frame to the next, in gray levels.
     """
-    around = np.pad(np.asarray(changes, np.float64), 2)
+    padded = np.pad(np.asarray(changes, np.float64), 2)
     count = len(changes)
-    neighbours = np.max([around[i : i + count] for i in (0, 1, 3, 4)], axis=0)
-    cuts = 1 + np.flatnonzero(around[2:-2] > np.maximum(CUT_RATIO * neighbours, CUT_LEVELS))
+    neighbours = np.max([padded[i : i + count] for i in (0, 1, 3, 4)], axis=0)
+    cuts = 1 + np.flatnonzero(padded[2:-2] > np.maximum(CUT_RATIO * neighbours, CUT_LEVELS))
     edges = [0, *cuts.tolist(), len(changes) + 1]
     return tuple(pairwise(edges))
 

@@ -62,7 +62,10 @@ class VideoPairs:
 
         def mean(exposure: float) -> Light:
             return np.stack(
-                [_blurred(*of, exposure) for of in zip((first, second), flows, strict=True)]
+                [
+                    _blurred(*frame_and_flow, exposure)
+                    for frame_and_flow in zip((first, second), flows, strict=True)
+                ]
             )
 
         images = degraded(kind, mean, self._longest, self._rng)
@@ -82,9 +85,9 @@ class VideoPairs:
         """Draw two frames; of `TRIES` parts of them, return the part that changes most."""
         rng, (shortest, longest) = self._rng, self._settings.source_frames
         longest = min(longest, len(self._frames) - 1)
-        apart = int(rng.integers(min(shortest, longest), longest + 1))
-        first = int(rng.integers(len(self._frames) - apart))
-        frames = self._frames[first], self._frames[first + apart]
+        interval = int(rng.integers(min(shortest, longest), longest + 1))
+        first = int(rng.integers(len(self._frames) - interval))
+        frames = self._frames[first], self._frames[first + interval]
         pieces = []
         for _ in range(TRIES):
             view = draw_view(self._source, self._settings.reduce, height, width, rng, smaller)
@@ -108,7 +111,7 @@ def _blurred(frame: UInt8[np.ndarray, "h w 3"], flow: Field, exposure: float) ->
 def _consistent(flow: Field, back: Field) -> Float[np.ndarray, "2 h w"]:
     """Return a flow with NaN where the backward flow does not lead back to the same pixel."""
     returned = sample_at(back, flow)
-    off = np.square(flow + returned).sum(axis=-1)
+    error = np.square(flow + returned).sum(axis=-1)
     lengths = np.square(flow).sum(axis=-1) + np.square(returned).sum(axis=-1)
-    wrong = off > SLACK + RELATIVE * lengths
+    wrong = error > SLACK + RELATIVE * lengths
     return rearrange(np.where(wrong[..., None], np.float32(np.nan), flow), "h w xy -> xy h w")
