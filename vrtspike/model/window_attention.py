@@ -40,7 +40,7 @@ BLOCK_SCORES = 2**20
 cache."""
 KEPT_SCORES = 2**22
 """On a CPU, the softmax weights of a layer with up to this many scores are kept for the backward
-pass; those of a larger one are recomputed."""
+pass; those of a larger layer are recomputed."""
 
 
 def attend_windows(

@@ -5,7 +5,8 @@ as means over exposures around the instants. Out: images, uint8 `(2, 3, h, w)`, 
 
 - `sharp`: the light at the instant.
 - `guess`: imitates the first guess of a model, which is nearly sharp. Up to `MOST_RESIDUAL` of the
-  blur remains; a Gaussian of `SMOOTHING` pixels and noise of standard deviation `NOISE` are added.
+  blur remains; it is smoothed by a Gaussian of `SMOOTHING` pixels, and has noise of standard
+  deviation `NOISE`.
 - `spikes`: the mean of the spikes in a short window (TFP), smoothed by a Gaussian of one pixel, in
   all three channels. An integrate-and-fire camera with threshold c that is exposed to luma l for n
   steps fires floor(n l / c + u) times, where u in [0, 1) is its charge at the start, over c.

@@ -192,7 +192,10 @@ class _Pairs:
 
 
 def exposed(scene: Scene, instant: float, exposure: float) -> Float[np.ndarray, "h w 3"]:
-    """Render one frame: the light at an instant, or its mean over an exposure around it."""
+    """Render one frame: the mean light over an exposure around an instant; both are in steps.
+
+    With an exposure of 0 it is the light at the instant.
+    """
     within = (np.arange(EXPOSED) + 0.5) / EXPOSED - 0.5 if exposure else np.zeros(1)
     light: Float[np.ndarray, "n h w 3"] = scene.render(instant + exposure * within)
     return np.asarray(light.mean(axis=0))

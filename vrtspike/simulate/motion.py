@@ -71,7 +71,7 @@ def draw_path(rng: np.random.Generator, duration: float, step_length: float) -> 
     """
 
     def wave(least: float, greatest: float) -> Wave:
-        """Draw a wave of one to three periods over the duration, with a slope in this range."""
+        """Draw a wave of one to three periods, with its greatest slope in this range."""
         rate = rng.uniform(1.0, 3.0) * 2 * np.pi / duration
         return Wave(rng.uniform(least, greatest) / rate, rate, rng.uniform(0, 2 * np.pi))
 
@@ -116,5 +116,5 @@ def path_lengths(to_layer: Array, layer_points: Array) -> Array:
     """
     stretches, n = to_layer.shape[:2]
     maps = invert_affine(to_layer.reshape(-1, 2, 3))
-    places = apply_affine(maps, layer_points).reshape(stretches, n, *layer_points.shape)
-    return np.asarray(np.linalg.norm(np.diff(places, axis=1), axis=-1).sum(axis=1))
+    positions = apply_affine(maps, layer_points).reshape(stretches, n, *layer_points.shape)
+    return np.asarray(np.linalg.norm(np.diff(positions, axis=1), axis=-1).sum(axis=1))

@@ -228,7 +228,7 @@ class _Draw:
         return np.stack(np.meshgrid(x * self.width, x * self.height), axis=-1).reshape(-1, 2)
 
     def camera(self) -> Path:
-        """Draw the path of the camera; its scale gives the background a blur from `motion`."""
+        """Draw the path of the camera, scaled to blur the background by a length from `motion`."""
         goal = self.rng.uniform(*self.motion)
         path = draw_path(self.rng, self.duration, goal / self.exposure_steps)
         for _ in range(3):
@@ -239,14 +239,14 @@ class _Draw:
     def background(self, photograph: Photograph, camera: Path) -> Layer:
         """Place the photograph so that the camera sees as little as possible of mirrored edges."""
         high, wide = photograph.shape[:2]
-        track = camera.position(np.linspace(0.0, self.duration, 65))
-        low, top = track.min(axis=0), track.max(axis=0)
-        need = top - low + 1.15 * np.array([self.width, self.height])
-        most = float(np.min(np.array([wide, high]) / need))
-        texels = min(most, self.rng.uniform(LEAST_TEXELS, MOST_TEXELS))
-        slack = np.maximum(np.array([wide, high]) - need * texels, 0.0)
+        positions = camera.position(np.linspace(0.0, self.duration, 65))
+        low, top = positions.min(axis=0), positions.max(axis=0)
+        needed = top - low + 1.15 * np.array([self.width, self.height])
+        max_texels = float(np.min(np.array([wide, high]) / needed))
+        texels = min(max_texels, self.rng.uniform(LEAST_TEXELS, MOST_TEXELS))
+        slack = np.maximum(np.array([wide, high]) - needed * texels, 0.0)
         corner = self.rng.uniform(0.0, 1.0, 2) * slack
-        origin = corner + texels * (0.5 * need - 0.5 * (low + top))
+        origin = corner + texels * (0.5 * needed - 0.5 * (low + top))
         pose = CameraPose(camera)
         return Layer(
             low_passed(self.texture(photograph), LENS_SIGMA * texels),
@@ -266,11 +266,11 @@ class _Draw:
             (float(place[0]), float(place[1])),
             draw_path(rng, self.duration, goal / self.exposure_steps),
         )
-        rim = radius * np.array([[0, 0], [1, 0], [0, 1], [-1, 0], [0, -1]], np.float64)
-        tries = [
+        points = radius * np.array([[0, 0], [1, 0], [0, 1], [-1, 0], [0, -1]], np.float64)
+        candidates = [
             replace(pose, path=replace(pose.path, scale=scale)) for scale in np.linspace(0, 2.5, 41)
         ]
-        pose = min(tries, key=lambda t: abs(self.blur_length(t, rim) - goal))
+        pose = min(candidates, key=lambda t: abs(self.blur_length(t, points) - goal))
         texture, texels = self.cut_out(photograph, radius)
         side = texture.shape[-1]
         return Layer(texture, (side / 2, side / 2), texels, pose, radius=side / texels / 2)
