@@ -187,23 +187,23 @@ class Keep(torch.autograd.Function):
 def test_sees_what_a_function_keeps_until_it_is_dropped() -> None:
     model, x = nn.Linear(4, 4, bias=False), torch.rand(100, 4)
     size = x.numel() * x.element_size()
-    with costs._Ledger(model) as ledger:
+    with costs._CostCounter(model) as counter:
         hidden = model(x)
         out = Keep.apply(hidden)
-        assert ledger.activations.live == 12 * size
+        assert counter.activations.live == 12 * size
         del hidden, out
-        assert ledger.activations.live == 0
-    assert ledger.activations.peak == 12 * size
-    assert ledger.flops == 2 * 100 * 4 * 4
+        assert counter.activations.live == 0
+    assert counter.activations.peak == 12 * size
+    assert counter.flops == 2 * 100 * 4 * 4
 
 
 def test_what_is_made_from_weights_alone_does_not_grow() -> None:
     model, x = nn.Linear(4, 4, bias=False), torch.rand(100, 4)
-    with costs._Ledger(model) as ledger:
+    with costs._CostCounter(model) as counter:
         copy = torch.cat((model.weight, model.weight)) * 2
         x @ copy.T
-    assert ledger.derived.peak == 4 * 2 * copy.numel()
-    assert ledger.activations.peak == 100 * 8 * 4
+    assert counter.derived.peak == 4 * 2 * copy.numel()
+    assert counter.activations.peak == 100 * 8 * 4
 
 
 def test_a_smaller_clip_than_the_tile_is_run_as_it_is(tiny: ModelSettings) -> None:

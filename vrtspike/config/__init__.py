@@ -1,4 +1,4 @@
-"""Settings: one file a section, and the loader of YAML files and overrides."""
+"""Settings: one file for each section, and the loader of YAML files and overrides."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ __all__ = ["Config", "load_config"]
 
 
 def __getattr__(name: str) -> Any:
-    """Load `Config` and `load_config` when they are asked for: `vrtspike --help` needs neither."""
+    """Import `Config` and `load_config` on first use, so that `vrtspike --help` starts fast."""
     from importlib import import_module
 
     modules = {"Config": "vrtspike.config.config", "load_config": "vrtspike.config.loader"}

@@ -1,6 +1,6 @@
 """Settings of the simulated spike camera.
 
-Lengths in time are steps of the spike camera unless a name says frames, seconds or Hz; sizes are
+Times are in steps of the spike camera unless a name says frames, seconds or Hz; sizes are in
 pixels.
 """
 
@@ -21,35 +21,35 @@ class CameraSettings(Section):
     threshold: Annotated[float, Field(gt=0)] = 2.0
     """Charge at which a pixel fires, in steps of full brightness: rate = intensity / threshold."""
     rate_hz: Annotated[float, Field(gt=0)] = 1920.0
-    """Spike steps a second."""
+    """Spike steps per second."""
     downscale: Literal[1, 2, 4] = 1
-    """The spike grid is this many times coarser than the frame's (box average)."""
+    """How many times fewer pixels per side the spike camera has than the frame (box average)."""
     color: Literal["gray", "bayer"] = "gray"
-    """What a pixel sees. `gray`: the luma of the frame. `bayer`: one channel of it, in an RGGB
-    mosaic; readers take the stream for gray, so its mosaic shows."""
+    """What a pixel measures. `gray`: the luma of the frame. `bayer`: one colour channel, in an RGGB
+    mosaic; readers treat the stream as gray, so the mosaic is visible."""
     light: Literal["gamma", "linear"] = "gamma"
-    """What is integrated. `gamma`: gamma-encoded values, as published datasets do. `linear`: the
-    light that they stand for (sRGB transfer function), as a real photodiode does."""
+    """What a pixel integrates. `gamma`: gamma-encoded values, as in published datasets. `linear`:
+    linear light (by the sRGB transfer function), as a real photodiode does."""
     blur: Literal["gamma", "linear"] = "gamma"
-    """What the blurred frame is the mean of. `gamma`: gamma-encoded values (GoPro's `blur`).
-    `linear`: linear light, encoded again (as GoPro's `blur_gamma`, there with gamma 2.2)."""
+    """How the blurred frame is averaged. `gamma`: over gamma-encoded values (GoPro's `blur`).
+    `linear`: over linear light, then encoded (as GoPro's `blur_gamma`, which uses gamma 2.2)."""
     noise: Annotated[float, Field(ge=0)] = 0.0
-    """Standard deviation of the charge noise of one step (intensity 1 = 1); a dark pixel fires at
-    random about (noise / threshold)^2 times a step."""
+    """Standard deviation of the charge noise of one step (full brightness adds 1 per step). A dark
+    pixel fires at random about (noise / threshold)^2 times per step."""
     dark_rate: Annotated[float, Field(ge=0)] = 0.0
-    """Charge that darkness adds each step (intensity 1 = 1)."""
+    """Charge that dark current adds in each step (full brightness adds 1)."""
     refractory_steps: Count = 0
     """Steps after a spike in which a pixel neither integrates nor fires; their light is lost."""
     saturation: Annotated[float, Field(gt=0)] | None = None
-    """Intensity beyond which a photodiode gives no more (full brightness = 1); null: none. Apart
-    from it a pixel fires at most once a step, so light beyond `threshold` is lost."""
+    """Greatest intensity that a photodiode measures (full brightness = 1); null: no limit. In any
+    case a pixel fires at most once per step, so light beyond `threshold` per step is lost."""
     hot_pixels: Fraction = 0.0
-    """Share of the pixels that fire at every step, drawn once a sequence."""
+    """Fraction of the pixels that fire at every step, drawn once per sequence."""
     dead_pixels: Fraction = 0.0
-    """Share of the pixels that never fire, drawn once a sequence."""
+    """Fraction of the pixels that never fire, drawn once per sequence."""
 
     @model_validator(mode="after")
-    def _defects_fit(self) -> Self:
+    def _check_defective_pixels(self) -> Self:
         if self.hot_pixels + self.dead_pixels > 1:
             raise ValueError(
                 f"hot_pixels {self.hot_pixels} and dead_pixels {self.dead_pixels} are more than all"

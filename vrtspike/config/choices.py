@@ -1,4 +1,4 @@
-"""Names that both settings and options of commands choose from."""
+"""Choices that settings and command-line options share."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ LayoutName = Literal[
     "reds",
     "spikecv",
 ]
-"""How a dataset folder is laid out (`vrtspike.datasets.layouts`)."""
+"""Layout of a dataset folder (see `vrtspike.datasets.layouts`)."""
 
 Precision = Literal["float32", "bfloat16"]
-"""Arithmetic of a model."""
+"""Floating-point precision of a model."""

@@ -1,4 +1,4 @@
-"""All settings: frozen, typed, documented, and refused when unknown.
+"""All settings: frozen and typed; an unknown key is an error.
 
 `vrtspike.config.loader` reads them from YAML and dotted overrides.
 """
@@ -27,24 +27,24 @@ class Config(Section):
     run: RunSettings = RunSettings()
     camera: Annotated[CameraSettings, PLACE] = CameraSettings()
     scenes: Annotated[SceneSettings | None, PLACE] = None
-    """Scenes to render where `data.source` is missing; null: the dataset must be there."""
+    """Scenes to render if `data.source` does not exist; null: the dataset must exist."""
     video: Annotated[VideoSettings, PLACE] = VideoSettings()
-    """How `vrtspike simulate --video` records a video."""
+    """How `vrtspike simulate --video` simulates a dataset from a video."""
     data: DataSettings = DataSettings()
     model: Annotated[ModelSettings, SWEPT] = ModelSettings()
     loss: Annotated[LossSettings, SWEPT] = LossSettings()
     train: Annotated[TrainSettings, SWEPT] = TrainSettings()
     evaluation: Annotated[EvaluationSettings, MAY_CHANGE] = EvaluationSettings()
     sweep: SweepSettings | None = None
-    """What `vrtspike tune` tries; null: nothing (a configuration to train)."""
+    """The sweep of `vrtspike tune`; null in a configuration that is only trained."""
 
     @property
     def rendered(self) -> SceneSettings | None:
-        """Return the scenes to render where the dataset is missing; other layouts are not ours."""
+        """Return the scenes to render if the dataset is missing; None for other layouts."""
         return self.scenes if self.data.layout == "vrtspike" else None
 
     @model_validator(mode="after")
-    def _batch_divides(self) -> Self:
+    def _check_batch(self) -> Self:
         share = self.train.workers * self.train.accumulation
         if self.train.batch % share:
             raise ValueError(

@@ -1,6 +1,6 @@
-"""Settings of a dataset: its folder, its shards, and how training samples are changed.
+"""Settings of a dataset: its folder, its shards, and the augmentation of training samples.
 
-Lengths in time are steps of the spike camera unless a name says frames, seconds or Hz; sizes are
+Times are in steps of the spike camera unless a name says frames, seconds or Hz; sizes are in
 pixels.
 """
 
@@ -17,64 +17,66 @@ from vrtspike.config.section import Count, Fraction, Place, PlainName, Positive,
 
 
 class MisregisterSettings(Section):
-    """How far training samples' spikes lie beside what their frames show, as a draw for each."""
+    """Random misregistration of spikes and frames, drawn for each training sample."""
 
     model_config = ConfigDict(allow_inf_nan=False)
 
     shift: Annotated[float, Field(ge=0, le=1024)] = 0.0
-    """Greatest shift down or up, and to the left or right, in frame pixels."""
+    """Greatest vertical and greatest horizontal shift, either way, in frame pixels."""
     rotate: Annotated[float, Field(ge=0, le=180)] = 0.0
     """Greatest rotation either way around the middle of the crop, in degrees."""
     scale: Annotated[float, Field(ge=0, lt=1)] = 0.0
-    """Greatest share by which the spikes' picture is larger or smaller."""
+    """Greatest relative change of size of the spike image: 0.1 is 10 % larger or smaller."""
 
 
 class DataSettings(Section):
-    """A dataset folder, the shards made from it, and what the model sees of them."""
+    """A dataset folder, the shards made from it, and the training samples drawn from them."""
 
     source: Annotated[Place, PLACE] = Path("data/scenes")
     """Dataset folder: a path, or a URI such as s3://bucket/folder."""
     layout: LayoutName = "vrtspike"
-    """How the dataset folder is laid out. `vrtspike`: <split>/<sequence>/{blurred,sharp,spike} and
-    dataset.yaml; the others as their authors publish them (`vrtspike.datasets.layouts`)."""
+    """Layout of the dataset folder. `vrtspike`: <split>/<sequence>/{blurred,sharp,spike} and
+    dataset.yaml. The others are published layouts (see `vrtspike.datasets.layouts`)."""
     shards: Annotated[Place, PLACE] = Path("data/shards")
     """Folder of the prepared Parquet shards: a path, or a URI."""
     train_split: PlainName = "train"
-    """Split that is trained on."""
+    """Split for training."""
     val_split: Annotated[PlainName, MAY_CHANGE] = "val"
-    """Split that is validated on, whole frames, while training."""
+    """Split for validation during training, on whole frames."""
     frames: Annotated[int, Field(ge=2, le=1000)] = 6
     """Frames of a training sample (t)."""
     stride: Positive = 1
-    """Frames between the starts of two samples of a sequence."""
+    """Number of frames from the start of one sample of a sequence to the next."""
     crop: Annotated[Side, SWEPT_BY_TIME] = 256
     """Side of the square training crop."""
     voxels: Annotated[Literal["rate", "log1p"], SPIKES] = "rate"
-    """`rate`: count / steps of the bin x threshold. `log1p`: log1p of the count."""
+    """Value of a voxel. `rate`: spike count / steps of the bin x threshold. `log1p`: log1p of the
+    spike count."""
     augment: bool = True
-    """Random flips and transpositions, in space and time."""
+    """Random flips in space and time, and transposition of rows and columns."""
     threshold_factors: Annotated[
         Annotated[tuple[Annotated[int, Field(gt=0, lt=256)], ...], Field(min_length=1)], SPIKES
     ] = (1,)
-    """One of these is drawn for each training sample: its spikes become those of a camera of so
+    """One factor is drawn for each training sample, whose spikes become those of a camera with this
     many times the threshold."""
     time_shift_steps: Annotated[Count, SPIKES] = 0
-    """Training samples' spikes are shifted against their frames by up to so many steps, earlier or
-    later. Of this and the next limits most draws are small: half are below an eighth of the limit
-    (`vrtspike.spikes.transform.draw_distortion`)."""
+    """Greatest shift in time of the spikes of a training sample against its frames, in steps,
+    earlier or later. Of this and the next limits most draws are small: half are below an eighth of
+    the limit (`vrtspike.spikes.transform.draw_distortion`)."""
     drop_spikes: Annotated[Fraction, SPIKES] = 0.0
-    """Share of the training samples whose spikes are all taken away, so that the model learns what
-    to do without."""
+    """Fraction of the training samples from which all spikes are removed, so that the model learns
+    to work without them."""
     lose_spikes: Annotated[Fraction, SPIKES] = 0.0
-    """Training samples lose a share of their spikes at random, drawn from 0 to this."""
+    """Each training sample loses a random fraction of its spikes; the fraction is drawn from 0 to
+    this value."""
     spike_noise: Annotated[Fraction, SPIKES] = 0.0
-    """Pixels of training samples fire in each step with a probability of their own, drawn from 0 to
-    this."""
+    """Each pixel of a training sample fires at random in each step, with a probability drawn from 0
+    to this value."""
     misregister: Annotated[MisregisterSettings, SPIKES] = MisregisterSettings()
-    """Where training samples' spikes lie on their frames."""
+    """Misregistration of spikes and frames in training samples."""
     shard_samples: Annotated[Positive, PLACE] = 32
-    """Samples of a shard file."""
+    """Number of samples in a shard file."""
     tile: Positive | None = None
-    """Side of the tiles into which training frames are cut when sharding; null: whole frames."""
+    """Side of the tiles into which training frames are cut for the shards; null: whole frames."""
     allow_refused: Annotated[Count, PLACE] = 0
-    """How many sequences `prepare` may refuse before it fails."""
+    """Greatest number of invalid sequences that `prepare` skips before it fails."""

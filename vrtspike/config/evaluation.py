@@ -1,6 +1,6 @@
 """Settings of an evaluation.
 
-Lengths in time are steps of the spike camera unless a name says frames, seconds or Hz; sizes are
+Times are in steps of the spike camera unless a name says frames, seconds or Hz; sizes are in
 pixels.
 """
 
@@ -15,27 +15,28 @@ from vrtspike.config.section import Count, PlainName, Positive, Section
 
 
 class EvaluationSettings(Section):
-    """Which frames are evaluated and how the model runs over them."""
+    """Which frames to evaluate, with which metrics, and the tiling of the restoration."""
 
     split: PlainName = "held_out"
-    """Split of the dataset folder."""
+    """Split of the dataset folder to evaluate."""
     tile: Positive | None = None
-    """Side of the spatial tiles; null: whole frames, or the best that fit into free memory."""
+    """Side of the spatial tiles; null: whole frames, or the largest tiles that free memory
+    allows."""
     tile_frames: Annotated[int, Field(ge=2, le=1_000_000)] = 12
-    """Most frames restored at once."""
+    """Greatest number of frames that are restored at once."""
     overlap: Count = 32
     """Pixels that neighbouring tiles share."""
     overlap_frames: Count = 2
     """Frames that neighbouring clips share."""
     tfp_steps: Positive = 32
-    """Window of the scaled spike average (TFP), centred at the target step."""
+    """Window in steps of the scaled spike average (TFP), centred on the target step."""
     sdm_steps: Positive = 32
-    """Short window of the spike/blur ratio method (SDM)."""
+    """Short window in steps of the spike/blur ratio method (SDM)."""
     precision: Precision = "float32"
-    """Arithmetic of the models."""
+    """Floating-point precision of the models."""
     lpips: bool = False
-    """Compute LPIPS too, and its change in time (needs `loss.weights_dir` or internet)."""
+    """Also compute LPIPS and its change in time (needs `loss.weights_dir` or internet access)."""
     luma: bool = False
-    """Compute PSNR and SSIM of luma (Y of BT.601) too."""
+    """Also compute PSNR and SSIM of luma (Y of BT.601)."""
     robustness: bool = False
-    """Run the models that take spikes with disturbed ones too, over twenty times more work."""
+    """Also run the models with corrupted spikes, which takes over twenty times as long."""

@@ -1,9 +1,10 @@
-"""YAML files and dotted overrides -> one frozen, validated `Config`.
+"""Load settings: YAML files and dotted overrides -> one frozen, validated `Config`.
 
-Defaults (`vrtspike.settings`) -> the file named by `base:` (relative to the file that names it)
--> the file itself -> overrides `a.b=c`, whose value is read as YAML. Mappings merge key by key,
-everything else replaces. An unknown key, a value of the wrong type, or settings that contradict
-each other raise ConfigError, naming the file or override it came from and the nearest known key.
+The order is: defaults in `vrtspike.config`, the file named by `base:` (relative to the file that
+names it), the file itself, and overrides `a.b=c`, whose value is read as YAML. Later settings
+replace earlier ones; mappings are merged key by key. An unknown key, a value of the wrong type, or
+settings that contradict each other raise ConfigError, which names the file or override and the
+nearest known key.
 """
 
 from __future__ import annotations
@@ -24,17 +25,17 @@ from vrtspike.storage.yaml_text import parse_yaml
 
 Tree = dict[str, Any]
 Sources = dict[tuple[str, ...], str]
-"""Where each key was last set: a file, or an override as it was typed."""
+"""The file or override that last set each key."""
 
 
 def load_config(
     path: Path | str | None, overrides: Sequence[str] = (), *, base: Path | str | None = None
 ) -> Config:
-    """Read a configuration file and its bases, apply overrides, and validate the whole.
+    """Read a configuration file and its bases, apply overrides, and validate the result.
 
     `path` is a file, or a configuration that ships with the package by its name, such as `demo` or
-    `tune/heads`. Without one the overrides apply to the defaults. `base` replaces the one that the
-    file names.
+    `tune/heads`; if it is None the overrides apply to the defaults. `base` replaces the base that
+    the file names. Raise ConfigError for a file that cannot be read, and for invalid settings.
     """
     sources: Sources = {}
     base = None if base is None else find_config(Path(base))
@@ -74,7 +75,7 @@ def shipped_configs() -> Path:
 
 
 def load_saved(path: Path) -> Config:
-    """Read the configuration that a run has written, which is whole: it names no other file."""
+    """Read the configuration that a run has written, which holds all settings and has no base."""
     tree = _read_mapping(path, ())
     if "base" in tree:
         raise ConfigError(
@@ -90,11 +91,12 @@ def load_saved(path: Path) -> Config:
 
 
 def change(config: Config, settings: Mapping[str, Any]) -> Config:
-    """Return the configuration with some settings, by their dotted keys, replaced.
+    """Return the configuration with new values for some settings, given by their dotted keys.
 
-    Raises ConfigError for one that is unknown, or does not fit its type or the others.
+    Raise ConfigError for an unknown key, a value of the wrong type, or settings that contradict
+    each other.
     """
-    # JSON would drop the keys of a place's URI.
+    # Not mode="json", which would remove access keys from URIs.
     tree, sources = config.model_dump(), Sources()
     for dotted, value in settings.items():
         path = tuple(dotted.split("."))
@@ -107,12 +109,12 @@ def change(config: Config, settings: Mapping[str, Any]) -> Config:
 
 
 def dump_config(config: Config) -> str:
-    """Write every setting as YAML that `load_config` reads back to an equal configuration."""
+    """Return all settings as YAML, from which `load_config` reads an equal configuration."""
     return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
 
 
 def known_keys(section: type[BaseModel] = Config, prefix: str = "") -> list[str]:
-    """List the dotted keys of all settings, sections included."""
+    """List the dotted keys of all settings and sections."""
     keys = []
     for name, field in section.model_fields.items():
         keys.append(prefix + name)
@@ -123,7 +125,7 @@ def known_keys(section: type[BaseModel] = Config, prefix: str = "") -> list[str]
 
 
 def keys_with(*roles: Role, section: type[BaseModel] = Config, prefix: str = "") -> list[str]:
-    """List the dotted keys of the settings, or whole sections, that have one of some roles."""
+    """List the dotted keys of the settings and sections that have one of these roles."""
     keys = []
     for name, field in section.model_fields.items():
         inner = _section_of(field.annotation)
@@ -135,20 +137,23 @@ def keys_with(*roles: Role, section: type[BaseModel] = Config, prefix: str = "")
 
 
 def same_in_trials(section: type[BaseModel] = Config, prefix: str = "") -> dict[str, str]:
-    """Return the settings that a sweep cannot change, and why."""
-    found = {}
+    """Return the dotted keys of settings that a sweep cannot change, each with the reason."""
+    reasons = {}
     for name, field in section.model_fields.items():
         for role in field.metadata:
             if isinstance(role, SameInTrials):
-                found[prefix + name] = role.reason
+                reasons[prefix + name] = role.reason
         inner = _section_of(field.annotation)
         if inner is not None:
-            found |= same_in_trials(inner, f"{prefix}{name}.")
-    return found
+            reasons |= same_in_trials(inner, f"{prefix}{name}.")
+    return reasons
 
 
 def check_known(dotted: str, where: str) -> None:
-    """Raise ConfigError, naming the nearest one, for a setting that there is not."""
+    """Raise ConfigError, with the nearest known key, if a setting does not exist.
+
+    `where` says in the error where the key came from.
+    """
     path = tuple(dotted.split("."))
     if dotted not in known_keys() and not _inside_free_mapping(path):
         raise _unknown_key(path, where)
@@ -156,22 +161,22 @@ def check_known(dotted: str, where: str) -> None:
 
 def leaves(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     """Flatten nested settings to dotted keys."""
-    found: dict[str, Any] = {}
+    flat: dict[str, Any] = {}
     for key, value in tree.items():
         if isinstance(value, Mapping):
-            found |= leaves(value, f"{prefix}{key}.")
+            flat |= leaves(value, f"{prefix}{key}.")
         else:
-            found[prefix + key] = value
-    return found
+            flat[prefix + key] = value
+    return flat
 
 
 def within(key: str, names: Iterable[str]) -> bool:
-    """Tell whether a dotted key is one of some settings, or lies in one of some sections."""
+    """Return whether a dotted key is one of these settings or lies in one of these sections."""
     return any(key == name or key.startswith(name + ".") for name in names)
 
 
 def _section_of(annotation: Any) -> type[BaseModel] | None:
-    """Return the section that an annotation holds, also in `Section | None`."""
+    """Return the section class of an annotation `Section` or `Section | None`; else None."""
     for candidate in (annotation, *get_args(annotation)):
         if isinstance(candidate, type) and issubclass(candidate, BaseModel):
             return candidate
@@ -181,7 +186,11 @@ def _section_of(annotation: Any) -> type[BaseModel] | None:
 def _read_with_bases(
     path: Path, above: tuple[Path, ...], sources: Sources, instead: Path | str | None = None
 ) -> Tree:
-    """Read a file over its base, or over another one; `above` holds the files that led here."""
+    """Read a file and merge it over its base.
+
+    `above` lists the files whose bases led to this file. `instead` replaces the base that the file
+    names.
+    """
     tree = _read_mapping(path, above)
     base = tree.pop("base", None)
     if instead is not None:
@@ -202,7 +211,7 @@ def _read_with_bases(
 
 
 def _read_mapping(path: Path, above: tuple[Path, ...]) -> Tree:
-    """Parse one YAML file that must hold a mapping of section names."""
+    """Parse one YAML file, which must hold a mapping of section names."""
     where = f"{path}, the base of {above[-1]}" if above else f"{path}"
     if not path.exists():
         raise ConfigError("no such configuration file", where=where, fix="check --config")
@@ -225,21 +234,23 @@ def _read_mapping(path: Path, above: tuple[Path, ...]) -> Tree:
     return tree
 
 
-def _merge(into: Tree, tree: Mapping[Any, Any], at: tuple[str, ...], name: str, s: Sources) -> None:
-    """Lay `tree` over `into`, remembering that its keys came from `name`."""
+def _merge(
+    into: Tree, tree: Mapping[Any, Any], at: tuple[str, ...], name: str, sources: Sources
+) -> None:
+    """Merge `tree` over `into`, and record in `sources` that its keys came from `name`."""
     for raw, value in tree.items():
-        key, place = str(raw), (*at, str(raw))
-        s[place] = name
+        key, path = str(raw), (*at, str(raw))
+        sources[path] = name
         if isinstance(value, dict):
             if not isinstance(into.get(key), dict):
                 into[key] = {}
-            _merge(into[key], value, place, name, s)
+            _merge(into[key], value, path, name, sources)
         else:
             into[key] = value
 
 
 def _apply_override(tree: Tree, override: str, sources: Sources) -> None:
-    """Set one `a.b=c` in the tree."""
+    """Apply one override `a.b=c` to the tree."""
     dotted, equals, text = override.partition("=")
     path = tuple(dotted.strip().split("."))
     if not equals or not all(path):
@@ -255,14 +266,14 @@ def _apply_override(tree: Tree, override: str, sources: Sources) -> None:
 
 
 def _nested(path: Sequence[str], value: Any) -> Tree:
-    """Return the tree that holds one value at a path."""
+    """Return a tree with one value at a path of keys."""
     for key in reversed(path[1:]):
         value = {key: value}
     return {path[0]: value}
 
 
 def _inside_free_mapping(path: tuple[str, ...]) -> bool:
-    """Tell whether a key lies in a setting that is itself a mapping (such as scenes.sequences)."""
+    """Return whether a key lies in a setting that is itself a mapping, as scenes.sequences is."""
     section: type[BaseModel] | None = Config
     for index, key in enumerate(path[:-1]):
         if section is None or key not in section.model_fields:
@@ -275,7 +286,7 @@ def _inside_free_mapping(path: tuple[str, ...]) -> bool:
 
 
 def _unknown_key(path: Sequence[str], where: str) -> ConfigError:
-    """Build the error of a key that no section has."""
+    """Build the error for an unknown key, with the nearest known key as the fix."""
     dotted = ".".join(path)
     nearest = difflib.get_close_matches(dotted, known_keys(), n=1, cutoff=0.5)
     if not nearest:
@@ -287,23 +298,21 @@ def _unknown_key(path: Sequence[str], where: str) -> ConfigError:
 
 
 def _explain(error: ValidationError, path: str, sources: Sources) -> ConfigError:
-    """Turn the first problem that pydantic found into one line, and count the others."""
+    """Turn pydantic's first problem into a ConfigError that also counts the other problems."""
     problems = error.errors()
     first: ErrorDetails = problems[0]
-    place = tuple(str(part) for part in first["loc"])
-    source = next(
-        (sources[place[:n]] for n in range(len(place), 0, -1) if place[:n] in sources), path
-    )
+    keys = tuple(str(part) for part in first["loc"])
+    source = next((sources[keys[:n]] for n in range(len(keys), 0, -1) if keys[:n] in sources), path)
     more = f" ({len(problems) - 1} more problems in this configuration)" if problems[1:] else ""
     if first["type"] == "extra_forbidden":
-        found = _unknown_key(place, source)
-        return ConfigError(found.what + more, where=source, fix=found.fix)
+        unknown = _unknown_key(keys, source)
+        return ConfigError(unknown.what + more, where=source, fix=unknown.fix)
     if first["type"] == "value_error":
         message = first["msg"].removeprefix("Value error, ")
-        section = f"{source}, {'.'.join(place)}" if place else source
+        section = f"{source}, {'.'.join(keys)}" if keys else source
         return ConfigError(message + more, where=section)
     return ConfigError(
-        f"setting {'.'.join(place)} has a value that does not fit{more}",
+        f"setting {'.'.join(keys)} has a value that does not fit{more}",
         where=source,
         got=repr(first["input"]),
         expected=first["msg"].removeprefix("Input should be ").removeprefix("a valid "),

@@ -1,7 +1,7 @@
 """Roles of settings, written on their fields: `steps: Annotated[Positive, MAY_CHANGE] = 300_000`.
 
-A role on a section holds for all settings in it. `vrtspike.config.loader.keys_with` lists the keys
-that have one. What has no role decides what a run computes.
+A role on a section applies to all settings in it. `vrtspike.config.loader.keys_with` lists the keys
+with a role. A setting without a role changes the results of a run.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Role:
-    """What a setting does to a run or a sweep."""
+    """The effect of a setting on a run or a sweep."""
 
     meaning: str
 
@@ -23,8 +23,8 @@ class SameInTrials:
     reason: str
 
 
-PLACE = Role("where things are and how faults are borne: neither a result nor a cost")
-COST = Role("what a step costs, and not what it computes")
+PLACE = Role("where files are and how failures are handled; changes neither results nor cost")
+COST = Role("changes what a step costs, not what it computes")
 MAY_CHANGE = Role("may change when a run continues")
 MAY_CHANGE_IN_SWEEP = Role("may change when a sweep continues")
 SPIKES = Role("the model without spikes does not have it")

@@ -1,8 +1,4 @@
-"""Settings of a run: where it lives and how it starts.
-
-Lengths in time are steps of the spike camera unless a name says frames, seconds or Hz; sizes are
-pixels.
-"""
+"""Settings of a run: its folder, its seed, and the cluster."""
 
 from __future__ import annotations
 
@@ -16,18 +12,19 @@ from vrtspike.config.section import Count, Place, PlainPath, Positive, Section, 
 
 
 class RunSettings(Section):
-    """Where a run lives and how it starts."""
+    """Folder and seed of a run, and limits of the cluster."""
 
     name: Annotated[PlainPath, PLACE] = "run"
-    """Folder of the run under `root`; a run of the same name continues where it stopped."""
+    """Folder of the run under `root`. A run with an existing name continues from its last
+    checkpoint."""
     root: Annotated[Place, PLACE] = Path("runs")
-    """Folder of all runs: a path, which all nodes of a cluster must share, or a URI such as
+    """Folder of all runs: a path that all nodes of a cluster share, or a URI such as
     s3://bucket/runs."""
     seed: Seed = 0
-    """Seed of initialisation, sample order and every random draw."""
+    """Seed of the initial weights, the order of samples and all random draws."""
     max_failures: Annotated[Count, PLACE] = 3
-    """How often failed workers are started again without a new checkpoint in between."""
+    """How many times in a row failed workers are restarted without a new checkpoint between."""
     cluster_cpus: Annotated[Annotated[float, Field(gt=0)] | None, PLACE] = None
-    """CPUs that a cluster which grows by itself can have; null: those that it has now."""
+    """Greatest number of CPUs of an autoscaling cluster; null: the present number."""
     cluster_gpus: Annotated[Positive | None, PLACE] = None
-    """GPUs that a cluster which grows by itself can have; null: those that it has now."""
+    """Greatest number of GPUs of an autoscaling cluster; null: the present number."""

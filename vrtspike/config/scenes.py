@@ -1,6 +1,6 @@
-"""Settings of what is simulated: rendered scenes, and videos that are recorded.
+"""Settings of the simulation: rendered scenes, and datasets from videos.
 
-Lengths in time are steps of the spike camera unless a name says frames, seconds or Hz; sizes are
+Times are in steps of the spike camera unless a name says frames, seconds or Hz; sizes are in
 pixels.
 """
 
@@ -23,9 +23,9 @@ from vrtspike.config.section import (
 
 
 class VarySettings(Section):
-    """What differs from one sequence of scenes to the next: drawn evenly from [least, greatest].
+    """Values that vary from sequence to sequence, drawn uniformly from a range [least, greatest].
 
-    Null: the same for all, as `camera` and `scenes` say.
+    Null: the value of `camera` or `scenes` for all sequences.
     """
 
     model_config = ConfigDict(allow_inf_nan=False)
@@ -35,17 +35,17 @@ class VarySettings(Section):
     noise: tuple[Annotated[float, Field(ge=0)], Annotated[float, Field(ge=0)]] | None = None
     """Standard deviation of the charge noise of one step."""
     steps_per_frame: tuple[Positive, Positive] | None = None
-    """Spike steps from one frame's start to the next one's: a faster or slower spike camera beside
-    frames of the same rate."""
+    """Spike steps from the start of one frame to the next. The frame rate does not change, so more
+    steps mean a faster spike camera."""
     exposure: tuple[Fraction, Fraction] | None = None
-    """Share of a frame's steps over which it integrates, from a step on that is drawn, too. Things
-    move as fast as ever: a shorter exposure blurs less."""
+    """Length of the exposure as a fraction of the steps of a frame; its start is drawn too. The
+    speed of motion does not change, so a shorter exposure gives less blur."""
     target: tuple[Fraction, Fraction] | None = None
-    """Share of the exposure after which the instant of the sharp frames lies, to a whole step: 0 is
-    its start, 1 its end. Null: its middle."""
+    """Instant of the sharp frame as a fraction of the exposure, rounded to a step: 0 is its start,
+    1 its end. Null: its middle."""
 
     @model_validator(mode="after")
-    def _ranges_are_ranges(self) -> Self:
+    def _check_ranges(self) -> Self:
         for name, value in self:
             if value is not None and value[0] > value[1]:
                 raise ValueError(f"{name} {value} is not a range")
@@ -55,20 +55,20 @@ class VarySettings(Section):
 
 
 class FilmSettings(Section):
-    """Sequences cut out of sharp videos, beside those that are rendered; for training alone."""
+    """Sequences from sharp videos, in addition to rendered ones; only for the training split."""
 
     videos: Annotated[tuple[LocalPath, ...], Field(min_length=1)]
-    """Video files, or folders of frames, taken in turn."""
+    """Video files, or folders of frames, used in turn."""
     sequences: Annotated[int, Field(gt=0, le=1_000_000)]
-    """Sequences of the training split."""
+    """Number of sequences to add to the training split."""
     source_frames: tuple[Positive, Positive] = (2, 5)
-    """Least and greatest number of the video's frames from one frame's start to the next one's."""
+    """Least and greatest number of video frames from the start of one blurred frame to the next."""
     reduce: tuple[Positive, Positive] = (1, 3)
-    """Least and greatest factor by which the video is made smaller, as far as it stays larger than
-    the frames, which are cut out of it somewhere."""
+    """Least and greatest factor by which the video is reduced in size. Frames are cut out of the
+    reduced video at a random position; the factor is limited to what the video allows."""
 
     @model_validator(mode="after")
-    def _ranges_are_ranges(self) -> Self:
+    def _check_ranges(self) -> Self:
         for name in ("source_frames", "reduce"):
             if getattr(self, name)[0] > getattr(self, name)[1]:
                 raise ValueError(f"{name} {getattr(self, name)} is not a range")
@@ -76,7 +76,7 @@ class FilmSettings(Section):
 
 
 def _check_exposure(exposure_steps: int, steps_per_frame: int) -> None:
-    """Refuse an exposure that is longer than its frame."""
+    """Raise ValueError if the exposure is longer than its frame."""
     if exposure_steps > steps_per_frame:
         raise ValueError(
             f"exposure_steps {exposure_steps} is longer than steps_per_frame {steps_per_frame}"
@@ -84,43 +84,43 @@ def _check_exposure(exposure_steps: int, steps_per_frame: int) -> None:
 
 
 class SceneSettings(Section):
-    """Rendered scenes: photographs moved by known smooth motion with parallax."""
+    """Rendered scenes: photographs that move along known smooth paths, with parallax."""
 
     model_config = ConfigDict(allow_inf_nan=False)
 
     sequences: dict[PlainName, Annotated[int, Field(ge=0, le=1_000_000)]] = Field(
         {"train": 24, "val": 2, "held_out": 6}
     )
-    """Number of sequences of each split; `train` and the others never share a photograph."""
+    """Number of sequences of each split. `train` shares no photographs with other splits."""
     frames: Positive = 8
-    """Frames of a sequence."""
+    """Number of frames in a sequence."""
     height: Side = 128
     """Height of a frame."""
     width: Side = 128
     """Width of a frame."""
     steps_per_frame: Positive = 64
-    """Spike steps from one frame's start to the next one's."""
+    """Spike steps from the start of one frame to the next."""
     exposure_steps: Positive = 56
-    """Steps over which a frame integrates; the rest is dead time."""
+    """Length of the exposure of a frame in steps; the other steps are dead time."""
     motion: tuple[float, float] = (5.0, 20.0)
-    """Least and greatest length of the blur, in pixels a exposure (camera and objects)."""
+    """Least and greatest length of the blur, in pixels per exposure (camera and objects)."""
     objects: tuple[int, int] = (1, 3)
     """Least and greatest number of foreground objects."""
     photographs: (
         Annotated[tuple[LocalPath, ...], BeforeValidator(listed), Field(min_length=1)] | None
     ) = None
-    """Image files, or folders of them, that scenes are made of: a dozen or more. Their names decide
-    which nine of ten are trained on (`vrtspike.simulate.photographs`). Null: those that ship with
-    scikit-image."""
+    """Image files, or folders of them, for the scenes; a dozen or more. A hash of the name decides
+    the split of each; nine of ten are for training (see `vrtspike.simulate.photographs`). Null: the
+    photographs that ship with scikit-image."""
     seed: Seed = 0
     """Seed of photographs, motion and camera noise."""
     vary: VarySettings | None = None
-    """What differs between sequences; null: nothing but what is seen."""
+    """Camera and timing that vary between sequences; null: only the scene differs."""
     films: FilmSettings | None = None
-    """Training sequences out of videos, beside the rendered ones; null: none."""
+    """Training sequences from videos, in addition to rendered ones; null: none."""
 
     @model_validator(mode="after")
-    def _ranges_are_ranges(self) -> Self:
+    def _check_ranges(self) -> Self:
         if not 0 <= self.motion[0] <= self.motion[1] or self.motion[1] == 0:
             raise ValueError(f"motion {self.motion} is not a range of lengths above 0")
         if not 0 <= self.objects[0] <= self.objects[1] <= 1000:
@@ -134,27 +134,28 @@ class SceneSettings(Section):
 
 
 class VideoSettings(Section):
-    """Recording a sharp video with both cameras: time is stretched to the spike camera's rate."""
+    """Simulate a dataset from a sharp video, whose speed is changed to fit the spike camera."""
 
     model_config = ConfigDict(allow_inf_nan=False)
 
     source_frames: Positive = 5
-    """Frames of the video that pass from one blurred frame's start to the next one's."""
+    """Number of video frames from the start of one blurred frame to the next."""
     frames: Positive = 8
-    """Frames of a sequence; sequences follow one another and share no frame of the video."""
+    """Number of frames in a sequence; sequences share no frame of the video."""
     interpolation: Literal["linear", "flow"] = "flow"
-    """Light between two frames of the video. `flow`: both moved along the optical flow between
-    them, then mixed. `linear`: their mixture; faster, and far from the truth where things move."""
+    """Interpolation between two frames of the video. `flow`: both are warped along the optical flow
+    and mixed. `linear`: both are mixed without warping; faster, but wrong where objects move."""
     steps_per_frame: Positive = 64
-    """Spike steps from one frame's start to the next one's."""
+    """Spike steps from the start of one frame to the next."""
     exposure_steps: Positive = 56
-    """Steps over which a frame integrates; the rest is dead time."""
+    """Length of the exposure of a frame in steps; the other steps are dead time."""
     splits: Annotated[dict[PlainName, Annotated[float, Field(gt=0)]], Field(min_length=1)] = Field(
         {"train": 0.7, "val": 0.1, "held_out": 0.2}
     )
-    """Share of the sequences of each split, in the order of the video; each gets at least one."""
+    """Fraction of the sequences for each split, in the order of the video; each split gets at least
+    one sequence."""
     seed: Seed = 0
-    """Seed of the spike camera's charge and noise."""
+    """Seed of the spike camera's initial charge and noise."""
 
     @model_validator(mode="after")
     def _exposure_fits(self) -> Self:

@@ -1,4 +1,4 @@
-"""What every section of the configuration is made of: refused keys, common types of values."""
+"""The base class of all sections of the configuration, and common types of settings."""
 
 from __future__ import annotations
 
@@ -21,29 +21,29 @@ from vrtspike.storage.names import fault_of_name, fault_of_path
 from vrtspike.storage.uri import is_remote, without_keys, without_secrets
 
 MOST = 2**31 - 1
-"""What every library takes as a whole number."""
+"""Greatest whole number; all libraries that get a setting accept it."""
 
 Positive = Annotated[int, Field(gt=0, le=MOST)]
 Count = Annotated[int, Field(ge=0, le=MOST)]
 Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
 Seed = Annotated[int, Field(ge=0, le=10**12)]
-"""Of random numbers."""
+"""Seed of random numbers."""
 Seconds = Annotated[float, Field(gt=0, le=1e8)]
-"""A time-out: three years at most, which every clock takes."""
+"""A time-out of at most three years, which all timers accept."""
 Width = Annotated[int, Field(gt=0, le=2048)]
-"""Channels, heads or groups of a layer."""
+"""Number of channels, heads or groups of a layer."""
 Depth = Annotated[int, Field(gt=0, le=64)]
-"""Blocks of a stage, one after the other."""
+"""Number of blocks in a stage."""
 Ratio = Annotated[float, Field(gt=0, le=64)]
-"""Hidden width of an MLP over its channels."""
+"""Hidden width of an MLP divided by its channels."""
 Side = Annotated[int, Field(gt=0, le=2**15)]
-"""Pixels of a picture's side."""
+"""Height or width of an image in pixels."""
 Weight = Annotated[float, Field(ge=0, le=1e6)]
-"""Of a term of the loss."""
+"""Weight of a loss term, or another factor."""
 
 
-def _whole_from_one(value: float) -> float:
-    """Refuse what is neither whole nor below 1; make an integer of what is whole."""
+def _check_steps_or_share(value: float) -> float:
+    """Refuse a number above 1 that is not whole; convert a whole number to an integer."""
     if 0 < value < 1:
         return value
     if not value.is_integer():
@@ -54,14 +54,14 @@ def _whole_from_one(value: float) -> float:
 StepsOrShare = Annotated[
     float,
     Field(ge=0, le=MOST),
-    AfterValidator(_whole_from_one),
+    AfterValidator(_check_steps_or_share),
     PlainSerializer(lambda value: value, return_type=int | float),
 ]
-"""A whole number of steps, or, below 1, a share of all steps."""
+"""A whole number of steps; below 1, a fraction of all steps."""
 
 
 def _path_or_uri(value: object) -> object:
-    """Make a path of a text that is not a URI."""
+    """Convert a string to a path, unless it is a URI."""
     return Path(value) if isinstance(value, str) and not is_remote(value) else value
 
 
@@ -74,12 +74,12 @@ Place = Annotated[
 
 
 def listed(value: object) -> object:
-    """Make a list of what stands alone: one name or path."""
+    """Put a single name or path into a list; return a list unchanged."""
     return [value] if isinstance(value, str | Path) else value
 
 
 def _no_uri(value: object) -> object:
-    """Refuse the URI of what is read from this machine alone; its keys would stay in the path."""
+    """Refuse a URI where only a local path works; otherwise its access keys would be saved."""
     if isinstance(value, str) and is_remote(value):
         raise ValueError("a path on this machine is expected, and this is a URI")
     return value
@@ -93,7 +93,7 @@ NameOrPath = Annotated[
     BeforeValidator(lambda value: str(value.absolute()) if isinstance(value, Path) else value),
     BeforeValidator(_no_uri),
 ]
-"""A name, or a path that no name can be mistaken for: `./small` stays as it was written."""
+"""A name or a path, as it was written: `small` is a name and `./small` a path."""
 
 
 def _plain_name(value: str) -> str:
@@ -109,13 +109,13 @@ def _plain_path(value: str) -> str:
 
 
 PlainName = Annotated[str, AfterValidator(_plain_name)]
-"""The name of a folder in a folder that is known."""
+"""The name of a folder, without slashes."""
 PlainPath = Annotated[str, AfterValidator(_plain_path)]
-"""Names of folders, each in the one before, divided by slashes."""
+"""A relative path of plain folder names, separated by slashes."""
 
 
 def _shareable(value: Any) -> Any:
-    """Return what JSON holds, with every URI as it may be shared."""
+    """Return a JSON value with the secrets removed from all URIs in it."""
     if isinstance(value, str):
         return without_secrets(value)
     if isinstance(value, Mapping):
@@ -124,12 +124,15 @@ def _shareable(value: Any) -> Any:
 
 
 class Section(BaseModel):
-    """Refuse unknown keys and changes after construction; what is written down holds no keys."""
+    """A frozen section of settings that refuses unknown keys.
+
+    Its JSON form contains no secrets of URIs.
+    """
 
     model_config = ConfigDict(
         frozen=True, extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False
     )
 
     @field_serializer("*", mode="wrap", when_used="json")
-    def _without_secrets(self, value: Any, written: SerializerFunctionWrapHandler) -> Any:
-        return _shareable(written(value))
+    def _without_secrets(self, value: Any, serialize: SerializerFunctionWrapHandler) -> Any:
+        return _shareable(serialize(value))

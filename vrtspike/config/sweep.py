@@ -1,12 +1,12 @@
-"""Settings of a sweep: what is tried, how it is searched, and when a trial is cut short.
+"""Settings of a sweep: the search space, the search, and when a trial is stopped early.
 
-`space` names settings of the configuration by their dotted keys, each with one of
+`space` maps dotted keys of settings to one of
 
     {grid: [2, 4, 8]}             every value
     {choice: [temporal, window]}  one of the values
-    {uniform: [0.0, 0.2]}         a number of the range
-    {log_uniform: [1e-4, 1e-2]}   the same, its logarithm uniform
-    {integer: [8, 32], step: 8}   a whole number of the range, ends included
+    {uniform: [0.0, 0.2]}         a number in the range
+    {log_uniform: [1e-4, 1e-2]}   a number in the range, uniform in its logarithm
+    {integer: [8, 32], step: 8}   a whole number in the range, including both ends
 """
 
 from __future__ import annotations
@@ -20,31 +20,31 @@ from vrtspike.config.roles import MAY_CHANGE_IN_SWEEP
 from vrtspike.config.section import Count, Positive, Section
 
 
-def _different(values: tuple[Any, ...]) -> tuple[Any, ...]:
-    """Refuse a value that is there twice."""
+def _check_unique(values: tuple[Any, ...]) -> tuple[Any, ...]:
+    """Refuse duplicate values."""
     for index, value in enumerate(values):
         if value in values[:index] and type(value) in map(type, values[:index]):
             raise ValueError(f"{value!r} is there twice")
     return values
 
 
-Values = Annotated[tuple[Any, ...], Field(min_length=1), AfterValidator(_different)]
+Values = Annotated[tuple[Any, ...], Field(min_length=1), AfterValidator(_check_unique)]
 
 
 class Grid(Section):
-    """Every value is tried."""
+    """Every value, in combination with every value of the other grids."""
 
     grid: Values
 
 
 class Choice(Section):
-    """One of the values is drawn."""
+    """One of the values."""
 
     choice: Values
 
 
 class _Range(Section):
-    """Refuse ends that are no range."""
+    """A range of numbers; the first must be below the second."""
 
     model_config = ConfigDict(allow_inf_nan=False)
 
@@ -54,7 +54,7 @@ class _Range(Section):
         raise NotImplementedError
 
     @model_validator(mode="after")
-    def _is_a_range(self) -> Self:
+    def _check_range(self) -> Self:
         low, high = self.ends
         if low >= high:
             raise ValueError(f"[{low:g}, {high:g}] is not a range, least end first")
@@ -62,7 +62,7 @@ class _Range(Section):
 
 
 class Uniform(_Range):
-    """A number of the range is drawn."""
+    """A number in the range."""
 
     uniform: tuple[float, float]
 
@@ -73,7 +73,7 @@ class Uniform(_Range):
 
 
 class LogUniform(_Range):
-    """A number of the range is drawn, uniform in its logarithm."""
+    """A number in the range, uniform in its logarithm."""
 
     log_uniform: tuple[Annotated[float, Field(gt=0)], float]
 
@@ -84,11 +84,11 @@ class LogUniform(_Range):
 
 
 class Integer(_Range):
-    """A whole number of the range is drawn, both ends included."""
+    """A whole number in the range, including both ends."""
 
     integer: tuple[int, int]
     step: Positive = 1
-    """Distance of two values."""
+    """Distance between neighbouring values."""
 
     @property
     def ends(self) -> tuple[int, int]:
@@ -100,7 +100,7 @@ KINDS = ("grid", "choice", "uniform", "log_uniform", "integer")
 
 
 def _kind(value: Any) -> str | None:
-    """Tell which kind of distribution a mapping, or a model of one, is."""
+    """Return the kind of a distribution, given as a mapping or a model; None if unknown."""
     keys = value if isinstance(value, Mapping) else getattr(type(value), "model_fields", ())
     return next((kind for kind in KINDS if kind in keys), None)
 
@@ -120,52 +120,53 @@ Distribution = Annotated[
 
 
 class SweepSettings(Section):
-    """A sweep over settings, beside the same model without spikes.
+    """A sweep over settings. It also trains a baseline, the same model without spikes.
 
-    All trials have the same budget: `train.steps`, or, at equal time, `train.minutes`.
+    All trials have the same budget: `train.steps`, or `train.minutes` of equal time.
     """
 
     space: Annotated[dict[str, Distribution], Field(min_length=1)]
-    """Dotted keys of settings, and the values to try."""
+    """The values to try, by the dotted keys of settings."""
     search: Literal["grid", "random", "optuna"] = "grid"
-    """How trials are chosen. `grid`: all combinations; `random`: independent draws, each with all
-    combinations of the `grid` keys, if any; `optuna`: where earlier trials did well (TPE)."""
+    """How trials are chosen. `grid`: all combinations. `random`: independent draws, each combined
+    with all combinations of the `grid` keys, if any. `optuna`: near earlier trials with good
+    results (TPE)."""
     trials: Annotated[Positive | None, MAY_CHANGE_IN_SWEEP] = None
-    """Number of draws (random) or of trials (optuna); null with grid, which has as many as there
-    are combinations."""
+    """Number of draws (random) or trials (optuna); must be null with grid, whose trials are all
+    combinations."""
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
     """Seed of the search."""
     impossible: Literal["refuse", "skip"] = "refuse"
-    """What happens to a space that holds combinations which no model can have. `refuse`: the sweep
-    does not start; `skip`: they are left out."""
+    """What to do if the space has combinations that no model can have. `refuse`: the sweep does not
+    start. `skip`: they are left out."""
     metric: Literal["psnr", "ssim", "step_s", "memory_gb"] = "psnr"
-    """What ranks the trials: scores of the validation split, or, for settings that change cost and
-    not results, seconds of a step or most memory of a worker."""
+    """The metric that ranks trials. `psnr`, `ssim`: on the validation split. `step_s`, `memory_gb`:
+    seconds per step and peak memory of a worker, for settings that change only the cost."""
     scheduler: Literal["none", "asha", "median"] = "none"
-    """What cuts trials short. `asha`: those not among the best after the shares grace,
-    grace x reduction, ... of their steps; `median`: those whose best is below the median of the
-    others' means."""
+    """What stops trials early. `asha`: after the fractions grace, grace x reduction, ... of its
+    steps, a trial that is not among the best stops. `median`: a trial stops if its best result is
+    below the median of the other trials' means."""
     grace: Annotated[float, Field(gt=0, lt=1)] | None = None
-    """Share of its steps that every trial may take (asha, median)."""
+    """Fraction of its steps that every trial runs before it may be stopped (asha, median)."""
     reduction: Annotated[float, Field(gt=1)] | None = None
-    """One in so many trials goes on at each of asha's steps; null: 3."""
+    """One in this many trials continues after each fraction of asha; null: 3."""
     repeats: Annotated[Positive, MAY_CHANGE_IN_SWEEP] = 3
-    """Seeds with which the baseline and the finalists are trained, so that gains have a spread;
-    where trials are ranked by cost, their results being equal, one."""
+    """Number of seeds with which the baseline and the finalists are trained, to estimate the spread
+    of gains; one if trials are ranked by cost, because their results are equal."""
     finalists: Annotated[Count, MAY_CHANGE_IN_SWEEP] = 1
-    """Best trials that are trained with the other seeds too; none where ranked by cost."""
+    """Number of best trials to train with the other seeds too; none if ranked by cost."""
     concurrency: Annotated[Positive | None, MAY_CHANGE_IN_SWEEP] = None
-    """Most trials at the same time; null: as many as the cluster has room for, or, where trials are
-    ranked by cost, one."""
+    """Greatest number of trials at the same time; null: as many as fit on the cluster, or one if
+    trials are ranked by cost."""
 
     @property
     def cost(self) -> bool:
-        """Tell whether trials are ranked by what they cost, their results being equal."""
+        """Return whether trials are ranked by cost, which assumes that their results are equal."""
         return self.metric in ("step_s", "memory_gb")
 
     @model_validator(mode="after")
     def _search_fits_space(self) -> Self:
-        kinds = {key: _kind(how) for key, how in self.space.items()}
+        kinds = {key: _kind(values) for key, values in self.space.items()}
         wrong = {
             "grid": [key for key, kind in kinds.items() if kind != "grid"],
             "random": [],

@@ -1,1 +1,1 @@
-"""How near restored frames are to sharp ones: metrics, and losses that training minimises."""
+"""Image quality metrics, and the losses that training minimises."""

@@ -1,17 +1,17 @@
-"""How near restored frames are to the sharp ones, as published tables compute it.
+"""Image quality metrics, computed as in published tables.
 
 In: RGB frames rounded to uint8, `(..., c, h, w)` with any leading axes (`to_uint8` rounds floats in
-[0, 1]), or their `luma` in float64. Out: one float64 number a frame.
+[0, 1]), or their `luma` in float64. Out: one float64 number for each frame.
 
     PSNR  = 10 log10(255^2 / mean squared error), over all pixels and channels; inf for equal frames
     SSIM  = Wang et al. 2004: Gaussian window 11x11 of sigma 1.5, population covariance, borders of
             5 pixels left out, mean over pixels and channels
-    tdiff = mean of |(r_t - r_t-1) - (s_t - s_t-1)| over all pixels and channels, in gray levels:
-            what flickers in the restored video r and not in the sharp one s, or only there
+    tdiff = mean of |(r_t - r_t-1) - (s_t - s_t-1)| over all pixels and channels, in gray levels, of
+            the restored video r and the sharp video s: it measures flicker
 
-PSNR and SSIM equal scikit-image (`structural_similarity(gaussian_weights=True, sigma=1.5,
-use_sample_covariance=False, data_range=255)`), luma its `rgb2ycbcr` and MATLAB's. LPIPS and the
-change of it are in `vrtspike.metrics.perceptual`.
+PSNR and SSIM give the same values as scikit-image (`structural_similarity(gaussian_weights=True,
+sigma=1.5, use_sample_covariance=False, data_range=255)`), and luma those of its `rgb2ycbcr` and of
+MATLAB. LPIPS is in `vrtspike.metrics.perceptual`.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from vrtspike.errors import DataFormatError
 SSIM_WINDOW = 11
 SSIM_SIGMA = 1.5
 LUMA = (65.481, 128.553, 24.966)
-"""Y of BT.601 for R, G, B in [0, 1], over 16 for black."""
+"""Weights of R, G and B in [0, 1] in Y of BT.601, without its offset of 16."""
 
 
 def to_uint8(frames: Float[Tensor, "*n c h w"]) -> UInt8[Tensor, "*n c h w"]:
@@ -36,7 +36,7 @@ def to_uint8(frames: Float[Tensor, "*n c h w"]) -> UInt8[Tensor, "*n c h w"]:
 
 
 def luma(frames: UInt8[Tensor, "*n 3 h w"]) -> Float64[Tensor, "*n 1 h w"]:
-    """Return Y of BT.601, 16 for black to 235 for white, not rounded."""
+    """Return Y of BT.601, from 16 for black to 235 for white, not rounded."""
     weights = torch.tensor(LUMA, dtype=torch.float64, device=frames.device) / 255
     return 16 + torch.einsum("... c h w, c -> ... h w", frames.double(), weights).unsqueeze(-3)
 
@@ -54,7 +54,7 @@ def ssim(
     restored: UInt8[Tensor, "*n c h w"] | Float64[Tensor, "*n c h w"],
     sharp: UInt8[Tensor, "*n c h w"] | Float64[Tensor, "*n c h w"],
 ) -> Float64[Tensor, "*n"]:
-    """Return the structural similarity of each frame."""
+    """Return the structural similarity of each frame; raise DataFormatError below 11x11 pixels."""
     return structural_similarity(restored.double(), sharp.double(), data_range=255.0)
 
 
@@ -64,16 +64,22 @@ def tdiff(
     sharp_before: UInt8[Tensor, "*n c h w"],
     sharp: UInt8[Tensor, "*n c h w"],
 ) -> Float64[Tensor, "*n"]:
-    """Return how far each frame's change from the one before is from the sharp video's."""
-    change = restored.short() - restored_before.short()
-    wanted = sharp.short() - sharp_before.short()
-    return (change - wanted).abs().double().mean(dim=(-3, -2, -1))
+    """Return the mean difference, in gray levels, between the changes of both videos.
+
+    The change of a video is from the frame before to the present frame.
+    """
+    restored_change = restored.short() - restored_before.short()
+    sharp_change = sharp.short() - sharp_before.short()
+    return (restored_change - sharp_change).abs().double().mean(dim=(-3, -2, -1))
 
 
 def structural_similarity(
     x: Float[Tensor, "*n c h w"], y: Float[Tensor, "*n c h w"], *, data_range: float = 1.0
 ) -> Float[Tensor, "*n"]:
-    """Return the structural similarity of each frame, differentiably."""
+    """Return the structural similarity of each frame; it is differentiable.
+
+    `data_range` is the value of white. Raise DataFormatError for frames below 11x11 pixels.
+    """
     height, width = x.shape[-2:]
     if min(height, width) < SSIM_WINDOW:
         raise DataFormatError(
@@ -91,9 +97,9 @@ def structural_similarity(
 
 
 def _smooth(planes: Tensor) -> Tensor:
-    """Blur with the Gaussian window along both axes, where the window fits.
+    """Blur with the Gaussian window along both axes; borders where it does not fit are left out.
 
-    Shifted sums: on CPU in float64 eight times faster than a convolution.
+    It sums shifted copies, which on a CPU in float64 is eight times faster than a convolution.
     """
     at = [i - (SSIM_WINDOW - 1) / 2 for i in range(SSIM_WINDOW)]
     weights = [math.exp(-0.5 * (x / SSIM_SIGMA) ** 2) for x in at]

@@ -1,14 +1,14 @@
-"""What training minimises: a weighted sum of differences between restored and sharp frames.
+"""The training loss: a weighted sum of differences between restored and sharp frames.
 
-In: frames `(b, t, 3, h, w)` in [0, 1]. Out: a scalar, in float32 whatever autocast says (eps^2 of
-Charbonnier, 1e-6, vanishes in half precision).
+In: frames `(b, t, 3, h, w)` in [0, 1]. Out: a scalar. It is computed in float32 also under
+autocast, because eps^2 of Charbonnier, 1e-6, vanishes in half precision.
 
     charbonnier   mean sqrt(d^2 + eps^2)      (Charbonnier et al. 1994)
     l1, l2        mean |d|, mean d^2
     ssim          1 - SSIM
     vgg           L1 of VGG16 relu3_3 features
     lpips         LPIPS (AlexNet)
-    guess         charbonnier of the first guess, of models that give one beside their frames
+    guess         charbonnier of the first guess, for models with one
 """
 
 from __future__ import annotations
@@ -50,7 +50,11 @@ def dissimilarity(
 
 
 class LossTerms(nn.Module):
-    """The weighted sum; a term of weight 0 is neither computed nor are its weights loaded."""
+    """The weighted sum of the terms above; a term of weight 0 is not computed.
+
+    Raise ConfigError if no term other than the guess has a weight. VGG16 and AlexNet are loaded
+    only if their term has a weight.
+    """
 
     def __init__(
         self,
@@ -93,17 +97,19 @@ class LossTerms(nn.Module):
         | tuple[Float[Tensor, "b t 3 h w"], Float[Tensor, "b t 3 h w"]],
         sharp: Float[Tensor, "b t 3 h w"],
     ) -> tuple[Float[Tensor, ""], dict[str, Float[Tensor, ""]]]:
-        """Return the weighted sum and every term before its weight.
+        """Return the weighted sum, and each term without its weight.
 
-        With a weight for the guess, restored frames and their first guess are a pair.
+        For the guess term, `restored` is a pair `(restored, guess)`.
         """
         restored, guess = restored if isinstance(restored, tuple) else (restored, restored)
         with torch.autocast(restored.device.type, enabled=False):
-            found, first, wanted = (
+            restored_frames, guess_frames, sharp_frames = (
                 rearrange(x.float(), "b t c h w -> (b t) c h w") for x in (restored, guess, sharp)
             )
             terms = {
-                name: self._term(name, first if name == "guess" else found, wanted)
+                name: self._term(
+                    name, guess_frames if name == "guess" else restored_frames, sharp_frames
+                )
                 for name in self.weights
             }
         total = torch.stack([weight * terms[name] for name, weight in self.weights.items()]).sum()

@@ -1,16 +1,16 @@
-"""Frozen ImageNet features (VGG16, AlexNet) and the distances measured in them.
+"""Perceptual distances: differences of frozen ImageNet features (VGG16, AlexNet).
 
-In: RGB frames in [0, 1], `(n, 3, h, w)`. Out: one number a frame, differentiable.
+In: RGB frames in [0, 1], `(n, 3, h, w)`. Out: one differentiable number for each frame.
 
-The convolutional layers come from a folder that holds `vgg16_features.pt` and
-`alexnet_features.pt` (`features.N.weight|bias`, as torchvision names them), or from torchvision,
-which downloads them once. LPIPS (Zhang et al. 2018, version 0.1, AlexNet) adds the linear layers
-that the lpips package ships: unit-normalised features, squared difference, weighted by channel,
-mean over pixels, sum over five layers.
+The convolutional layers come from a folder with `vgg16_features.pt` and `alexnet_features.pt`
+(`features.N.weight|bias`, as torchvision names them), or from torchvision, which downloads them
+once. LPIPS (Zhang et al. 2018, version 0.1, AlexNet) uses the linear layers of the lpips package:
+it normalises the features to unit length, weighs the squared difference by channel, averages over
+pixels and sums over five layers.
+
+For a restored video r and a sharp video s, `vrtspike.evaluation.scorer` computes
 
     tLP = |LPIPS(r_t-1, r_t) - LPIPS(s_t-1, s_t)|       (Chu et al. 2020)
-
-of a restored video r and the sharp one s is computed by `vrtspike.evaluation.scorer`.
 """
 
 from __future__ import annotations
@@ -30,14 +30,14 @@ Network = Literal["vgg16", "alexnet"]
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
-# LPIPS' own, for inputs in [-1, 1].
+# The normalisation of LPIPS, for inputs in [-1, 1].
 LPIPS_SHIFT = (-0.030, -0.088, -0.188)
 LPIPS_SCALE = (0.458, 0.448, 0.450)
 LPIPS_SMALLEST = 32
 
 
 class PerceptualLoss(nn.Module):
-    """L1 distance of the features after VGG16's relu3_3 (Johnson et al. 2016's layer)."""
+    """L1 distance of the features after relu3_3 of VGG16 (the layer of Johnson et al. 2016)."""
 
     mean: Tensor
     std: Tensor
@@ -55,14 +55,14 @@ class PerceptualLoss(nn.Module):
     ) -> Float[Tensor, " n"]:
         """Return each frame's distance."""
         with torch.no_grad():
-            wanted = self.features((sharp - self.mean) / self.std)
-        found = self.features((restored - self.mean) / self.std)
-        distance: Tensor = (found - wanted).abs().mean(dim=(1, 2, 3))
+            sharp_features = self.features((sharp - self.mean) / self.std)
+        restored_features = self.features((restored - self.mean) / self.std)
+        distance: Tensor = (restored_features - sharp_features).abs().mean(dim=(1, 2, 3))
         return distance
 
 
 class LPIPS(nn.Module):
-    """Learned perceptual distance (AlexNet), equal to the lpips package's version 0.1."""
+    """Learned perceptual distance (AlexNet); equals version 0.1 of the lpips package."""
 
     shift: Tensor
     scale: Tensor
@@ -86,9 +86,10 @@ class LPIPS(nn.Module):
         return self.distance(self.look(restored), self.look(sharp))
 
     def look(self, frames: Float[Tensor, "n 3 h w"]) -> list[Tensor]:
-        """Return the unit-normalised features after each of the five ReLUs.
+        """Return the unit-normalised features after each of the five ReLUs, for `distance`.
 
-        Frames that are compared more than once need to be looked at once only.
+        So a frame that is compared several times needs only one pass. Raise DataFormatError if the
+        frames are too small.
         """
         if min(frames.shape[-2:]) < LPIPS_SMALLEST:
             raise DataFormatError(
@@ -97,25 +98,25 @@ class LPIPS(nn.Module):
                 expected=f"at least {LPIPS_SMALLEST}x{LPIPS_SMALLEST}",
             )
         x = (2 * frames - 1 - self.shift) / self.scale
-        found = []
+        features = []
         for layer in self.features:
             x = layer(x)
             if isinstance(layer, nn.ReLU):
-                found.append(x / (x.square().sum(dim=1, keepdim=True).sqrt() + 1e-10))
-        return found
+                features.append(x / (x.square().sum(dim=1, keepdim=True).sqrt() + 1e-10))
+        return features
 
-    def distance(self, found: list[Tensor], wanted: list[Tensor]) -> Float[Tensor, " n"]:
-        """Return the distance of frames by their features."""
-        total = found[0].new_zeros(found[0].shape[0])
-        for index, (one, other) in enumerate(zip(found, wanted, strict=True)):
+    def distance(self, restored: list[Tensor], sharp: list[Tensor]) -> Float[Tensor, " n"]:
+        """Return the distance of each frame, from the features that `look` returned."""
+        total = restored[0].new_zeros(restored[0].shape[0])
+        for index, (a, b) in enumerate(zip(restored, sharp, strict=True)):
             weight: Tensor = getattr(self, f"linear{index}")
-            layer = F.conv2d((one - other).square(), weight)
+            layer = F.conv2d((a - b).square(), weight)
             total = total + layer.mean(dim=(1, 2, 3))
         return total
 
 
 def _vgg16_relu3_3() -> nn.Sequential:
-    """Build VGG16's layers up to relu3_3, numbered as torchvision numbers them."""
+    """Build the layers of VGG16 up to relu3_3, with the indices of torchvision."""
     layers: list[nn.Module] = []
     channels = 3
     for width, depth in ((64, 2), (128, 2), (256, 3)):
@@ -128,7 +129,7 @@ def _vgg16_relu3_3() -> nn.Sequential:
 
 
 def _alexnet() -> nn.Sequential:
-    """Build AlexNet's convolutional layers, numbered as torchvision numbers them."""
+    """Build the convolutional layers of AlexNet, with the indices of torchvision."""
     return nn.Sequential(
         nn.Conv2d(3, 64, 11, stride=4, padding=2),
         nn.ReLU(),
@@ -146,14 +147,14 @@ def _alexnet() -> nn.Sequential:
 
 
 def _load_features(layers: nn.Sequential, network: Network, weights_dir: Path | None) -> None:
-    """Fill the layers with ImageNet weights, from the folder or from torchvision."""
+    """Load ImageNet weights into the layers, from `weights_dir` or, if None, from torchvision."""
     state = _torchvision_weights(network) if weights_dir is None else _read(network, weights_dir)
-    wanted = {name: state[f"features.{name}"] for name in layers.state_dict()}
-    layers.load_state_dict(wanted)
+    own = {name: state[f"features.{name}"] for name in layers.state_dict()}
+    layers.load_state_dict(own)
 
 
 def _read(network: Network, weights_dir: Path) -> dict[str, Tensor]:
-    """Read a network's weights from the user's folder."""
+    """Read the weights of a network from the user's folder."""
     file = weights_dir / f"{network}_features.pt"
     if not file.is_file():
         raise ResourceError(
@@ -167,7 +168,7 @@ def _read(network: Network, weights_dir: Path) -> dict[str, Tensor]:
 
 
 def _torchvision_weights(network: Network) -> dict[str, Tensor]:
-    """Read a network's weights from torchvision's cache, or download them."""
+    """Read the weights of a network from torchvision's cache, or download them."""
     from torchvision.models import AlexNet_Weights, VGG16_Weights
 
     match network:
@@ -188,7 +189,7 @@ def _torchvision_weights(network: Network) -> dict[str, Tensor]:
 
 
 def _how_to_get(network: Network) -> str:
-    """Say what a user can do about missing weights."""
+    """Return the advice for missing weights in an error."""
     return (
         f"set loss.weights_dir to a folder with {network}_features.pt (its convolutional layers, "
         f"saved on a machine with internet from torchvision.models.{network}), or switch off "
@@ -197,7 +198,7 @@ def _how_to_get(network: Network) -> str:
 
 
 def _lpips_linear_layers() -> list[Tensor]:
-    """Read the five channel weightings that the lpips package ships."""
+    """Read the five linear layers `(1, c, 1, 1)` from the lpips package."""
     file = importlib.resources.files("lpips") / "weights" / "v0.1" / "alex.pth"
     with importlib.resources.as_file(file) as path:
         state = torch.load(path, map_location="cpu", weights_only=True)

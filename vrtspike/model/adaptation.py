@@ -1,15 +1,16 @@
-"""Fit weights of a VRT to one with more input channels or another attention window.
+"""Convert weights of a VRT for a VRT with more input channels or another attention window.
 
-In: a tensor of a file. Out: the tensor for the model and what was done to it, in words, or None
-where that is not well defined.
+In: a tensor from a weights file. Out: the tensor for the model and a description of the change, or
+None if the conversion is not well defined.
 
-- Input channels: in each of the 9 groups of `conv_first`'s input (the frame, four samples of each
-  of its two neighbours) channel c stays c, and the channels behind RGB start at zero.
+- Input channels: `conv_first` takes 9 groups of channels (the frame, and four samples of each of
+  its two neighbours). In each group the RGB weights stay, and the added channels start at zero.
 - Window: a relative position bias table has one row for each offset between two tokens of a window,
-  `(2 t - 1) (2 h - 1) (2 w - 1)` rows, and a column for each head. It is resized as in Swin (Liu et
-  al., 2021): bicubic over the offsets in space, here also linear over those in time. Not defined
-  where heads differ, nor where an axis goes from one token to several or back: one offset says
-  nothing about others. A table does not tell its shape, so windows of files are taken to be square.
+  `(2 t - 1) (2 h - 1) (2 w - 1)` rows, and one column for each head. The table is resized as in
+  Swin (Liu et al., 2021): bicubic over the offsets in space, and here also linear over the offsets
+  in time. This is not defined if the numbers of heads differ, or if an axis changes between one
+  token and several, because a single offset says nothing about other offsets. The shape of a table
+  does not give its window, so we assume that windows in files are square in space.
 """
 
 from __future__ import annotations
@@ -28,7 +29,10 @@ RGB = 3
 
 
 def with_more_inputs(weight: Tensor, inputs: int) -> tuple[Tensor, str] | None:
-    """Return an RGB `conv_first` weight `(c, 27, 1, 3, 3)` with `inputs` channels instead of 27."""
+    """Widen an RGB `conv_first` weight `(c, 27, 1, 3, 3)` to `inputs` input channels.
+
+    Return the weight and a description of the change, or None if `inputs` does not fit.
+    """
     channels, rest = divmod(inputs, INPUT_GROUPS)
     if weight.ndim != 5 or weight.shape[1] != INPUT_GROUPS * RGB or rest or channels < RGB:
         return None
@@ -41,9 +45,10 @@ def with_more_inputs(weight: Tensor, inputs: int) -> tuple[Tensor, str] | None:
 def for_window(
     table: Float[Tensor, "rows m"], rows_in_space: int, window: Window
 ) -> tuple[Tensor, str] | None:
-    """Return a bias table resized for another window `(t, h, w)`.
+    """Resize a bias table for another window `(t, h, w)`.
 
-    `rows_in_space`: how many of the table's rows share one offset in time, at least 1.
+    `rows_in_space` is the number of the table's rows that share one offset in time, at least 1.
+    Return the table and a description of the change, or None if it is not well defined.
     """
     frames, side = len(table) // rows_in_space, isqrt(rows_in_space)
     old: Window = ((frames + 1) // 2, (side + 1) // 2, (side + 1) // 2)

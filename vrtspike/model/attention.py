@@ -1,10 +1,11 @@
-"""Window attention over video: self and mutual, shifted and masked, and the block around it.
+"""Window attention over video (self and mutual attention), and the transformer block around it.
 
-Features are channels-last, `(b, t, h, w, c)`. A window of (wt, wh, ww) tokens attends to itself
-(self attention, with a relative position bias); in mutual attention a window of two frames is
-split, and each frame queries the other. Odd blocks shift their windows by half a window; tokens
-that the shift brings together from opposite borders are masked (Liu et al., Video Swin, 2021;
-Liang et al., VRT, 2022, section 3.2). As published, mutual attention masks in space only.
+Features are channels-last, `(b, t, h, w, c)`. In self attention, a window of (wt, wh, ww) tokens
+attends to itself, with a relative position bias. In mutual attention, a window of two frames is
+split, and each frame queries the other. Every second block shifts its windows by half a window. A
+mask keeps apart tokens that the shift brings together from opposite borders (Liu et al., Video
+Swin, 2021; Liang et al., VRT, 2022, section 3.2). As published, mutual attention masks only in
+space.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ from vrtspike.model.windows import (
 
 
 class WindowAttention(nn.Module):
-    """Attend inside windows: self attention, and mutual attention between two frames if asked."""
+    """Self attention inside windows and, with `mutual`, mutual attention between two frames."""
 
     def __init__(self, channels: int, window: Window, heads: int, *, mutual: bool) -> None:
         super().__init__()
@@ -44,7 +45,10 @@ class WindowAttention(nn.Module):
         self.proj = nn.Linear(2 * channels if mutual else channels, channels)
 
     def pack(self, x: Float[Tensor, "b t h w c"]) -> Float[Tensor, "b t h w p"]:
-        """Return queries, keys and values of self attention, then of mutual attention."""
+        """Return the queries, keys and values along the last axis.
+
+        p = 3 c; with mutual attention p = 6 c: those of self attention, then of mutual attention.
+        """
         if not self.mutual:
             return self.qkv_self(x)  # type: ignore[no-any-return]
         weight = torch.cat((self.qkv_self.weight, self.qkv_mut.weight))
@@ -53,7 +57,11 @@ class WindowAttention(nn.Module):
     def forward(
         self, qkv: Float[Tensor, "b t h w p"], window: Window, shift: Window
     ) -> Float[Tensor, "b t h w c"]:
-        """Attend inside each window of a shifted video; `window`, `shift`: their actual size."""
+        """Attend inside each window of a video that is already padded and shifted.
+
+        `window` and `shift` are the sizes in use, which are smaller than `self.window` if the
+        video is smaller than a window.
+        """
         index = relative_position_index(window, self.window, qkv.device)
         bias = rearrange(self.relative_position_bias_table[index], "i j m -> m i j")
         code = None
@@ -66,7 +74,10 @@ class WindowAttention(nn.Module):
 
 
 class AttentionBlock(nn.Module):
-    """Pre-norm window attention and gated MLP, both residual, with stochastic depth."""
+    """Window attention, then a gated MLP; each with a LayerNorm before it and a skip connection.
+
+    In training, each branch is dropped at the rate `drop_path`.
+    """
 
     def __init__(
         self,
@@ -90,16 +101,16 @@ class AttentionBlock(nn.Module):
         self.mlp = GatedMLP(channels, int(channels * mlp_ratio), checkpoint=checkpoint_mlp)
 
     def forward(self, x: Float[Tensor, "b t h w c"]) -> Float[Tensor, "b t h w c"]:
-        """Return the feature after one block."""
+        """Return x + attention(norm(x)), then the same with the MLP."""
         wanted = self.checkpoint_attention and self.training
         x = self._drop(recompute(self._attend, x, wanted=wanted)).add_(x)
         return self._drop(self.mlp(x, self.norm2)).add_(x)
 
     def _attend(self, x: Tensor) -> Tensor:
-        """Attend inside windows, and undo the padding and shift that they need."""
+        """Pad and shift the video, attend inside windows, and undo the shift and the padding."""
         sizes = x.shape[1:4]
-        window, shift = self._fitted(x.shape[1], x.shape[2], x.shape[3])
-        # The normalised, padded, shifted copy of x is made again rather than kept.
+        window, shift = self._window_in_use(x.shape[1], x.shape[2], x.shape[3])
+        # The backward pass recomputes the normalised, padded and shifted copy of x.
         pack = partial(self._pack, window=window, shift=shift)
         qkv = recompute(pack, x, wanted=not is_small(x.numel()))
         x = self.attn(qkv, window, shift)
@@ -110,7 +121,7 @@ class AttentionBlock(nn.Module):
         return x
 
     def _pack(self, x: Tensor, *, window: Window, shift: Window) -> Tensor:
-        """Return queries, keys and values of the feature, normalised, padded and shifted."""
+        """Normalise, pad and shift the feature, and return its queries, keys and values."""
         x = self.norm1(x)
         pad = [-s % w for w, s in zip(window, x.shape[1:4], strict=True)]
         if any(pad):
@@ -119,8 +130,11 @@ class AttentionBlock(nn.Module):
             x = x.roll([-d for d in shift], dims=(1, 2, 3))
         return self.attn.pack(x)
 
-    def _fitted(self, *sizes: int) -> tuple[Window, Window]:
-        """Return the window and its shift, cut to an axis that is not longer than the window."""
+    def _window_in_use(self, *sizes: int) -> tuple[Window, Window]:
+        """Return the window and its shift for a video of these sizes `(t, h, w)`.
+
+        Along an axis that is not longer than the window, the window is the axis, without a shift.
+        """
         axes = list(zip(self.window, self.shift, sizes, strict=True))
         (wt, dt), (wh, dh), (ww, dw) = ((w, d) if s > w else (s, 0) for w, d, s in axes)
         return (wt, wh, ww), (dt, dh, dw)
@@ -134,7 +148,7 @@ class AttentionBlock(nn.Module):
 
 
 class BlockGroup(nn.Module):
-    """A row of attention blocks, every second one shifted by half a window."""
+    """A sequence of attention blocks; every second block shifts its windows by half a window."""
 
     def __init__(
         self,
@@ -166,7 +180,7 @@ class BlockGroup(nn.Module):
         )
 
     def forward(self, x: Float[Tensor, "b t h w c"]) -> Float[Tensor, "b t h w c"]:
-        """Apply the blocks in order."""
+        """Return the feature after all blocks."""
         for block in self.blocks:
             x = block(x)
         return x

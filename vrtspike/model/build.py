@@ -1,4 +1,4 @@
-"""From settings to a model."""
+"""Build the model that the settings describe."""
 
 from __future__ import annotations
 
@@ -18,7 +18,11 @@ from vrtspike.model.vrt import VRT
 
 
 def build_model(settings: ModelSettings) -> nn.Module:
-    """Build the model that the settings describe: forward(blurred, voxels=None) -> restored."""
+    """Build the model; its forward takes `(blurred, voxels=None)` and returns restored frames.
+
+    Frames are `(b, t, 3, h, w)` in [0, 1], voxels `(b, s, k, hs, ws)`. Raise ConfigError if a width
+    does not divide evenly into heads or groups.
+    """
     if settings.guess is None:
         return _transformer(settings)
     guess = FirstGuess(
@@ -37,7 +41,7 @@ def build_model(settings: ModelSettings) -> nn.Module:
 
 
 def _transformer(settings: ModelSettings) -> VRT | SpikeVRT | EarlyFusionVRT:
-    """Build VRT with its spike branch."""
+    """Build VRT, with a spike branch if `settings.fusion` asks for one."""
     _check_widths(settings)
     spike = settings.spike
     match settings.fusion:
@@ -64,7 +68,7 @@ def _transformer(settings: ModelSettings) -> VRT | SpikeVRT | EarlyFusionVRT:
 
 
 def _check_widths(settings: ModelSettings) -> None:
-    """Check that widths divide over what splits them."""
+    """Check that channels divide evenly into heads and into deformable groups."""
     checks = [
         ("heads", settings.channels, settings.heads),
         ("heads", settings.refine_channels, settings.heads),

@@ -1,7 +1,7 @@
-"""Chunks: attention on one piece of the picture after the other, to bound its memory.
+"""Chunks: compute attention on one part of the picture at a time, to limit its memory.
 
-Pixels, or windows of pixels, attend by themselves, so the result does not depend on how the
-picture `(b, t, h, w, c)` is cut.
+Each pixel, or each window of pixels, attends independently of the others. So the result does not
+depend on how the picture `(b, t, h, w, c)` is cut.
 """
 
 from __future__ import annotations
@@ -20,19 +20,22 @@ from vrtspike.model.recompute import recompute
 
 @dataclass(frozen=True)
 class Chunks:
-    """How much of the picture is computed at once; by default all of it."""
+    """The part of the picture that is computed at once; by default all of it."""
 
     size: int | None = None
-    """Side of a square, or number of rows, in pixels of the scale at hand."""
+    """Side of a square, or number of rows, in pixels of the feature that is cut."""
     shape: Literal["square", "rows"] = "square"
-    """Squares, or bands over the whole width."""
+    """Squares, or bands of rows over the whole width."""
     max_batch_tokens: int | None = None
-    """Chunks shrink until batch * instants * pixels is no more than this."""
+    """Chunks shrink until batch * instants * pixels is at most this."""
     unit: int = 1
-    """Side of the windows that are not cut: chunks are multiples of it, and one at least."""
+    """Side of an attention window in pixels: the sides of chunks are multiples of it."""
 
     def extent(self, batch_tokens: int, height: int, width: int) -> tuple[int, int]:
-        """Return rows and columns of a chunk; `batch_tokens`: tokens of the batch a pixel."""
+        """Return the rows and columns of a chunk of a picture of `height` x `width` pixels.
+
+        `batch_tokens` is the number of tokens at each pixel, batch * instants.
+        """
         rows, columns = height, width
         if self.size is not None:
             rows = min(rows, self._whole_units(self.size))
@@ -48,10 +51,11 @@ class Chunks:
     def run(
         self, part: Callable[..., Tensor], *features: Tensor, checkpoint: bool = False
     ) -> Tensor:
-        """Return `part(*features)` of features `(b, t, h, w, c)` of one height and width.
+        """Return `part(*features)`, computed chunk by chunk.
 
-        If there are several chunks, or with `checkpoint`, the backward pass computes each of them
-        again, so that the memory of one is enough in training too.
+        The features are `(b, t, h, w, c)`; all have the same h and w. If there are several chunks,
+        or with `checkpoint`, the backward pass recomputes each chunk, so that training needs the
+        memory of only one.
         """
         batch, _, height, width, _ = features[0].shape
         instants = max(x.shape[1] for x in features)

@@ -1,9 +1,9 @@
 """Convolution over video in channels-last layout.
 
-In and out: `(b, t, h, w, c)`. The parameters are those of `nn.Conv3d`, so their names and shapes
-are too; each tap of the kernel along t is a 2-D convolution of all frames, whose results are
-shifted and added. 3-D kernels are slow, on CPU above all; the layout needs no copy, and nothing but
-the input is kept for the backward pass.
+In and out: `(b, t, h, w, c)`. The parameters have the names and shapes of `nn.Conv3d`. Each tap of
+the kernel along t is a 2-D convolution of all frames; the results are shifted in time and added.
+This is faster than a 3-D kernel, above all on a CPU. The layout needs no copy, and only the input
+is kept for the backward pass.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ class VideoConv(nn.Conv3d):
         )
 
     def forward(self, x: Float[Tensor, "b t h w c"]) -> Float[Tensor, "b t2 h2 w2 o"]:
-        """Convolve; t2, h2 and w2 are t, h and w over the strides, rounded up."""
+        """Convolve; t2, h2 and w2 are t, h and w divided by the strides, rounded up."""
         frames, centre = x.shape[1], self.padding[0]
         images = rearrange(x, "b t h w c -> (b t) c h w")
         out: Tensor | None = None

@@ -1,14 +1,17 @@
-"""What a model costs: parameters, operations, shapes, and the memory of a training step.
+"""Measure what a model costs: parameters, operations, shapes, and the memory of a training step.
 
-In: a model's settings and the size of a clip. Out: `Costs`. One forward and one backward pass of a
-small clip run on the device itself, while every operation is counted and every tensor is followed
-from its allocation to its end. So what autograd and our own functions keep is seen, not assumed.
-What is counted grows with the pixels and the batch (windows attend within themselves), which gives
-the costs of the clip that was asked for; what is made from the weights alone does not grow. Buffers
-of a fixed size (some MiB) are taken to grow, too: a model of a few channels is overestimated.
+In: the settings of a model and the size of a clip. Out: `Costs`. We run one forward and one
+backward pass of a small clip on the device, count every operation, and follow every tensor from its
+allocation to its release. So we measure what autograd and our own functions keep.
 
-Operations are floating-point operations of a forward pass in products and convolutions, two for a
-multiply-add. Memory is in bytes, as allocated: workspaces inside a library's call are not seen.
+The counts grow in proportion to the pixels and the batch, because windows attend only within
+themselves. We scale them to the clip that was asked for. Tensors made from the weights alone do not
+grow. Buffers of a fixed size (some MiB) are scaled too, so a model with few channels is
+overestimated.
+
+Operations are the floating-point operations of a forward pass in matrix products and convolutions;
+a multiply-add counts as two. Memory is in bytes, as allocated; the workspace that a library uses
+inside one call is not counted.
 """
 
 from __future__ import annotations
@@ -37,11 +40,11 @@ from vrtspike.model.spike_vrt import SpikeVRT
 from vrtspike.model.vrt import VRT
 
 TILE = 32
-"""Side of the small clip, in tokens: the flow network pads smaller ones to it."""
+"""Side of the small clip in tokens; the flow network pads smaller clips to this size."""
 MAP_BLOCKS = "MALLOC_MMAP_THRESHOLD_"
-"""On a CPU a process takes more than what is alive: blocks are freed in another order than they are
-taken, and glibc's heap keeps the holes. With this environment variable at 1048576 large blocks
-leave none, at the price of new pages for each; THP_MEM_ALLOC_ENABLE=1 makes them fewer."""
+"""On a CPU a process uses more memory than its live tensors: blocks are freed in another order than
+they are allocated, and glibc's heap keeps the gaps. If this environment variable is 1048576, large
+blocks leave no gaps, but each needs new pages; THP_MEM_ALLOC_ENABLE=1 makes these pages fewer."""
 
 
 @dataclass(frozen=True)
@@ -59,26 +62,26 @@ class Clip:
 
 @dataclass(frozen=True)
 class Part:
-    """One part of a model, without the parts that it calls."""
+    """The costs of one part of a model, without the parts that it calls."""
 
     name: str
     spike: bool
-    """It belongs to the spike branch."""
+    """Whether the part belongs to the spike branch."""
     shape: tuple[int, ...]
-    """Of what it hands on; of the finest, where that is a list."""
+    """Shape of its output; of the finest one, if the output is a list."""
     parameters: int
     flops: int
     kept: int
-    """Bytes alive after it ran that were not before: its output, and what backward needs."""
+    """Bytes that it adds to live memory: its output and what the backward pass needs."""
 
 
 @dataclass(frozen=True)
 class Costs:
-    """What one forward and backward pass costs."""
+    """The costs of one forward and backward pass."""
 
     parts: tuple[Part, ...]
     activations: int
-    """Greatest number of bytes alive at once, beside weights and their gradients."""
+    """Peak of live bytes, without the weights and their gradients."""
 
     @property
     def parameters(self) -> int:
@@ -87,11 +90,11 @@ class Costs:
 
     @property
     def flops(self) -> int:
-        """Return the operations of a forward pass."""
+        """Return the floating-point operations of a forward pass."""
         return sum(part.flops for part in self.parts)
 
     def spike_share(self, of: Literal["parameters", "flops", "kept"]) -> float:
-        """Return the spike branch's fraction of a sum over all parts."""
+        """Return the fraction of the whole model's total that the spike branch takes, 0 to 1."""
         values = [(getattr(part, of), part.spike) for part in self.parts]
         return float(sum(v for v, spike in values if spike) / max(1, sum(v for v, _ in values)))
 
@@ -104,9 +107,9 @@ def measure_costs(
     precision: Precision,
     backward: bool = True,
 ) -> Costs:
-    """Count a pass of a small clip on `device`; return the costs of `clip`.
+    """Measure a pass of a small clip on `device`, and return the costs of `clip`.
 
-    Without `backward` nothing is kept for it: the costs of restoring.
+    Without `backward`, return the costs of restoring: nothing is kept for a backward pass.
     """
     model = build_model(settings).to(device).train(backward)
     for parameter in model.parameters():
@@ -114,24 +117,24 @@ def measure_costs(
     tile, unit = TILE * settings.patch, cast("int", model.unit)
     small = Clip(1, clip.frames, min(tile, clip.height), min(tile, clip.width))
     blurred, voxels = random_clip(settings, small, device)
-    high, wide = (
+    grow_h, grow_w = (
         _padded(whole, unit) / _padded(part, unit)
         for whole, part in ((clip.height, small.height), (clip.width, small.width))
     )
-    ledger = _Ledger(model)
+    counter = _CostCounter(model)
     with (
-        ledger,
-        _watched_parts(model, ledger) as watched,
+        counter,
+        _measured_parts(model, counter) as measured,
         torch.set_grad_enabled(backward),
-        as_if_larger(clip.batch * high * wide),
+        as_if_larger(clip.batch * grow_h * grow_w),
     ):
         with autocast(device, precision):
             restored = model(blurred, voxels)
         if backward:
             (restored.float() - blurred).square().mean().backward()
-    parts = tuple(_grown(part, clip.batch, high, wide) for part in watched)
+    parts = tuple(_scaled(part, clip.batch, grow_h, grow_w) for part in measured)
     return Costs(
-        parts, round(ledger.activations.peak * clip.batch * high * wide) + ledger.derived.peak
+        parts, round(counter.activations.peak * clip.batch * grow_h * grow_w) + counter.derived.peak
     )
 
 
@@ -148,14 +151,14 @@ def random_clip(
 
 @dataclass
 class _Tally:
-    """Bytes that are alive, and the most that ever were."""
+    """Live bytes, and their peak."""
 
     live: int = 0
     peak: int = 0
 
 
-class _Ledger(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Count operations, and the bytes of every storage from its allocation to its end."""
+class _CostCounter(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Count operations, and the bytes of every storage from its allocation to its release."""
 
     def __init__(self, model: nn.Module) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
@@ -190,26 +193,26 @@ class _Ledger(TorchDispatchMode):  # type: ignore[no-untyped-call]
         return out
 
     def _follow(self, storage: torch.UntypedStorage, is_derived: bool) -> None:
-        """Count a new storage until it ends; what is made from weights alone for itself."""
+        """Count a new storage until its release, under `derived` if made from weights alone."""
         key, size = storage._cdata, storage.nbytes()
         tally = self.derived if is_derived else self.activations
         if is_derived:
             self._weights.add(key)
 
-        def end(_: object) -> None:
+        def release(_: object) -> None:
             self._known.discard(key)
             self._weights.discard(key)
             del self._ends[key]
             tally.live -= size
 
         self._known.add(key)
-        self._ends[key] = weakref.ref(storage, end)
+        self._ends[key] = weakref.ref(storage, release)
         tally.live += size
         tally.peak = max(tally.peak, tally.live)
 
 
 def _tensors(values: Iterable[Any]) -> Iterator[Tensor]:
-    """Yield the tensors among an operation's arguments or results, those in lists too."""
+    """Yield the tensors among the arguments or results of an operation, also from lists."""
     for value in values:
         if isinstance(value, Tensor):
             yield value
@@ -223,8 +226,8 @@ def _key(tensor: Tensor) -> int:
 
 
 @dataclass
-class _Count:
-    """What a part that is running has come to; `inner` is what the parts that it called did."""
+class _RunningPart:
+    """Counts at the start of a part that is running, and the costs of the parts that it called."""
 
     flops: int
     live: int
@@ -233,19 +236,19 @@ class _Count:
 
 
 @contextmanager
-def _watched_parts(model: nn.Module, ledger: _Ledger) -> Iterator[list[Part]]:
-    """Yield a list that fills with the parts of a model in the order in which they end."""
+def _measured_parts(model: nn.Module, counter: _CostCounter) -> Iterator[list[Part]]:
+    """Yield a list to which each part of the model is appended when it ends."""
     parts: list[Part] = []
-    running = [_Count(0, 0)]
+    running = [_RunningPart(0, 0)]
 
     def enter(*_: object) -> None:
-        running.append(_Count(ledger.flops, ledger.activations.live))
+        running.append(_RunningPart(counter.flops, counter.activations.live))
 
     def leave(
         name: str, spike: bool, module: nn.Module, _: object, out: Tensor | Sequence[Tensor]
     ) -> None:
         count, caller = running.pop(), running[-1]
-        flops, live = ledger.flops - count.flops, ledger.activations.live - count.live
+        flops, live = counter.flops - count.flops, counter.activations.live - count.live
         caller.inner_flops += flops
         caller.inner_live += live
         parts.append(
@@ -273,8 +276,10 @@ def _watched_parts(model: nn.Module, ledger: _Ledger) -> Iterator[list[Part]]:
 def _parts(
     module: nn.Module, prefix: str = "", spike: bool = False
 ) -> Iterator[tuple[str, nn.Module, bool]]:
-    """Yield the parts of a model, and whether each belongs to the spike branch: its children, and
-    those of lists and of the VRTs inside it."""
+    """Yield name, module, and whether it belongs to the spike branch, for each part of a model.
+
+    The parts are the model's children; lists and VRTs are replaced by their own children.
+    """
     fused = isinstance(module, (SpikeVRT, EarlyFusionVRT))
     for name, child in module.named_children():
         branch = spike or (fused and not isinstance(child, VRT))
@@ -285,26 +290,26 @@ def _parts(
 
 
 def _shape(module: nn.Module, out: Tensor) -> tuple[int, ...]:
-    """Return the shape of what a part hands on, with rows and columns as the third and fourth."""
+    """Return the shape of a part's output, with rows and columns at axes 2 and 3."""
     if isinstance(module, FirstGuess):
         out = out.movedim(2, -1)
     return tuple(out.shape)
 
 
-def _grown(part: Part, batch: int, high: float, wide: float) -> Part:
-    """Return the part of a larger clip.
+def _scaled(part: Part, batch: int, grow_h: float, grow_w: float) -> Part:
+    """Scale the costs of a part to a larger clip.
 
-    Features `(b, t, h, w, c)` and flows `(n, 2, h, w)` have rows and columns at the same axes.
+    Features `(b, t, h, w, c)` and flows `(n, 2, h, w)` both have rows and columns at axes 2 and 3.
     """
     b, t, h, w, *rest = part.shape
     return replace(
         part,
-        shape=(b * batch, t, round(h * high), round(w * wide), *rest),
-        flops=round(part.flops * batch * high * wide),
-        kept=round(part.kept * batch * high * wide),
+        shape=(b * batch, t, round(h * grow_h), round(w * grow_w), *rest),
+        flops=round(part.flops * batch * grow_h * grow_w),
+        kept=round(part.kept * batch * grow_h * grow_w),
     )
 
 
 def _padded(size: int, unit: int) -> int:
-    """Return the size that the model works at."""
+    """Return the size after padding to a multiple of `unit`."""
     return size + padding_to_unit(size, size, unit)[0]

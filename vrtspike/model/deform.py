@@ -1,9 +1,10 @@
 """Flow-guided modulated deformable alignment of neighbouring features.
 
-In: the neighbour's feature `(n, c, h, w)`, its flow-warped version, the current feature and the
-flow. Out: the neighbour aligned to the current frame `(n, c, h, w)`. Offsets are the flow plus a
-bounded residue: offset = max_residue * tanh(r) + flow; the sampled values are modulated by a
-sigmoid mask (Liang et al., VRT, 2022, section 3.3; BasicVSR++).
+In: the feature of a neighbouring frame `(n, c, h, w)`, the same warped by the flow, the feature of
+the current frame, and the flow in pixels. Out: the neighbour aligned to the current frame
+`(n, c, h, w)`. Each sampling offset is the flow plus a bounded residue,
+offset = flow + max_residue * tanh(r), and a sigmoid mask weighs the sampled values (Liang et al.,
+VRT, 2022, section 3.3; BasicVSR++).
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from vrtspike.model.warp import full_precision, pixel_grid
 KERNEL = 3
 TAPS = KERNEL * KERNEL
 BLOCK_GATHERED = 2**22
-"""Elements that are gathered at once on a CPU (16 MiB in float32): they fit the cache."""
+"""Number of elements sampled at once on a CPU (16 MiB in float32), so that they fit the cache."""
 
 
 class DeformableAlignment(nn.Module):
@@ -56,30 +57,30 @@ class DeformableAlignment(nn.Module):
         current: Float[Tensor, "n c h w"],
         flow: Float[Tensor, "n 2 h w"],
     ) -> Float[Tensor, "n c h w"]:
-        """Return the neighbour seen from the current frame."""
+        """Return the neighbour's feature, aligned to the current frame."""
         x = torch.cat((warped, current, flow.to(current.dtype)), dim=1)
         raw = full_precision(self.conv_offset(x.contiguous(memory_format=torch.channels_last)))
-        # Offsets and what they gather are nine times the feature: made again rather than kept.
+        # The sampled values are nine times the feature: the backward pass recomputes them.
         gathered = neighbour.numel() * TAPS
         convolve = partial(
             recompute, self._convolve, wanted=self.checkpoint and not is_small(gathered)
         )
         if neighbour.is_cuda or gathered <= BLOCK_GATHERED:
             return convolve(neighbour, raw, flow)
-        # Some images after others, because what is gathered then stays in a CPU's cache.
+        # A few images at a time, so that the sampled values stay in the cache of a CPU.
         images = max(1, len(neighbour) * BLOCK_GATHERED // gathered)
         parts = zip(*(torch.split(x, images) for x in (neighbour, raw, flow)), strict=True)
         return torch.cat([convolve(*part) for part in parts])
 
     def _convolve(self, neighbour: Tensor, raw: Tensor, flow: Tensor) -> Tensor:
-        """Convolve at the offsets and with the mask that `raw` holds, `(n, 27 * groups, h, w)`."""
+        """Convolve; `raw` `(n, 27 * groups, h, w)` holds the residues, then the mask's logits."""
         offsets = 2 * TAPS * self.groups
         residue, mask = raw[:, :offsets], raw[:, offsets:]
         residue = rearrange(residue, "n (k two) h w -> n k two h w", two=2)
         offset = torch.add(flow.flip(1)[:, None], residue.tanh(), alpha=self.max_residue)
         convolve = sampled_deform_conv2d
         if neighbour.is_cuda:
-            from torchvision.ops import deform_conv2d  # a second of import that CPUs need not pay
+            from torchvision.ops import deform_conv2d  # takes a second; only a GPU needs it
 
             convolve = deform_conv2d
         return convolve(
@@ -96,14 +97,14 @@ def sampled_deform_conv2d(
     padding: int,
     mask: Float[Tensor, "n gk h w"],
 ) -> Float[Tensor, "n o h w"]:
-    """Compute `torchvision.ops.deform_conv2d` (3x3, stride 1) by grid_sample and a product.
+    """Compute `torchvision.ops.deform_conv2d` (3x3, stride 1) with grid_sample and a product.
 
-    On a CPU this is several times faster, backward above all, than torchvision's kernel, which is
-    the reference.
+    The result is that of torchvision. On a CPU this is several times faster, above all in the
+    backward pass.
     """
     groups, height = mask.shape[1] // TAPS, x.shape[-2]
     grid = _sampling_grid(offset, groups, padding)
-    # The picture is transposed, because offsets hold y before x, and grid_sample takes x first.
+    # The image is transposed, because the offsets are (y, x), and grid_sample takes (x, y).
     sampled = F.grid_sample(
         rearrange(x, "n (g c) h w -> (n g) c w h", g=groups),
         grid.to(x.dtype),
@@ -120,13 +121,13 @@ def sampled_deform_conv2d(
 
 
 def _sampling_grid(offset: Tensor, groups: int, padding: int) -> Tensor:
-    """Return where each tap samples, `(n * g, k * h, w, 2)` in [-1, 1], y before x."""
+    """Return the sampling position of each tap, `(n * g, k * h, w, 2)` in [-1, 1], y before x."""
     height, width = offset.shape[-2:]
     step, pixels = pixel_grid(height, width, offset.device, offset.dtype)
     step, pixels = step.flip(0), pixels.flip(0)
     taps = torch.arange(KERNEL, device=offset.device, dtype=offset.dtype) - padding
     taps = torch.stack(torch.meshgrid(taps, taps, indexing="ij"), dim=-1)
-    places = pixels + rearrange(taps, "i j two -> (i j) two 1 1") * step
+    positions = pixels + rearrange(taps, "i j two -> (i j) two 1 1") * step
     offset = rearrange(offset, "n (g k two) h w -> n g k two h w", g=groups, k=TAPS)
-    grid = torch.addcmul(places, offset, step)
+    grid = torch.addcmul(positions, offset, step)
     return rearrange(grid, "n g k two h w -> (n g) (k h) w two")

@@ -1,8 +1,8 @@
 """VRT with spikes as a fourth channel of its input: the simplest fusion.
 
 In: blurred frames `(b, t, 3, h, w)` in [0, 1] and voxels `(b, s, k, hs, ws)` over the same span of
-time and space. Out: restored frames `(b, t, 3, h, w)`. A 1x1 convolution, at first the mean over
-the bins, makes one channel of the voxels; flow and residual are those of RGB alone.
+time and space. Out: restored frames `(b, t, 3, h, w)`. A 1x1 convolution reduces the voxels to one
+channel; it starts as the mean over the k bins. Optical flow and the residual use only RGB.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from vrtspike.model.vrt import VRT
 
 
 class EarlyFusionVRT(nn.Module):
-    """A VRT of four input channels (`vrt`), and the reduction of spikes to the fourth."""
+    """A VRT with four input channels, and the convolution that makes the fourth from spikes."""
 
     def __init__(self, vrt: VRT, *, spike_channels: int, zero_init: bool = False) -> None:
         super().__init__()
@@ -47,10 +47,13 @@ class EarlyFusionVRT(nn.Module):
         start: Tensor | None = None,
         flow_frames: Tensor | None = None,
     ) -> Float[Tensor, "b t 3 h w"]:
-        """Restore sharp frames from blurred ones and spikes; the others are as in VRT's."""
+        """Restore sharp frames from blurred frames and spikes.
+
+        `start` and `flow_frames` are as in `VRT.restore`.
+        """
         voxels = check_voxels(voxels, blurred, self.spike_channels)
         channel = self.reduce(rearrange(voxels, "b s k h w -> (b s) k h w"))
         channel = rearrange(channel, "(b s) 1 h w -> b s 1 h w", s=voxels.shape[1])
         channel = resample_time(on_grid(channel, *blurred.shape[-2:]), blurred.shape[1])
-        given = torch.cat((blurred, channel.to(blurred.dtype)), dim=2)
-        return self.vrt.restore(given, start=start, flow_frames=flow_frames)
+        inputs = torch.cat((blurred, channel.to(blurred.dtype)), dim=2)
+        return self.vrt.restore(inputs, start=start, flow_frames=flow_frames)

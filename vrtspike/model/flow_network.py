@@ -1,7 +1,7 @@
-"""The flow network alone, as it is trained on pairs of frames, and out of the weights of a model.
+"""The optical flow network without VRT, to train it on pairs of frames or to read it from a file.
 
-In: pairs `(n, 2, 3, h, w)` in [0, 1]. Out: flows first -> second at scales 1, 1/2, 1/4, 1/8 (see
-`vrtspike.model.spynet`). The names of its weights are those that they have in a VRT.
+In: pairs `(n, 2, 3, h, w)` in [0, 1]. Out: flows from the first frame to the second at scales 1,
+1/2, 1/4, 1/8 (see `vrtspike.model.spynet`). The weights have the same names as in a VRT.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ PREFIX = "spynet."
 
 
 class FlowNetwork(nn.Module):
-    """A `SpyNet` over pairs."""
+    """A `SpyNet` that takes pairs of frames."""
 
     def __init__(self, channels: tuple[int, int, int, int] = (32, 64, 32, 16)) -> None:
         super().__init__()
@@ -30,14 +30,20 @@ class FlowNetwork(nn.Module):
         return [self.spynet]
 
     def forward(self, pairs: Float[Tensor, "n 2 3 h w"], scale: int = 1) -> list[Tensor]:
-        """Return the flows of pairs, or of `scale` times reduced ones, finest first."""
+        """Return the flows `(n, 2, h/s, w/s)`, finest first, in pixels of their own scale.
+
+        `scale` (1, 2, 4, 8) says how many times the frames of the pairs were reduced.
+        """
         first, second = pairs.unbind(1)
         flows: list[Tensor] = self.spynet(first, second, scale=scale)
         return flows
 
 
 def read_flow_network(path: Path) -> FlowNetwork:
-    """Build the flow network in a file of weights, its own or those of a whole model."""
+    """Read a flow network from its own weights file or from the weights of a whole model.
+
+    Raise CheckpointError if the file has no flow network, or one of another architecture.
+    """
     state = read_state(path)
     if any(name.startswith("basic_module.") for name in state):
         state = {f"{PREFIX}{name}": tensor for name, tensor in state.items()}
@@ -57,7 +63,7 @@ def read_flow_network(path: Path) -> FlowNetwork:
         )
     network = FlowNetwork((widths[0], widths[1], widths[2], widths[3]))
     try:
-        # Files of a flow network alone may lack its constants.
+        # A file with only a flow network may lack its constants.
         network.load_state_dict(network.state_dict() | own)
     except RuntimeError as error:
         raise CheckpointError(

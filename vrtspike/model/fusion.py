@@ -1,9 +1,9 @@
-"""Ways to bring encoded spikes into a feature of the frames at the same scale.
+"""Fuse the spike feature into the frame feature of the same scale.
 
-In: the frames' feature `(b, t, h, w, c)` and the spikes' `(b, s, h, w, c)` over the same time. Out:
-the frames' feature, informed of the spikes. `CrossAttentionFusion` queries the spikes by an
-attention that it is given: along time at the same pixel (`TemporalAttention`), or in a window of
-pixels over all instants (`SpikeWindowAttention`). `ConcatFusion` attends to nothing.
+In: the frame feature `(b, t, h, w, c)` and the spike feature `(b, s, h, w, c)` over the same time.
+Out: the fused frame feature `(b, t, h, w, c)`. `CrossAttentionFusion` attends from the frames to
+the spikes: along time at the same pixel (with `TemporalAttention`), or in a window of pixels over
+all instants (with `SpikeWindowAttention`). `ConcatFusion` concatenates channels, without attention.
 """
 
 from __future__ import annotations
@@ -28,8 +28,9 @@ from vrtspike.model.windows import relative_position_index, relative_position_ro
 class SpikeWindowAttention(nn.Module):
     """Multi-head attention from the frames to the spikes of all instants in a window of pixels.
 
-    The score has a learned bias for the offset between the pixels, and the slopes of attention
-    along time. Windows at the lower and right border are as small as what is left.
+    To the score we add a learned bias for the offset between two pixels and, with `biased`, the
+    bias over time of `vrtspike.model.temporal`. Windows at the lower and right border are smaller
+    if the picture does not divide into windows.
     """
 
     bias_rows: Tensor
@@ -50,14 +51,14 @@ class SpikeWindowAttention(nn.Module):
     def forward(
         self, query: Float[Tensor, "b t h w c"], source: Float[Tensor, "b s h w c"]
     ) -> Float[Tensor, "b t h w c"]:
-        """Attend in one row of windows after the other; scores are not kept for the backward."""
+        """Attend in one row of windows at a time; the backward pass recomputes the scores."""
         features = (self.q(query), *self.kv(source).chunk(2, dim=-1))
         bands = zip(*(torch.split(x, self.window, dim=2) for x in features), strict=True)
         projected: Tensor = self.proj(torch.cat([self._band(*band) for band in bands], dim=2))
         return projected
 
     def _band(self, *band: Tensor) -> Tensor:
-        """Attend in the whole windows of a band, and in the narrower one at its end."""
+        """Attend in the full windows of a row of windows, and in the narrower one at its end."""
         width = band[0].shape[3]
         rest = width % self.window
         parts = zip(*(torch.split(x, [width - rest, rest], dim=3) for x in band), strict=True)
@@ -65,7 +66,7 @@ class SpikeWindowAttention(nn.Module):
         return torch.cat(out, dim=3)
 
     def _attend(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        """Attend in windows of equal size beside each other."""
+        """Attend in a row of windows of equal size."""
         height, width = q.shape[2], min(self.window, q.shape[3])
         bias = self._bias(q.shape[1], k.shape[1], height, width)
         windows = "b t i (n j) (m d) -> b n m (t i j) d"
@@ -75,7 +76,7 @@ class SpikeWindowAttention(nn.Module):
         return rearrange(out, "b n m (t i j) d -> b t i (n j) (m d)", i=height, j=width)
 
     def _bias(self, queries: int, keys: int, height: int, width: int) -> Tensor:
-        """Return what is added to the scores of a window of this size, `(m, t*i*j, s*i*j)`."""
+        """Return the bias `(m, t*i*j, s*i*j)` for the scores of a window of `height` x `width`."""
         row = self.bias_rows[:height, :width, :height, :width].flatten(2).flatten(0, 1)
         bias: Tensor = rearrange(self.relative_position_bias_table[row], "i j m -> m 1 i 1 j")
         if self.slopes is not None:
@@ -86,7 +87,10 @@ class SpikeWindowAttention(nn.Module):
 
 
 class CrossAttentionFusion(nn.Module):
-    """Pre-norm attention from the frames to the spikes and MLP, both residual."""
+    """Attention from the frames to the spikes, then an MLP, each pre-norm and with a skip.
+
+    With `zero_init` the last layers of both start at zero: the frame feature passes unchanged.
+    """
 
     def __init__(
         self,
@@ -115,7 +119,7 @@ class CrossAttentionFusion(nn.Module):
     def forward(
         self, frames: Float[Tensor, "b t h w c"], spikes: Float[Tensor, "b s h w c"]
     ) -> Float[Tensor, "b t h w c"]:
-        """Return the frames' feature, informed of the spikes."""
+        """Return the fused frame feature."""
         checkpoint = self.checkpoint_attention and self.training
         x = frames + self.chunks.run(self._attend, frames, spikes, checkpoint=checkpoint)
         wanted = self.checkpoint_mlp and self.training
@@ -131,7 +135,10 @@ class CrossAttentionFusion(nn.Module):
 
 
 class ConcatFusion(nn.Module):
-    """Concatenate the channels of both features and mix them at every pixel and instant."""
+    """Concatenate the channels of both features and mix them with a linear layer.
+
+    With `zero_init` the layer starts as the identity on the frame feature.
+    """
 
     def __init__(self, channels: int, *, zero_init: bool = False) -> None:
         super().__init__()
@@ -144,7 +151,7 @@ class ConcatFusion(nn.Module):
     def forward(
         self, frames: Float[Tensor, "b t h w c"], spikes: Float[Tensor, "b s h w c"]
     ) -> Float[Tensor, "b t h w c"]:
-        """Return the mixture; the spikes are resampled to the frames' instants."""
+        """Return the fused feature; spikes are resampled in time to the t frames."""
         spikes = resample_time(spikes, frames.shape[1])
         out: Tensor = self.mix(torch.cat((frames, spikes.to(frames.dtype)), dim=-1))
         return out

@@ -1,7 +1,7 @@
-"""Bring frames and spikes to one grid of pixels, and to the patches that a transformer works on.
+"""Resample spikes to the pixels of the frames, pad both, and cut them into patches.
 
-A patch is a square of pixels that becomes the channels of one token: `(c, p, p)` in that order, as
-`pixel_unshuffle` lays them out.
+A patch is a square of p x p pixels that becomes the channels of one token, in the order `(c, p, p)`
+of `pixel_unshuffle`.
 """
 
 from __future__ import annotations
@@ -22,9 +22,10 @@ def beside_frames(
     channels: int,
     unit: int,
 ) -> tuple[Float[Tensor, "b t c h2 w2"], Float[Tensor, "b t k h2 w2"] | None]:
-    """Bring spikes to the frames' grid and instants, and pad both to multiples of `unit`.
+    """Resample spikes to the frames' pixels and instants, and pad both to multiples of `unit`.
 
-    `channels` are those of the spikes that the model sees; 0: it takes none.
+    `channels` is the number of spike channels of the model; 0 means a model without spikes. Raise
+    DataFormatError if the model takes spikes and the voxels do not match.
     """
     spikes = None
     if channels:
@@ -35,7 +36,8 @@ def beside_frames(
 
 
 def check_voxels(voxels: Tensor | None, blurred: Tensor, channels: int) -> Tensor:
-    """Return voxels `(b, s, k, hs, ws)` that go with the frames, or raise DataFormatError."""
+    """Return the voxels `(b, s, k, hs, ws)`; raise DataFormatError if they are missing or b or k
+    does not match."""
     if (
         voxels is None
         or voxels.ndim != 5
@@ -55,7 +57,7 @@ def check_voxels(voxels: Tensor | None, blurred: Tensor, channels: int) -> Tenso
 def on_grid(
     voxels: Float[Tensor, "b s k hs ws"], height: int, width: int
 ) -> Float[Tensor, "b s k h w"]:
-    """Resize voxels bilinearly to another grid over the same field of view."""
+    """Resize voxels bilinearly to `height` x `width` pixels of the same field of view."""
     if voxels.shape[-2:] == (height, width):
         return voxels
     flat = rearrange(voxels, "b s k h w -> b (s k) h w")
@@ -64,12 +66,12 @@ def on_grid(
 
 
 def padding_to_unit(height: int, width: int, unit: int) -> tuple[int, int]:
-    """Return how many rows and columns are missing to multiples of `unit`."""
+    """Return how many rows and columns to add to reach multiples of `unit`."""
     return -height % unit, -width % unit
 
 
 def pad_to_unit(video: Float[Tensor, "b t c h w"], unit: int) -> Float[Tensor, "b t c h2 w2"]:
-    """Replicate the border up to multiples of `unit`."""
+    """Pad below and to the right to multiples of `unit`, by replicating the border."""
     bottom, right = padding_to_unit(video.shape[-2], video.shape[-1], unit)
     if not (bottom or right):
         return video
@@ -81,14 +83,14 @@ def pad_to_unit(video: Float[Tensor, "b t c h w"], unit: int) -> Float[Tensor, "
 def crop(
     video: Float[Tensor, "b t c h2 w2"], height: int, width: int
 ) -> Float[Tensor, "b t c h w"]:
-    """Undo `pad_to_unit`. The result is no view, which a sharded module must not return."""
+    """Undo `pad_to_unit`. The result is a copy, because a sharded module must not return a view."""
     if video.shape[-2:] == (height, width):
         return video
     return video[..., :height, :width].contiguous()
 
 
 def to_patches(video: Float[Tensor, "b t c h w"], patch: int) -> Float[Tensor, "b t hp wp cpp"]:
-    """Make tokens, channels last, of squares of `patch` x `patch` pixels."""
+    """Turn squares of `patch` x `patch` pixels into tokens, channels last."""
     return rearrange(video, "b t c (h p) (w q) -> b t h w (c p q)", p=patch, q=patch)
 
 

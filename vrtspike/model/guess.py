@@ -1,14 +1,14 @@
-"""The first guess: a small convolutional network at full resolution that restores frame by frame.
+"""The first guess: a small convolutional network that restores frames independently.
 
-In: blurred frames `(b, t, 3, h, w)` in [0, 1], h and w even, and, with spikes, their channels
-`(b, t, c, h, w)` on the same grid (`vrtspike.spikes.representation`). Out: a first restored video
-`(b, t, 3, h, w)`, and the features `(b t, f, h/2, w/2)` that it was made from.
+In: blurred frames `(b, t, 3, h, w)` in [0, 1], h and w even, and optionally spike channels
+`(b, t, c, h, w)` at the same pixels (`vrtspike.spikes.representation`). Out: a first restored video
+`(b, t, 3, h, w)`, and the features `(b t, f, h/2, w/2)` of its last hidden layer.
 
     x     = conv(unshuffle2([frames, spikes]))
     x     = x + conv(relu(conv(x)))                 for each block
     guess = frames + shuffle2(conv(x))              the last convolution starts at zero
 
-No frame sees another one. What neighbouring frames can add is left to the transformer behind it.
+No information passes between frames. The transformer after it uses the neighbouring frames.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ from torch import Tensor, nn
 from vrtspike.model.grid import beside_frames, crop
 
 SHUFFLE = 2
-"""Side of the squares of pixels that become channels."""
+"""Side in pixels of the squares that become channels."""
 RGB = 3
 
 
 class ResidualBlock(nn.Module):
-    """x + conv(relu(conv(x)))."""
+    """Two 3x3 convolutions with a skip connection."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -35,13 +35,13 @@ class ResidualBlock(nn.Module):
         self.conv2 = nn.Conv2d(channels, channels, 3, padding=1)
 
     def forward(self, x: Float[Tensor, "n c h w"]) -> Float[Tensor, "n c h w"]:
-        """Apply both convolutions and the skip."""
+        """Return x + conv(relu(conv(x)))."""
         out: Tensor = x + self.conv2(F.relu(self.conv1(x)))
         return out
 
 
 class FirstGuess(nn.Module):
-    """A residual network on frames and spikes of one instant each."""
+    """A residual network that restores each frame from that frame and its spikes."""
 
     def __init__(self, spike_channels: int, *, channels: int, blocks: int) -> None:
         super().__init__()
@@ -59,13 +59,13 @@ class FirstGuess(nn.Module):
         frames: Float[Tensor, "b t 3 h w"],
         spikes: Float[Tensor, "b t c h w"] | None = None,
     ) -> tuple[Float[Tensor, "b t 3 h w"], Float[Tensor, "n f h2 w2"]]:
-        """Return the guess and, for each of the n = b t frames, its features.
+        """Return the guess, and the features of each of the n = b t frames.
 
-        None of the two is a view: what a sharded module returns must not be one.
+        Neither is a view, because a sharded module must not return a view.
         """
-        given = frames if spikes is None else torch.cat((frames, spikes.to(frames.dtype)), dim=2)
-        x = F.pixel_unshuffle(rearrange(given, "b t c h w -> (b t) c h w"), SHUFFLE)
-        # Convolutions on a CPU take channels that lie together up to a third faster.
+        inputs = frames if spikes is None else torch.cat((frames, spikes.to(frames.dtype)), dim=2)
+        x = F.pixel_unshuffle(rearrange(inputs, "b t c h w -> (b t) c h w"), SHUFFLE)
+        # On a CPU, convolutions are up to a third faster in the channels-last layout.
         x = self.conv_first(x.contiguous(memory_format=torch.channels_last))
         x = self.blocks(x)
         residual = F.pixel_shuffle(self.conv_last(x), SHUFFLE)
@@ -74,7 +74,7 @@ class FirstGuess(nn.Module):
 
 
 class GuessAlone(nn.Module):
-    """A model that is the first guess and nothing behind it."""
+    """A model that consists of the first guess, without a transformer."""
 
     unit = SHUFFLE
 
@@ -91,7 +91,7 @@ class GuessAlone(nn.Module):
         blurred: Float[Tensor, "b t 3 h w"],
         voxels: Float[Tensor, "b s c hs ws"] | None = None,
     ) -> Float[Tensor, "b t 3 h w"]:
-        """Restore sharp frames."""
+        """Restore sharp frames from blurred frames and, if the guess takes them, spikes."""
         frames, spikes = beside_frames(
             blurred, voxels, channels=self.guess.spike_channels, unit=self.unit
         )

@@ -1,13 +1,13 @@
-"""VRT behind a first guess: it refines what a small convolutional network restored.
+"""A VRT that refines the first guess of a small convolutional network.
 
-In: blurred frames `(b, t, 3, h, w)` in [0, 1] and, with spikes, their channels
-`(b, s, c, hs, ws)` over the same span of time and space. Out: restored frames `(b, t, 3, h, w)`,
-and the guess beside them where it is asked for.
+In: blurred frames `(b, t, 3, h, w)` in [0, 1] and optionally spike channels `(b, s, c, hs, ws)`
+over the same span of time and space. Out: restored frames `(b, t, 3, h, w)`, and on request the
+guess.
 
-The guess takes the place of the blurred frames as the transformer's input and residual base, and
-its features are added to the transformer's first feature. The transformer's last convolution starts
-at zero, so that the model starts as its guess. Optical flow is estimated on the guess, in which
-moving things are sharp, or on the blurred frames.
+The transformer takes the guess as input instead of the blurred frames, and adds its output to the
+guess. The features of the guess are added to the first feature of the transformer. The last
+convolution of the transformer starts at zero, so at first the model returns the guess. Optical flow
+is estimated on the guess, where moving objects are sharp, or on the blurred frames.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from vrtspike.model.vrt import VRT
 
 
 class GuideEntry(nn.Module):
-    """Bring the features of the guess to the grid and width of the transformer's first feature."""
+    """Project the features of the guess to the resolution and channels of VRT's first feature."""
 
     def __init__(self, features: int, channels: int, patch: int) -> None:
         super().__init__()
@@ -36,7 +36,7 @@ class GuideEntry(nn.Module):
         self.linear = nn.Linear(features * coarser**2, channels * finer**2)
 
     def forward(self, features: Float[Tensor, "b t f h2 w2"]) -> Float[Tensor, "b t hp wp c"]:
-        """Return what is added to the first feature."""
+        """Return the term that VRT adds to its first feature."""
         x = rearrange(features, "b t c (h p) (w q) -> b t h w (c p q)", p=self.down, q=self.down)
         x = self.linear(x)
         grown: Tensor = rearrange(x, "b t h w (c p q) -> b t (h p) (w q) c", p=self.up, q=self.up)
@@ -75,7 +75,7 @@ class GuidedVRT(nn.Module):
         voxels: Float[Tensor, "b s c hs ws"] | None = None,
         with_guess: bool = False,
     ) -> Tensor | tuple[Tensor, Tensor]:
-        """Restore sharp frames; with `with_guess` return the first guess as well."""
+        """Restore sharp frames; with `with_guess` return `(restored, guess)`."""
         frames, spikes = beside_frames(
             blurred, voxels, channels=self.guess.spike_channels, unit=self.unit
         )

@@ -1,9 +1,9 @@
-"""The gated MLP of VRT's blocks, with the normalisation in front of it.
+"""The gated MLP of VRT's blocks, and the normalisation before it.
 
     mlp(x) = fc2(gelu(fc11(norm(x))) * fc12(norm(x)))        (Shazeer, GLU Variants, 2020)
 
-On a CPU the tokens pass in chunks whose hidden features stay in the cache. Where recomputation is
-asked for, and saves memory worth the time, only `x` is kept for the backward pass.
+On a CPU the tokens are computed in chunks, so that their hidden features stay in the cache. With
+`checkpoint`, and if there is much memory to save, only `x` is kept for the backward pass.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ from torch import Tensor, nn
 from vrtspike.model.recompute import is_small, recompute
 
 CHUNK_ELEMENTS = 2**19
-"""Hidden features of this many elements (2 MiB in float32) are computed at once on a CPU."""
+"""Number of hidden elements computed at once on a CPU (2 MiB in float32)."""
 
 
 class GatedMLP(nn.Module):
-    """Two linear layers side by side, one gating the other, and a third behind them."""
+    """Two parallel linear layers, the first of which gates the second, and an output layer."""
 
     def __init__(
         self,
@@ -44,12 +44,12 @@ class GatedMLP(nn.Module):
         self, x: Float[Tensor, "*batch c"], norm: nn.LayerNorm | None = None
     ) -> Float[Tensor, "*batch o"]:
         """Apply `norm`, if given, and the gated layers to the last axis."""
-        lean = self.checkpoint and self.training
+        wanted = self.checkpoint and self.training
         plain = x.device.type != "cpu" or torch.is_autocast_enabled("cpu")
         if plain or torch.compiler.is_compiling():
-            return recompute(partial(self._whole, norm=norm), x, wanted=lean)
+            return recompute(partial(self._whole, norm=norm), x, wanted=wanted)
         hidden = x.numel() // x.shape[-1] * len(self.fc11.weight)
-        keep = torch.is_grad_enabled() and not (lean and not is_small(hidden))
+        keep = torch.is_grad_enabled() and not (wanted and not is_small(hidden))
         scale = () if norm is None else (norm.weight, norm.bias)
         layers = (self.fc11, self.fc12, self.fc2)
         weights = [p for layer in layers for p in (layer.weight, layer.bias)]
@@ -63,21 +63,21 @@ class GatedMLP(nn.Module):
 
 
 class _Chunks(torch.autograd.Function):
-    """The same, some tokens at a time; hidden features are kept, or computed again."""
+    """The gated MLP, a chunk of tokens at a time; hidden features are kept or recomputed."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, eps: float | None, keep: bool, *weights: Tensor) -> Tensor:
         fc2, fc2_bias = weights[4:6]
         out = x.new_empty((*x.shape[:-1], len(fc2)))
         kept: list[Tensor] = []
-        for tokens, place in zip(_split(x, weights), _split(out, weights), strict=True):
+        for tokens, chunk in zip(_split(x, weights), _split(out, weights), strict=True):
             hidden = _hidden(tokens, eps, weights)
             if keep:
                 kept += (tokens, *hidden)
                 product = hidden.gate * hidden.value
             else:
                 product = hidden.gate.mul_(hidden.value)
-            torch.addmm(fc2_bias, product, fc2.t(), out=place)
+            torch.addmm(fc2_bias, product, fc2.t(), out=chunk)
         ctx.save_for_backward(*weights, *(kept if keep else [x]))
         ctx.eps, ctx.keep, ctx.weights, ctx.shape = eps, keep, len(weights), x.shape
         return out
@@ -92,9 +92,9 @@ class _Chunks(torch.autograd.Function):
             chunks = ((x, _hidden(x, ctx.eps, weights)) for x in _split(saved[0], weights))
         x_grad = gradients[0].new_empty(ctx.shape)
         grads: list[Tensor | None] = [None] * len(weights)
-        places = zip(_split(gradients[0], weights), _split(x_grad, weights), strict=True)
-        for (tokens, hidden), (out_grad, place) in zip(chunks, places, strict=True):
-            _backward(tokens, hidden, out_grad, place, weights, grads)
+        grad_chunks = zip(_split(gradients[0], weights), _split(x_grad, weights), strict=True)
+        for (tokens, hidden), (out_grad, grad_chunk) in zip(chunks, grad_chunks, strict=True):
+            _backward(tokens, hidden, out_grad, grad_chunk, weights, grads)
         return x_grad, None, None, *grads
 
 
@@ -102,11 +102,11 @@ def _backward(
     tokens: Tensor,
     hidden: _Hidden,
     out_grad: Tensor,
-    place: Tensor,
+    x_grad: Tensor,
     weights: Sequence[Tensor],
     grads: list[Tensor | None],
 ) -> None:
-    """Write the gradient of some tokens to `place`, and add to those of the weights."""
+    """Write the gradient of a chunk of tokens to `x_grad`, and add to the weights' gradients."""
     fc11, _, fc12, _, fc2, _, *scale = weights
     _add_linear(grads, 4, out_grad, hidden.gate * hidden.value)
     value = out_grad @ fc2
@@ -116,14 +116,14 @@ def _backward(
     _add_linear(grads, 0, before, hidden.normed)
     _add_linear(grads, 2, value, hidden.normed)
     if not scale:
-        torch.addmm(before @ fc11, value, fc12, out=place)
+        torch.addmm(before @ fc11, value, fc12, out=x_grad)
         return
     normed = torch.addmm(before @ fc11, value, fc12)
-    found = torch.ops.aten.native_layer_norm_backward(
+    norm_grads = torch.ops.aten.native_layer_norm_backward(
         normed, tokens, tokens.shape[1:], hidden.mean, hidden.deviation, *scale, [True] * 3
     )
-    place.copy_(found[0])
-    for i, grad in enumerate(found[1:], start=6):
+    x_grad.copy_(norm_grads[0])
+    for i, grad in enumerate(norm_grads[1:], start=6):
         _add(grads, i, grad)
 
 
@@ -131,7 +131,7 @@ _in_chunks = torch.compiler.disable(_Chunks.apply)  # type: ignore[no-untyped-ca
 
 
 class _Hidden(NamedTuple):
-    """What some tokens `(n, c)` are inside the MLP."""
+    """Hidden features of a chunk of tokens `(n, c)` that the backward pass needs."""
 
     normed: Tensor
     mean: Tensor
@@ -143,7 +143,7 @@ class _Hidden(NamedTuple):
 
 
 def _hidden(tokens: Tensor, eps: float | None, weights: Sequence[Tensor]) -> _Hidden:
-    """Compute the hidden features; without `eps` there is no normalisation, nor its moments."""
+    """Compute the hidden features; if `eps` is None there is no normalisation."""
     normed, mean, deviation = tokens, tokens[:0], tokens[:0]
     if eps is not None:
         scale, shift = weights[6:]
@@ -155,12 +155,12 @@ def _hidden(tokens: Tensor, eps: float | None, weights: Sequence[Tensor]) -> _Hi
 
 
 def _split(x: Tensor, weights: Sequence[Tensor]) -> tuple[Tensor, ...]:
-    """Return the tokens `(n, c)` in chunks of so many that their hidden features fit the cache."""
+    """Split the tokens `(n, c)` into chunks whose hidden features fit the cache."""
     return torch.split(x.reshape(-1, x.shape[-1]), max(1, CHUNK_ELEMENTS // len(weights[0])))
 
 
 def _add_linear(grads: list[Tensor | None], first: int, out_grad: Tensor, x: Tensor) -> None:
-    """Add the gradients of a linear layer's weight and bias."""
+    """Add the gradients of a linear layer's weight and bias to `grads`, at `first` and after."""
     weight = grads[first]
     if weight is None:
         grads[first] = out_grad.t() @ x
@@ -170,7 +170,7 @@ def _add_linear(grads: list[Tensor | None], first: int, out_grad: Tensor, x: Ten
 
 
 def _add(grads: list[Tensor | None], i: int, grad: Tensor) -> None:
-    """Add to one of the gradients."""
+    """Add to gradient i, which may still be None."""
     total = grads[i]
     if total is None:
         grads[i] = grad

@@ -1,4 +1,4 @@
-"""The arithmetic that a model runs in."""
+"""The floating-point precision of a forward pass."""
 
 from __future__ import annotations
 
@@ -8,5 +8,5 @@ from vrtspike.config.choices import Precision
 
 
 def autocast(device: torch.device, precision: Precision) -> torch.autocast:
-    """Return the context of a forward pass; weights stay float32."""
+    """Return the autocast context for a forward pass; weights stay float32."""
     return torch.autocast(device.type, torch.bfloat16, enabled=precision == "bfloat16")

@@ -1,4 +1,5 @@
-"""Recomputation: keep a part's inputs for the backward pass instead of what it makes on the way."""
+"""Recomputation (activation checkpointing): keep only the inputs of a part for the backward pass,
+and compute its intermediate results again."""
 
 from __future__ import annotations
 
@@ -11,18 +12,21 @@ from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 KEPT_ELEMENTS = 2**20
-"""Up to so many elements (4 MiB in float32) are not worth the calls that make them again."""
+"""Recomputing up to this many elements (4 MiB in float32) saves too little memory for its time."""
 _growth = ContextVar("growth", default=1.0)
 
 
 def is_small(elements: int, most: int | None = None) -> bool:
-    """Tell whether so many elements are kept, though asked to be made again."""
+    """Return whether a tensor of this many elements is kept although recomputation is on.
+
+    `most` is the limit; by default `KEPT_ELEMENTS`.
+    """
     return elements * _growth.get() <= (KEPT_ELEMENTS if most is None else most)
 
 
 @contextmanager
 def as_if_larger(times: float) -> Iterator[None]:
-    """Keep inside the block what would be kept of a clip so many times larger."""
+    """Inside the block, decide `is_small` as for a clip that is `times` larger."""
     token = _growth.set(times)
     try:
         yield
@@ -31,10 +35,10 @@ def as_if_larger(times: float) -> Iterator[None]:
 
 
 def recompute(part: Callable[..., Tensor], *inputs: Tensor, wanted: bool = True) -> Tensor:
-    """Return `part(*inputs)`; if wanted, keep the inputs alone and run it again for the backward.
+    """Return `part(*inputs)`; if wanted, keep only the inputs and recompute in the backward pass.
 
-    A linear layer or a convolution at the end of a part is not run again: what its gradient needs
-    is its input. `part` draws no random numbers.
+    A linear layer or convolution at the end of `part` is not run again, because its gradient needs
+    only its input. `part` must not draw random numbers.
     """
     if not (wanted and torch.is_grad_enabled()):
         return part(*inputs)

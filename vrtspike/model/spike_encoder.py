@@ -1,9 +1,9 @@
-"""The spike encoder: voxels to features at the four scales of VRT's encoder.
+"""The spike encoder: from voxels to features at the four scales of VRT's encoder.
 
-In: spikes `(b, s, h, w, k)` as tokens on the transformer's grid (`vrtspike.model.grid`). Out:
-channels-last features `(b, s_i, h/2^i, w/2^i, c)`, i = 0 to 3, where temporal strides may make s_i
-smaller than s. Conv3d k -> c and ReLU; at each scale residual blocks (Conv3d, ReLU, Conv3d, add,
-ReLU), with a strided Conv3d between scales.
+In: spike tokens `(b, s, h, w, k)` at the transformer's resolution (`vrtspike.model.grid`). Out:
+channels-last features `(b, s_i, h/2^i, w/2^i, c)`, i = 0 to 3; temporal strides may make s_i
+smaller than s. The network is Conv3d k -> c and ReLU, then residual blocks (Conv3d, ReLU, Conv3d,
+add, ReLU) at each scale, and a strided Conv3d between scales.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ Kernel = tuple[int, int, int]
 
 
 class ResidualBlock3D(nn.Module):
-    """relu(x + conv(relu(conv(x))))."""
+    """Two 3-D convolutions with a skip connection."""
 
     def __init__(self, channels: int, kernel: Kernel) -> None:
         super().__init__()
@@ -27,7 +27,7 @@ class ResidualBlock3D(nn.Module):
         self.conv2 = VideoConv(channels, channels, kernel)
 
     def forward(self, x: Float[Tensor, "b s h w c"]) -> Float[Tensor, "b s h w c"]:
-        """Apply both convolutions and the skip."""
+        """Return relu(x + conv(relu(conv(x))))."""
         return F.relu(x + self.conv2(F.relu(self.conv1(x))))
 
 

@@ -1,10 +1,11 @@
 """VRT with a spike branch: restored frames from blurred frames and spike voxels.
 
 In: blurred frames `(b, t, 3, h, w)` in [0, 1] and voxels `(b, s, k, hs, ws)` over the same span of
-time and space; s need not be t. Out: restored frames `(b, t, 3, h, w)`. Spikes are encoded at four
-scales, attend to each other along time there, and are fused with the frames' feature after each of
-VRT's stages 1 to 4: what is fused goes on to the next stage and into the skips. With concatenation
-they do not attend, and are fused before the attention of those stages.
+time and space; s and t may differ. Out: restored frames `(b, t, 3, h, w)`. The encoder gives spike
+features at four scales. They attend to each other along time, and are fused with the frame feature
+after each of VRT's stages 1 to 4; the fused feature goes to the next stage and into the skip
+connections. With `ConcatFusion` there is no attention between spikes, and fusion comes before the
+attention of each stage.
 """
 
 from __future__ import annotations
@@ -22,7 +23,11 @@ from vrtspike.model.vrt import VRT
 
 
 class SpikeVRT(nn.Module):
-    """Plain VRT (`vrt`), a spike encoder, attention over spikes, and the fusion with frames."""
+    """A VRT, a spike encoder, attention over spikes, and the fusion with frames.
+
+    `temporal` and `fusion` hold one module for each of the four scales, finest first; `temporal` is
+    empty with `ConcatFusion`.
+    """
 
     def __init__(
         self,
@@ -42,7 +47,7 @@ class SpikeVRT(nn.Module):
     def blocks(self) -> list[nn.Module]:
         """Return the parts that are compiled and sharded one by one.
 
-        A fusion that is called inside a stage is small, and stays with the rest of the model.
+        A `ConcatFusion`, which runs inside a stage, is small and is not a part of its own.
         """
         parts = [*self.vrt.blocks(), self.encoder, *self.temporal]
         return parts if self.before_stages else [*parts, *self.fusion]
@@ -55,7 +60,10 @@ class SpikeVRT(nn.Module):
         start: Tensor | None = None,
         flow_frames: Tensor | None = None,
     ) -> Float[Tensor, "b t 3 h w"]:
-        """Restore sharp frames from blurred ones and spikes; the others are as in VRT's."""
+        """Restore sharp frames from blurred frames and spikes.
+
+        `start` and `flow_frames` are as in `VRT.restore`.
+        """
         voxels = check_voxels(voxels, blurred, self.spike_channels)
         voxels = pad_to_unit(on_grid(voxels, *blurred.shape[-2:]), self.unit)
         features = self.encoder(to_patches(voxels, self.patch))

@@ -2,7 +2,7 @@
 
 In: two batches of RGB frames `(n, 3, h, w)` in [0, 1]. Out: flows `(n, 2, h/s, w/s)` in pixels of
 their own scale for s = 1, 2, 4, 8, finest first; a flow warps the second frame to the first.
-Each of six pyramid levels refines the upsampled flow of the coarser one by a residual
+Each of six pyramid levels upsamples the flow of the coarser level and adds a residual to it
 (Ranjan and Black, Optical Flow Estimation using a Spatial Pyramid Network, CVPR 2017).
 """
 
@@ -66,8 +66,8 @@ class SpyNet(nn.Module):
     ) -> list[Tensor]:
         """Return the flows reference -> supporting at scales 1, 1/2, 1/4, 1/8.
 
-        With `scale` 2, 4 or 8 the frames are so many times reduced ones, for which the finest
-        levels are left out: scales begin with that of the frames.
+        `scale` (1, 2, 4, 8) says how many times the given frames were reduced. The finest levels of
+        the pyramid are then left out, and the first flow has the scale of the given frames.
         """
         height, width = reference.shape[-2:]
         modules = list(self.basic_module)[: levels_at(scale)]
@@ -96,12 +96,12 @@ class SpyNet(nn.Module):
 
 
 def levels_at(scale: int) -> int:
-    """Return how many levels there are for frames that are `scale` (1, 2, 4, 8) times reduced."""
+    """Return the number of pyramid levels for frames reduced `scale` (1, 2, 4, 8) times."""
     return LEVELS + 1 - scale.bit_length()
 
 
 def silence(levels: Iterable[nn.Module]) -> None:
-    """Zero the last convolutions of levels: they leave the flow of the coarser ones as it is."""
+    """Set the last convolution of each level to zero, so that it does not change the flow."""
     for level in levels:
         for name, parameter in level.named_parameters():
             if name.startswith("basic_module.8."):
@@ -109,7 +109,7 @@ def silence(levels: Iterable[nn.Module]) -> None:
 
 
 def _rescale(flow: Tensor, height: int, width: int) -> Tensor:
-    """Resize a flow and its vectors to another grid."""
+    """Resize a flow to `height` x `width`, and scale its vectors accordingly."""
     h, w = flow.shape[-2:]
     if (h, w) == (height, width):
         return flow

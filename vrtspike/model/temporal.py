@@ -1,13 +1,16 @@
-"""Attention along time at every pixel: within the spike features, and from frames to spikes.
+"""Attention along time at each pixel: between spikes, and from frames to spikes.
 
-In and out: channels-last features `(b, t, h, w, c)`. The sequences are short and as many as pixels
-and heads; heads of neighbouring pixels follow each other in memory, so one batched product takes
-those of a clip as they lie (several clips are copied once).
+In and out: channels-last features `(b, t, h, w, c)`. There is one short sequence for each pixel and
+head. The heads of neighbouring pixels lie side by side in memory, so that one batched product
+computes a clip without a copy (several clips are copied once).
 
-Without positions, attention along t cannot tell the spikes of its own frame from another's. A
-slope for each head, learned, lowers the score of distant instants: score = q.k / sqrt(d) -
-slope * |t_query - t_key| (Press et al., ALiBi, ICLR 2022, here in both directions). Lengths may
-differ: both axes span the same time.
+Without positions, attention along t cannot tell the spikes of its own frame from those of another
+frame. A learned slope for each head lowers the score of distant instants:
+
+    score = q.k / sqrt(d) - slope * |t_query - t_key|
+
+(Press et al., ALiBi, ICLR 2022, here in both directions). Queries and keys may differ in number;
+both span the same time.
 """
 
 from __future__ import annotations
@@ -27,27 +30,30 @@ SLOPES = (8.0, 2.0, 0.5, 0.0)
 
 
 def initial_slopes(heads: int) -> nn.Parameter:
-    """Return a slope `(m,)` for each head: from the own instant alone to all alike."""
+    """Return the initial slope `(m,)` of each head.
+
+    A head with the largest slope attends to its own instant; a slope of 0 treats all alike.
+    """
     return nn.Parameter(torch.tensor([SLOPES[i % len(SLOPES)] for i in range(heads)]))
 
 
 def temporal_bias(slopes: Float[Tensor, " m"], queries: int, keys: int) -> Float[Tensor, "m t s"]:
-    """Return -slope * |t_query - t_key|, with times in frames of the query."""
-    distance = _instants_apart(queries, keys, slopes.device).to(slopes.dtype)
+    """Return -slope * |t_query - t_key|; the unit of time is the distance of two queries."""
+    distance = _time_distance(queries, keys, slopes.device).to(slopes.dtype)
     return -slopes[:, None, None] * distance
 
 
 @lru_cache(maxsize=64)
-def _instants_apart(queries: int, keys: int, device: torch.device) -> Tensor:
+def _time_distance(queries: int, keys: int, device: torch.device) -> Tensor:
     """Return |t_query - t_key|, `(t, s)`."""
-    with torch.inference_mode(False):  # what is kept here may take part in training later
+    with torch.inference_mode(False):  # a later training may use the cached tensor
         t_query = torch.arange(queries, device=device) + 0.5
         t_key = (torch.arange(keys, device=device) + 0.5) * (queries / keys)
         return (t_query[:, None] - t_key).abs()
 
 
 def resample_time(x: Float[Tensor, "b s ..."], instants: int) -> Float[Tensor, "b t ..."]:
-    """Interpolate linearly between instants, to another number of them over the same time."""
+    """Resample linearly to `instants` instants over the same span of time."""
     if x.shape[1] == instants:
         return x
     flat = rearrange(x.flatten(2), "b s n -> b n s")
@@ -56,7 +62,7 @@ def resample_time(x: Float[Tensor, "b s ..."], instants: int) -> Float[Tensor, "
 
 
 class TemporalAttention(nn.Module):
-    """Multi-head attention along t, at every pixel by itself."""
+    """Multi-head attention along t, at each pixel independently."""
 
     def __init__(self, channels: int, heads: int, *, biased: bool = True) -> None:
         super().__init__()
@@ -70,7 +76,7 @@ class TemporalAttention(nn.Module):
         self, query: Float[Tensor, "b t h w c"], source: Float[Tensor, "b s h w c"]
     ) -> Float[Tensor, "b t h w c"]:
         """Attend from each instant of `query` to all instants of `source` at the same pixel."""
-        # Keys and values are two products, for halves of one would not lie in one piece.
+        # Two products for keys and values, because the halves of one are not contiguous.
         k_weight, v_weight = rearrange(self.kv.weight, "(two o) c -> two o c", two=2).unbind()
         k_bias, v_bias = rearrange(self.kv.bias, "(two o) -> two o", two=2).unbind()
         q = self._sequences(self.q(query))
@@ -96,7 +102,7 @@ class TemporalAttention(nn.Module):
 
 
 class MLP(nn.Module):
-    """Linear, GELU, linear."""
+    """A linear layer, GELU, and a linear layer; `ratio` is the hidden width over `channels`."""
 
     def __init__(self, channels: int, ratio: float) -> None:
         super().__init__()
@@ -104,13 +110,13 @@ class MLP(nn.Module):
         self.fc2 = nn.Linear(int(channels * ratio), channels)
 
     def forward(self, x: Float[Tensor, "*batch c"]) -> Float[Tensor, "*batch c"]:
-        """Apply both layers to the last axis."""
+        """Return fc2(gelu(fc1(x)))."""
         out: Tensor = self.fc2(F.gelu(self.fc1(x)))
         return out
 
 
 class SpikeTemporalAttention(nn.Module):
-    """Pre-norm self-attention along t and MLP over spike features, both residual."""
+    """Self attention along t, then an MLP, on spike features; each pre-norm and with a skip."""
 
     def __init__(
         self,
@@ -131,7 +137,7 @@ class SpikeTemporalAttention(nn.Module):
         self.mlp = MLP(channels, mlp_ratio)
 
     def forward(self, x: Float[Tensor, "b s h w c"]) -> Float[Tensor, "b s h w c"]:
-        """Return the spike feature, each instant informed of the others."""
+        """Return x + attention(norm(x)), then the same with the MLP."""
         checkpoint = self.checkpoint_attention and self.training
         x = x + self.chunks.run(self._attend, x, checkpoint=checkpoint)
         wanted = self.checkpoint_mlp and self.training

@@ -1,20 +1,20 @@
 """VRT, the video restoration transformer, for deblurring (Liang et al., 2022, arXiv 2201.12288).
 
-In: blurred RGB frames `(b, t, 3, h, w)` in [0, 1], t >= 2 (more channels may follow RGB: in_chans).
-Out: restored RGB frames.
+In: blurred RGB frames `(b, t, 3, h, w)` in [0, 1], t >= 2; with `in_chans` above 3, more channels
+follow RGB. Out: restored RGB frames `(b, t, 3, h, w)`.
 
     flows = SpyNet(all neighbouring frames, both directions, one call)
     x0 = conv_first(frames, their neighbours warped by nearest-4)
     stages 1-4: scales 1, 1/2, 1/4, 1/8; stages 5-7: back up with skips; stage 8 at full scale
     restored = frames + conv_last(x0 + conv_after_body(norm(stage8)))
 
-With a `patch` of 2 or 4 (not in the paper) all stages work on squares of so many pixels as tokens:
-frames become tokens after their neighbours were warped bilinearly at full resolution, flow is
-estimated at the tokens' resolution, and `conv_last` gives the pixels of each token.
+With a `patch` of 2 or 4 (not in the paper), a token is a square of patch x patch pixels. Optical
+flow is estimated at the resolution of the tokens, neighbours are warped bilinearly at full
+resolution, frames and neighbours become tokens, and `conv_last` returns the pixels of each token.
 
-Parameter names and shapes are the published ones. Inside, features are channels-last
-`(b, t, h, w, c)`. Sizes that windows and scales cannot divide are padded by replication and
-cropped again; the published implementation fails there.
+Parameters have the published names and shapes. Features are channels-last, `(b, t, h, w, c)`. If
+the windows and scales do not divide the size of the frames, we pad by replication and crop the
+result; the published implementation fails in this case.
 """
 
 from __future__ import annotations
@@ -49,7 +49,10 @@ DERIVED_BUFFERS = ("relative_position_index", "position_bias")
 
 
 class Stage(nn.Module):
-    """One scale of VRT: mutual attention, self attention, alignment of both neighbours, fusion."""
+    """One scale of VRT: mutual attention, self attention, and parallel warping.
+
+    Parallel warping aligns both neighbours of each frame and fuses them with it (section 3.3).
+    """
 
     def __init__(
         self,
@@ -103,9 +106,10 @@ class Stage(nn.Module):
         flows: tuple[Tensor, Tensor],
         enter: Callable[[Tensor], Tensor] | None = None,
     ) -> Float[Tensor, "b t h2 w2 c"]:
-        """Return the feature of this scale; `flows`: backward and forward `(b, t-1, 2, h, w)`.
+        """Return the feature at this scale.
 
-        `enter` may change the feature at this scale before anything attends to it.
+        `flows` are the backward and the forward flow, each `(b, t-1, 2, h2, w2)`. `enter` may
+        change the feature after it was resized and before the attention.
         """
         x = self.reshape(x)
         if enter is not None:
@@ -116,7 +120,7 @@ class Stage(nn.Module):
         return fused
 
     def _align(self, x: Tensor, flows: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
-        """Align the next and the previous frame's feature to each frame, all pairs in one call."""
+        """Align the features of the next and of the previous frame to each frame, in one call."""
         before, after = x[:, :-1], x[:, 1:]
         neighbour = _to_images(torch.cat((after, before)))
         current = _to_images(torch.cat((before, after)))
@@ -128,13 +132,14 @@ class Stage(nn.Module):
 
 
 def _beside_frames(neighbours: Tensor) -> tuple[Tensor, Tensor]:
-    """Put the neighbours of t-1 pairs, both directions, beside the t frames that they belong to.
+    """Return the aligned next frames and previous frames, one of each for each of the t frames.
 
-    The last frame has no next one, and the first no previous one: zeros stand there.
+    `neighbours` holds those of the t-1 pairs, both directions along the batch. The last frame has
+    no next frame and the first no previous one: they get zeros.
     """
     backward, forward = neighbours.chunk(2)
-    nothing = torch.zeros_like(backward[:, :1])
-    return torch.cat((backward, nothing), dim=1), torch.cat((nothing, forward), dim=1)
+    zeros = torch.zeros_like(backward[:, :1])
+    return torch.cat((backward, zeros), dim=1), torch.cat((zeros, forward), dim=1)
 
 
 def _to_images(x: Tensor) -> Tensor:
@@ -156,7 +161,7 @@ class RefineGroup(nn.Module):
 
 
 def _entry(channels: int, refine_channels: int) -> nn.Sequential:
-    """Return the change of width before the groups of stage 8, under its published names."""
+    """Return the layers that change the width at the start of stage 8, with published names."""
     return nn.Sequential(
         nn.Identity(), nn.LayerNorm(channels), nn.Linear(channels, refine_channels)
     )
@@ -194,7 +199,7 @@ class VRT(nn.Module):
         rates = np.linspace(0, drop_path, depth).tolist()
         self.in_chans, self.patch = in_chans, patch
         self.unit = patch * max(SCALES)
-        """Sides of frames are padded to multiples of this."""
+        """The height and width of frames are padded to multiples of this."""
         views = 9 if patch == 1 else 3
         self.conv_first = VideoConv(views * in_chans * patch**2, channels, (1, 3, 3))
         self.spynet = SpyNet(flow_channels, zero_init=zero_init_flow)
@@ -246,7 +251,7 @@ class VRT(nn.Module):
         start: Float[Tensor, "b t hp wp k"] | None = None,
         flow_frames: Float[Tensor, "b t 3 h w"] | None = None,
     ) -> Float[Tensor, "b t 3 h w"]:
-        """Restore sharp frames; plain VRT has no use for spikes. The others are as in `restore`."""
+        """Restore sharp frames; `voxels` is ignored, the other arguments are as in `restore`."""
         del voxels
         return self.restore(blurred, start=start, flow_frames=flow_frames)
 
@@ -259,17 +264,20 @@ class VRT(nn.Module):
         enter: Fuse | None = None,
         leave: Fuse | None = None,
     ) -> Tensor:
-        """Restore sharp frames from `(b, t, in_chans, h, w)`, of which the first three are RGB.
+        """Restore sharp frames from `(b, t, in_chans, h, w)`; the first three channels are RGB.
 
-        `start` is added to the first feature `(b, t, h/patch, w/patch, c)`; optical flow is
-        estimated on `flow_frames`, or on the frames themselves. `enter(i, x)` may change the
-        feature `(b, t, h, w, c)` of encoder stage i = 0 to 3 before it attends, and `leave(i, x)`
-        what the stage hands on: to the next one and into the skips.
+        `start` `(b, t, h/patch, w/patch, c)` is added to the first feature. Optical flow is
+        estimated on `flow_frames`; if None, on `blurred`. For encoder stages i = 0 to 3,
+        `enter(i, x)` may change the feature `(b, t, h, w, c)` before the attention, and
+        `leave(i, x)` the output, which goes to the next stage and into the skip connection.
+        Raise DataFormatError for fewer than two frames or another number of channels.
         """
         self._check(blurred)
         frames = pad_to_unit(blurred, self.unit)
-        seen = frames[:, :, :RGB] if flow_frames is None else pad_to_unit(flow_frames, self.unit)
-        flows = self._flows(seen)
+        flow_input = (
+            frames[:, :, :RGB] if flow_frames is None else pad_to_unit(flow_frames, self.unit)
+        )
+        flows = self._flows(flow_input)
         x = self._first(frames, flows)
         if start is not None:
             x = x + start
@@ -279,7 +287,7 @@ class VRT(nn.Module):
         return crop(restored, *blurred.shape[-2:])
 
     def _check(self, blurred: Tensor) -> None:
-        """Refuse what cannot be restored."""
+        """Refuse fewer than two frames, and another number of channels than `in_chans`."""
         frames, channels = blurred.shape[1:3]
         if frames < 2:
             raise DataFormatError(
@@ -297,10 +305,10 @@ class VRT(nn.Module):
             )
 
     def _flows(self, frames: Tensor) -> list[tuple[Tensor, Tensor]]:
-        """Return (backward, forward) flows `(b, t-1, 2, h, w)` for each of four scales, of which
-        the finest is that of the tokens.
+        """Return (backward, forward) flows `(b, t-1, 2, h, w)` for each of four scales.
 
-        backward[t] points from frame t to t+1 and so warps t+1 to t; forward[t] the other way.
+        The first scale is that of the tokens. backward[t] points from frame t to frame t+1 and so
+        warps t+1 to t; forward[t] points from t+1 to t.
         """
         with torch.autocast(frames.device.type, enabled=False):
             images = full_precision(frames)
@@ -310,7 +318,7 @@ class VRT(nn.Module):
             if self.patch > 1:
                 pairs = [F.avg_pool2d(images, self.patch) for images in pairs]
             scales = self.spynet(*pairs, scale=self.patch)
-            while len(scales) < ENCODER_STAGES:  # the network ends at an eighth of full resolution
+            while len(scales) < ENCODER_STAGES:  # SpyNet ends at 1/8 of full resolution
                 scales.append(F.avg_pool2d(scales[-1], 2) / 2)
         split = []
         for flow in scales:
@@ -342,7 +350,7 @@ class VRT(nn.Module):
     ) -> Tensor:
         skips: list[Tensor] = []
         for i, stage in enumerate(self.stages()):
-            if i > ENCODER_STAGES:  # stage 5 follows the bottleneck, stage 8 takes the first skip
+            if i > ENCODER_STAGES:  # stages 6 and 7 (i counts from 0); stage 8 takes the first skip
                 x = x + skips[len(SCALES) - i]
             in_encoder = i < ENCODER_STAGES
             x = stage(
@@ -361,6 +369,6 @@ class VRT(nn.Module):
 def _drop_derived_buffers(
     module: nn.Module, state: dict[str, Tensor], prefix: str, *_: object
 ) -> None:
-    """Accept published checkpoints: drop the index and position buffers, which are computed."""
+    """Drop the index and position buffers of published checkpoints: the model computes them."""
     for key in [k for k in state if k.endswith(DERIVED_BUFFERS)]:
         del state[key]

@@ -1,8 +1,8 @@
 """Warping by optical flow, for many frame pairs in one call.
 
-In: images or features `(n, c, h, w)` and a flow `(n, 2, h, w)` in pixels, channel 0 along x: the
-value at (y, x) is taken from (y + flow_y, x + flow_x). Pixel centres are at integers
-(align_corners=True). Out: the same shape as the input, or four times the channels for nearest-4.
+In: images or features `(n, c, h, w)` and a flow `(n, 2, h, w)` in pixels, channel 0 along x. Out:
+`(n, c, h, w)`, where the value at (y, x) comes from (y + flow_y, x + flow_x); nearest-4 returns
+four times the channels. Pixel centres are at integers (align_corners=True).
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ from torch import Tensor
 
 
 def full_precision(x: Tensor) -> Tensor:
-    """Return float32 for half types: positions in pixels need more than their eight bits."""
+    """Convert half types to float32: their mantissa is too short for positions in pixels."""
     return x.float() if x.element_size() < 4 else x
 
 
 def sampling_positions(flow: Float[Tensor, "n 2 h w"]) -> tuple[Tensor, Tensor]:
-    """Return the absolute x and y positions `(n, h, w)` that a flow points at."""
+    """Return the absolute x and y positions `(n, h, w)` in pixels that a flow points at."""
     height, width = flow.shape[-2:]
     flow = full_precision(flow)
     x = torch.arange(width, device=flow.device, dtype=flow.dtype) + flow[:, 0]
@@ -34,11 +34,11 @@ def sampling_positions(flow: Float[Tensor, "n 2 h w"]) -> tuple[Tensor, Tensor]:
 def pixel_grid(
     height: int, width: int, device: torch.device, dtype: torch.dtype
 ) -> tuple[Tensor, Tensor]:
-    """Return the [-1, 1] grid of `grid_sample(align_corners=True)` that samples every pixel itself.
+    """Return the step between pixels `(2, 1, 1)` and the identity grid `(2, h, w)`; x before y.
 
-    First the step from a pixel to the next, `(2, 1, 1)`, then the grid `(2, h, w)`; x before y.
+    Both are in the [-1, 1] coordinates of `grid_sample(align_corners=True)`.
     """
-    with torch.inference_mode(False):  # what is kept here may take part in training later
+    with torch.inference_mode(False):  # a later training may use the cached tensors
         steps = [2.0 / max(size - 1, 1) for size in (width, height)]
         step = torch.tensor(steps, device=device, dtype=dtype)[:, None, None]
         x = torch.arange(width, device=device, dtype=dtype).expand(height, -1)
@@ -49,10 +49,10 @@ def pixel_grid(
 def flow_warp(
     image: Float[Tensor, "n c h w"], flow: Float[Tensor, "n 2 h w"], *, padding: str = "zeros"
 ) -> Float[Tensor, "n c h w"]:
-    """Warp by bilinear sampling; `padding` (zeros, border) is what lies outside the image."""
+    """Warp by bilinear sampling; `padding` (zeros or border) gives the values outside the image."""
     flow = full_precision(flow)
-    step, places = pixel_grid(*image.shape[-2:], flow.device, flow.dtype)
-    grid = torch.addcmul(places, flow, step).to(image.dtype)
+    step, pixels = pixel_grid(*image.shape[-2:], flow.device, flow.dtype)
+    grid = torch.addcmul(pixels, flow, step).to(image.dtype)
     grid = rearrange(grid, "n two h w -> n h w two")
     return F.grid_sample(image, grid, padding_mode=padding, align_corners=True)
 
@@ -61,7 +61,7 @@ def flow_warp(
 def warp_patches(
     image: Float[Tensor, "n c h w"], flow: Float[Tensor, "n 2 hp wp"], patch: int
 ) -> Float[Tensor, "n c h w"]:
-    """Warp an image bilinearly by the flow of its patches, in patches. No gradient passes."""
+    """Warp an image bilinearly by the flow of its patches, in units of patches. No gradients."""
     fine = F.interpolate(flow, scale_factor=patch, mode="bilinear", align_corners=False) * patch
     return flow_warp(image, fine)
 
@@ -73,7 +73,7 @@ def nearest4_warp(
     """Stack the four pixels around each sampling position; those outside the image are zero.
 
     Order: (floor x, floor y), (floor x, ceil y), (ceil x, floor y), (ceil x, ceil y). No gradient
-    reaches the flow, nor the image, which is an input.
+    reaches the flow or the image; VRT warps only its input this way.
     """
     height, width = image.shape[-2:]
     x, y = sampling_positions(flow)

@@ -1,12 +1,12 @@
-"""Read weights into a model: our safetensors exports (packaged ones by name), published VRT
-checkpoints, SpyNet files.
+"""Load weights into a model: our safetensors exports (packaged ones by name), published VRT
+checkpoints, and SpyNet files.
 
-A published checkpoint is a state dict, bare or under the key `params`. Its index and position
-buffers are not read: the model computes them. A file may hold a part of the model instead of the
-whole: the first guess, the transformer behind it, the plain VRT in that, its flow network. Its
-names go where the model has the part, and the rest keeps its initial values. Input channels and the
-attention window may differ from the model's as far as `vrtspike.model.adaptation` can fit them.
-Everything else is refused. No file is ever unpickled as code.
+A published checkpoint is a state dict, either bare or under the key `params`. We skip its index and
+position buffers, because the model computes them. A file may hold only one part of the model: the
+first guess, the transformer after it, the plain VRT inside that, or the flow network. It is loaded
+into that part, and the rest of the model keeps its initial values. Input channels and the attention
+window may differ from the model's if `vrtspike.model.adaptation` can convert them. Anything else
+raises CheckpointError. Loading never runs code from a pickle.
 """
 
 from __future__ import annotations
@@ -30,73 +30,78 @@ from vrtspike.weights import packaged
 State = dict[str, Tensor]
 FLOW_CONSTANTS = ("spynet.mean", "spynet.std")
 PARTS = ("guess.", "trunk.")
-"""Where a guided model has its first guess and its transformer."""
+"""Prefixes of the first guess and of the transformer in the names of a guided model."""
 
 
 @dataclass(frozen=True)
 class LoadReport:
-    """What became of the tensors of a file and of a model."""
+    """Which tensors of a file were loaded, and which tensors of the model were not."""
 
     taken: tuple[str, ...]
-    """Tensors of the model that the file gave as they are."""
+    """Tensors of the model that were loaded unchanged."""
     adapted: Mapping[str, str]
-    """Tensors of the model that the file gave in another shape, and what was done to each."""
+    """Tensors of the model that were converted from another shape, each with a description."""
     missing: tuple[str, ...]
-    """Tensors of the model that kept their initial values."""
+    """Tensors of the model that the file lacks; they kept their initial values."""
     unexpected: tuple[str, ...]
-    """Tensors of the file that the model has no use for: buffers that it computes itself."""
+    """Tensors of the file that were skipped: buffers that the model computes itself."""
 
     def __str__(self) -> str:
-        """Say it in one line, with the names of what was not simply taken."""
+        """Return the counts in one line, with the names of all but the unchanged tensors."""
         parts = [f"{len(self.taken)} tensors taken"]
-        for how in dict.fromkeys(self.adapted.values()):
-            names = [name for name, done in self.adapted.items() if done == how]
-            parts.append(f"{len(names)} adapted, {how} ({_some(names)})")
-        for what, found in (
+        for change in dict.fromkeys(self.adapted.values()):
+            names = [name for name, own_change in self.adapted.items() if own_change == change]
+            parts.append(f"{len(names)} adapted, {change} ({_first_names(names)})")
+        for what, listed in (
             ("missing, kept at their initial values", self.missing),
             ("unexpected, computed by the model itself", self.unexpected),
         ):
-            parts.append(f"{len(found)} {what}" + (f" ({_some(found)})" if found else ""))
+            parts.append(f"{len(listed)} {what}" + (f" ({_first_names(listed)})" if listed else ""))
         return "; ".join(parts)
 
 
 def load_weights(model: nn.Module, weights: Path | str) -> LoadReport:
-    """Load a file, or packaged weights by name, into a model, or raise CheckpointError and change
-    nothing if they do not fit."""
-    given, report = _fitted(model, weights)
-    model.load_state_dict(given, strict=False)
+    """Load a weights file, or packaged weights by name, into a model.
+
+    Raise CheckpointError, and leave the model unchanged, if the weights do not fit.
+    """
+    loaded, report = _matched(model, weights)
+    model.load_state_dict(loaded, strict=False)
     return report
 
 
 def check_weights(model: nn.Module, weights: Path | str) -> LoadReport:
-    """Raise the errors of `load_weights` without loading; the model may be one without memory."""
-    return _fitted(model, weights)[1]
+    """Raise the errors of `load_weights` without loading; the model may be on the meta device."""
+    return _matched(model, weights)[1]
 
 
-def _fitted(model: nn.Module, weights: Path | str) -> tuple[State, LoadReport]:
-    """Return what a model takes of a file, under its names and in its shapes."""
+def _matched(model: nn.Module, weights: Path | str) -> tuple[State, LoadReport]:
+    """Return the tensors of a file under the model's names and in its shapes, and the report."""
     path = packaged(weights) or Path(weights)
     content = read_state(path)
     own = model.state_dict()
-    places = _places(own)
+    prefixes = _prefixes(own)
     unexpected = tuple(k for k in content if k.endswith(DERIVED_BUFFERS))
     content = {k: v for k, v in content.items() if k not in unexpected}
-    place = max(places, key=lambda place: sum(f"{place}{k}" in own for k in content))
-    given = {f"{place}{k}": v for k, v in content.items()}
-    _refuse_other_names(given, own, places, path)
-    adapted = _adapt(given, model, own)
-    _refuse_other_shapes(given, own, path)
+    prefix = max(prefixes, key=lambda prefix: sum(f"{prefix}{k}" in own for k in content))
+    loaded = {f"{prefix}{k}": v for k, v in content.items()}
+    _refuse_other_names(loaded, own, prefixes, path)
+    adapted = _adapt(loaded, model, own)
+    _refuse_other_shapes(loaded, own, path)
     report = LoadReport(
-        taken=tuple(k for k in given if k not in adapted),
+        taken=tuple(k for k in loaded if k not in adapted),
         adapted=adapted,
-        missing=tuple(k for k in own if k not in given),
+        missing=tuple(k for k in own if k not in loaded),
         unexpected=unexpected,
     )
-    return given, report
+    return loaded, report
 
 
 def read_state(path: Path) -> State:
-    """Read the tensors of a file."""
+    """Read the tensors of a .safetensors file or a torch state dict, by name.
+
+    Raise CheckpointError if the file does not exist, is damaged, or holds no state dict.
+    """
     if not path.is_file():
         raise CheckpointError("no such weights file", where=path, fix="check the path")
     try:
@@ -104,7 +109,7 @@ def read_state(path: Path) -> State:
             return load_file(path)
         content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # a damaged pickle raises nearly anything
-        # torch's own text on this advises to let the file run code.
+        # We replace torch's message, because it advises to let the file run code.
         unsafe = isinstance(error, UnpicklingError)
         raise CheckpointError(
             "the weights cannot be read",
@@ -127,55 +132,58 @@ def read_state(path: Path) -> State:
     return state
 
 
-def _places(own: State) -> tuple[str, ...]:
-    """Return what the names of a whole model and of each of its parts begin with in the model."""
+def _prefixes(own: State) -> tuple[str, ...]:
+    """Return the prefixes of the model's names: "" for the whole model, then one for each part."""
     flow = next((k[: k.index("basic_module.")] for k in own if "basic_module." in k), "")
-    found = [part for part in PARTS if any(k.startswith(part) for k in own)]
-    return tuple(dict.fromkeys(["", *found, flow.removesuffix("spynet."), flow]))
+    parts = [part for part in PARTS if any(k.startswith(part) for k in own)]
+    return tuple(dict.fromkeys(["", *parts, flow.removesuffix("spynet."), flow]))
 
 
-def _refuse_other_names(given: State, own: State, places: tuple[str, ...], path: Path) -> None:
-    """Refuse names that the model lacks, and anything but the whole model or one of its parts."""
-    unknown = [k for k in given if k not in own]
+def _refuse_other_names(loaded: State, own: State, prefixes: tuple[str, ...], path: Path) -> None:
+    """Refuse names that the model lacks, and a file that is neither whole nor exactly one part."""
+    unknown = [k for k in loaded if k not in own]
     if unknown:
         raise CheckpointError(
             "the file holds tensors that the model does not have",
             where=path,
-            got=_some([f"{k} {tuple(given[k].shape)}" for k in unknown]),
-            expected=f"names such as {_some(list(own))}",
+            got=_first_names([f"{k} {tuple(loaded[k].shape)}" for k in unknown]),
+            expected=f"names such as {_first_names(list(own))}",
             fix="use the configuration that the weights were made with",
         )
-    # A flow network's own file lacks its constants.
+    # A file with only a flow network lacks its constants.
     named = {k for k in own if not k.endswith(FLOW_CONSTANTS)}
-    parts = [{k for k in named if k.startswith(place)} for place in places]
-    if given.keys() & named not in parts:
-        missing = [f"{k} {tuple(v.shape)}" for k, v in own.items() if k not in given]
+    parts = [{k for k in named if k.startswith(prefix)} for prefix in prefixes]
+    if loaded.keys() & named not in parts:
+        missing = [f"{k} {tuple(v.shape)}" for k, v in own.items() if k not in loaded]
         raise CheckpointError(
             "the file holds only a part of the model's weights",
             where=path,
-            got=f"{len(given)} of {len(own)} tensors; {_some(missing)} missing",
+            got=f"{len(loaded)} of {len(own)} tensors; {_first_names(missing)} missing",
             expected="a whole model, its first guess, a VRT or a flow network",
         )
 
 
-def _refuse_other_shapes(given: State, own: State, path: Path) -> None:
+def _refuse_other_shapes(loaded: State, own: State, path: Path) -> None:
     """Refuse tensors that do not have the model's shapes."""
     misfits = [
         f"{k} {tuple(v.shape)} for {tuple(own[k].shape)}"
-        for k, v in given.items()
+        for k, v in loaded.items()
         if v.shape != own[k].shape
     ]
     if misfits:
         raise CheckpointError(
             "tensors of the file do not have the model's shapes",
             where=path,
-            got=_some(misfits),
+            got=_first_names(misfits),
             fix="use the configuration that the weights were made with",
         )
 
 
-def _adapt(given: State, model: nn.Module, own: State) -> dict[str, str]:
-    """Fit what comes from other input channels or another window; return what was done to each."""
+def _adapt(loaded: State, model: nn.Module, own: State) -> dict[str, str]:
+    """Convert, in `loaded`, tensors for other input channels or another window.
+
+    Return a description of each conversion, by name.
+    """
     inputs = {
         f"{name}.conv_first.weight".lstrip(".")
         for name, module in model.named_modules()
@@ -186,21 +194,21 @@ def _adapt(given: State, model: nn.Module, own: State) -> dict[str, str]:
         for name, module in model.named_modules()
         if isinstance(module, WindowAttention)
     }
-    tables = {k: given[k] for k in windows if k in given and given[k].ndim == 2}
-    # Mutual attention always has windows of two frames: three offsets in time.
+    tables = {k: loaded[k] for k in windows if k in loaded and loaded[k].ndim == 2}
+    # Windows of mutual attention always have two frames, so three offsets in time.
     rows_in_space = next((len(v) // 3 for k, v in tables.items() if "residual_group1" in k), 0)
-    done = {}
-    for key in [k for k, v in given.items() if v.shape != own[k].shape]:
-        fitted = None
+    changes = {}
+    for key in [k for k, v in loaded.items() if v.shape != own[k].shape]:
+        converted = None
         if key in inputs:
-            fitted = with_more_inputs(given[key], own[key].shape[1])
+            converted = with_more_inputs(loaded[key], own[key].shape[1])
         elif key in tables and rows_in_space:
-            fitted = for_window(tables[key], rows_in_space, windows[key])
-        if fitted is not None and fitted[0].shape == own[key].shape:
-            given[key], done[key] = fitted
-    return done
+            converted = for_window(tables[key], rows_in_space, windows[key])
+        if converted is not None and converted[0].shape == own[key].shape:
+            loaded[key], changes[key] = converted
+    return changes
 
 
-def _some(names: Collection[str], most: int = 3) -> str:
+def _first_names(names: Collection[str], most: int = 3) -> str:
     more = f" and {len(names) - most} more" if len(names) > most else ""
     return ", ".join(islice(names, most)) + more

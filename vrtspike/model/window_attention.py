@@ -1,20 +1,20 @@
-"""Attention inside the windows of a video: where they lie, what they see, and how it is computed.
+"""Attention inside the windows of a video.
 
-In: packed queries, keys and values `(b, t, h, w, 3*c)` whose sizes are multiples of the window, and
-already shifted (rolled) by `shift`. Out: what each token gathered, `(b, t, h, w, c)`.
+In: packed queries, keys and values `(b, t, h, w, 3*c)`, already shifted (rolled) by `shift`; t, h
+and w are multiples of the window. Out: the attention output of each token, `(b, t, h, w, c)`.
 
     out = softmax(q k^T / sqrt(d) + bias + mask) v        in every window and head
 
-The mask parts tokens that the roll brings together from opposite borders; only windows that are
-last along a shifted axis need one, so there are at most eight, whatever the number of windows.
+`vrtspike.model.windows` explains the mask.
 
-Mutual attention comes with the self attention of its layer: three more parts of `qkv`, to which a
-code of the place in the window is added. Its windows span one frame, and the two frames of a pair
-query each other (Liang et al., VRT, 2022, section 3.2). As published, it masks in space only.
+Mutual attention is computed together with the self attention of its layer. It has three more parts
+of `qkv`, to which we add a code of the position in the window. Its windows span one frame, and the
+two frames of a pair query each other (Liang et al., VRT, 2022, section 3.2). As published, it masks
+only in space.
 
-On a CPU the windows are computed block by block, small enough that scores stay in the cache; the
-backward pass computes them again, so that nothing but `qkv` is kept, unless the video is small, and
-sums the gradient of a learned bias on the way. Elsewhere `scaled_dot_product_attention` does it.
+On a CPU we compute the windows block by block; blocks are so small that their scores stay in the
+cache. For a large video only `qkv` is kept, and the backward pass recomputes the scores; it also
+sums the gradient of the learned bias. On other devices we call `scaled_dot_product_attention`.
 """
 
 from __future__ import annotations
@@ -36,11 +36,11 @@ from vrtspike.model.warp import full_precision
 from vrtspike.model.windows import Grid, border_kinds, border_mask, border_masks
 
 BLOCK_SCORES = 2**20
-"""Scores computed at once on a CPU (4 MiB in float32): they and their gradient fit the cache."""
-
-
+"""Number of scores computed at once on a CPU (4 MiB in float32); with their gradient they fit the
+cache."""
 KEPT_SCORES = 2**22
-"""Up to so many scores of a layer are kept for the backward pass on a CPU, as softmax weights."""
+"""On a CPU, the softmax weights of a layer with up to this many scores are kept for the backward
+pass; those of a larger layer are recomputed."""
 
 
 def attend_windows(
@@ -51,9 +51,9 @@ def attend_windows(
 ) -> Float[Tensor, "b t h w c"]:
     """Attend inside every window of a video of packed queries, keys and values.
 
-    With a `code` `(wh*ww, 3*c)`, `qkv` holds those of self attention and then those of mutual
-    attention, `(b, t, h, w, 6*c)`, and the result holds what mutual attention gathered and then
-    what self attention did, `(b, t, h, w, 2*c)`.
+    With a `code` `(wh*ww, 3*c)` of positions, there is mutual attention too: `qkv` is
+    `(b, t, h, w, 6*c)`, self attention first, and the result is `(b, t, h, w, 2*c)`, mutual
+    attention first.
     """
     if qkv.device.type == "cpu":
         out: Tensor = _attend_on_cpu(qkv, bias, code, grid)
@@ -62,20 +62,20 @@ def attend_windows(
 
 
 def attend_by_sdpa(qkv: Tensor, bias: Tensor, code: Tensor | None, grid: Grid) -> Tensor:
-    """Compute the same by `scaled_dot_product_attention`."""
+    """Compute `attend_windows` with `scaled_dot_product_attention`."""
     if code is None:
         return _sdpa_in_windows(qkv, bias, grid)
-    own, mutual = qkv.chunk(2, dim=-1)
+    self_qkv, mutual_qkv = qkv.chunk(2, dim=-1)
     rows, columns = (
         size // edge for size, edge in zip(qkv.shape[2:4], grid.window[1:], strict=True)
     )
     tiled = repeat(code, "(wh ww) c -> (nh wh) (nw ww) c", nh=rows, nw=columns, wh=grid.window[1])
-    mutual = _sdpa_in_windows(mutual + tiled.to(qkv.dtype), None, grid.pairs())
-    return torch.cat((mutual, _sdpa_in_windows(own, bias, grid)), dim=-1)
+    mutual_qkv = _sdpa_in_windows(mutual_qkv + tiled.to(qkv.dtype), None, grid.pairs())
+    return torch.cat((mutual_qkv, _sdpa_in_windows(self_qkv, bias, grid)), dim=-1)
 
 
 def _sdpa_in_windows(qkv: Tensor, bias: Tensor | None, grid: Grid) -> Tensor:
-    """Attend in one grid: one call for all inner windows, and one for each kind of border."""
+    """Attend in one grid, with one call for all inner windows and one for each kind of border."""
     q, k, v = rearrange(
         qkv,
         "b (nt wt) (nh wh) (nw ww) (three m d) -> three b nt nh nw m (wt wh ww) d",
@@ -94,11 +94,13 @@ def _sdpa_in_windows(qkv: Tensor, bias: Tensor | None, grid: Grid) -> Tensor:
             return torch.cat((inner, last), dim=axis + 1)
         if axis < 3:
             return attend((*cut, slice(None)), (*border, False))
-        where = (slice(None), *cut)
+        selected = (slice(None), *cut)
         mask = _bias_at_border(bias, grid, border, qkv.device)
-        many = q[where].shape[:4]
-        out = _sdpa(q[where].flatten(0, 3), k[where].flatten(0, 3), v[where].flatten(0, 3), mask)
-        return out.reshape(*many, *out.shape[1:])
+        leading = q[selected].shape[:4]
+        out = _sdpa(
+            q[selected].flatten(0, 3), k[selected].flatten(0, 3), v[selected].flatten(0, 3), mask
+        )
+        return out.reshape(*leading, *out.shape[1:])
 
     return rearrange(
         attend((), ()),
@@ -108,11 +110,11 @@ def _sdpa_in_windows(qkv: Tensor, bias: Tensor | None, grid: Grid) -> Tensor:
 
 
 def _sdpa(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:
-    """Call the library; heads of a width that its fused kernels refuse are padded with zeros."""
+    """Call the library; pad heads with zeros to a multiple of 8, which its fused kernels need."""
     width = q.shape[-1]
     if missing := -width % 8:
         q, k, v = (F.pad(x, (0, missing)) for x in (q, k, v))
-    if mask is not None:  # a mask that is not expanded is computed by the slow formula
+    if mask is not None:  # without the expansion torch takes a slow implementation
         mask = mask.to(q.dtype).expand(q.shape[0], -1, -1, -1)
     out = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, scale=width**-0.5)
     return out[..., :width]
@@ -121,7 +123,7 @@ def _sdpa(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:
 def _bias_at_border(
     bias: Tensor | None, grid: Grid, border: tuple[bool, ...], device: torch.device
 ) -> Tensor | None:
-    """Return bias plus mask `(m, n, n)` of the windows at a border, or None where all is zero."""
+    """Return bias plus mask `(m, n, n)` for windows at a border, or None if there is neither."""
     if not any(border):
         return bias
     mask = border_mask(grid.window, grid.shift, border, device)
@@ -129,7 +131,7 @@ def _bias_at_border(
 
 
 class _Blockwise(torch.autograd.Function):
-    """Window attention block by block; weights that are not kept are computed again."""
+    """Window attention block by block; softmax weights are kept or recomputed."""
 
     @staticmethod
     def forward(
@@ -167,40 +169,40 @@ class _Blockwise(torch.autograd.Function):
 
 @torch.compiler.disable  # type: ignore[untyped-decorator]
 def _attend_on_cpu(qkv: Tensor, bias: Tensor, code: Tensor | None, grid: Grid) -> Tensor:
-    """Attend block by block; keep the weights for the backward pass where they are few."""
+    """Attend block by block; keep the softmax weights for the backward pass if they are few."""
     scores = qkv.shape[:4].numel() * grid.tokens() * grid.heads
     keep = torch.is_grad_enabled() and is_small(scores, KEPT_SCORES)
     out: Tensor = _Blockwise.apply(qkv, bias, code, grid, keep)
     return out
 
 
-class _Half(NamedTuple):
-    """Which part of the channels belongs to a grid: part `number` (from 0) of `of` equal ones."""
+class _ChannelPart(NamedTuple):
+    """The channels that belong to a grid: part `number` (from 0) of `of` equal parts."""
 
     number: int
     of: int
 
 
 class _Part(NamedTuple):
-    """Attention in one grid, and where its channels lie in `qkv` and in the result."""
+    """Attention in one grid, and the position of its channels in `qkv` and in the result."""
 
     grid: Grid
     bias: Tensor | None
     code: Tensor | None
-    source: _Half
-    target: _Half
+    source: _ChannelPart
+    target: _ChannelPart
 
     def forward(self, qkv: Tensor, out: Tensor, kept: list[Tensor] | None) -> None:
-        """Write what each token gathers to `out`; add to `kept` what a backward needs."""
+        """Write the attention output to `out`; append to `kept` what the backward pass needs."""
         source = _Windows(qkv, self.grid, self.source, parts=3)
         target = _Windows(out, self.grid, self.target, parts=1)
-        masks, room = _Masks(self.bias, source), _Room()
+        masks, memory = _Masks(self.bias, source), _ScoreMemory()
         for block in source.blocks():
             if kept is not None:
-                room = _Room()
+                memory = _ScoreMemory()
             qkv_block = source.gather(block, self.code)
             q, k, v = qkv_block.unbind()
-            weight = _weights(q, k, masks, block, room.take(q))
+            weight = _weights(q, k, masks, block, memory.take(q))
             target.scatter(block, torch.bmm(weight, v))
             if kept is not None:
                 kept += (qkv_block, weight)
@@ -215,13 +217,14 @@ class _Part(NamedTuple):
     ) -> None:
         """Write the gradient to `qkv_grad`, and add to `bias_grad`.
 
-        Queries, keys, values and weights of each block are `kept`, or made again from `qkv`.
+        `kept` gives queries, keys, values and softmax weights of each block; if it is None, they
+        are recomputed from `qkv`.
         """
-        above = _Windows(out_grad, self.grid, self.target, parts=1)
+        out_grads = _Windows(out_grad, self.grid, self.target, parts=1)
         target = _Windows(qkv_grad, self.grid, self.source, parts=3)
         source = None if qkv is None else _Windows(qkv, self.grid, self.source, parts=3)
         masks = None if source is None else _Masks(self.bias, source)
-        room, grad_room = _Room(), _Room()
+        memory, grad_memory = _ScoreMemory(), _ScoreMemory()
         for block in target.blocks():
             if kept is not None:
                 qkv_block, weight = next(kept), next(kept)
@@ -230,9 +233,9 @@ class _Part(NamedTuple):
                 assert source is not None and masks is not None, "either kept, or made again"
                 qkv_block = source.gather(block, self.code)
                 q, k, v = qkv_block.unbind()
-                weight = _weights(q, k, masks, block, room.take(q))
-            grad = above.gather(block)[0]
-            score_grad = torch.bmm(grad, v.transpose(1, 2), out=grad_room.take(q))
+                weight = _weights(q, k, masks, block, memory.take(q))
+            grad = out_grads.gather(block)[0]
+            score_grad = torch.bmm(grad, v.transpose(1, 2), out=grad_memory.take(q))
             torch._softmax_backward_data(
                 score_grad, weight, -1, weight.dtype, grad_input=score_grad
             )
@@ -247,93 +250,94 @@ class _Part(NamedTuple):
 
 
 def _parts(bias: Tensor, code: Tensor | None, grid: Grid) -> list[_Part]:
-    """Return self attention, and with a code mutual attention, whose result comes first."""
+    """Return self attention and, with a code, mutual attention, whose result comes first."""
     if code is None:
-        return [_Part(grid, bias, None, _Half(0, 1), _Half(0, 1))]
-    places = rearrange(code, "n (p m d) -> p 1 m n d", p=3, m=grid.heads)
+        return [_Part(grid, bias, None, _ChannelPart(0, 1), _ChannelPart(0, 1))]
+    position_code = rearrange(code, "n (p m d) -> p 1 m n d", p=3, m=grid.heads)
     return [
-        _Part(grid, bias, None, _Half(0, 2), _Half(1, 2)),
-        _Part(grid.pairs(), None, places, _Half(1, 2), _Half(0, 2)),
+        _Part(grid, bias, None, _ChannelPart(0, 2), _ChannelPart(1, 2)),
+        _Part(grid.pairs(), None, position_code, _ChannelPart(1, 2), _ChannelPart(0, 2)),
     ]
 
 
-def _weights(q: Tensor, k: Tensor, masks: _Masks, block: _Block, room: Tensor) -> Tensor:
-    """Return softmax(q k^T / sqrt(d) + bias + mask) `(windows * m, n, n)`, written to `room`."""
-    has_mask = masks.write(block, room)
-    _add_product(room, q, k.transpose(1, 2), q.shape[-1] ** -0.5, beta=int(has_mask))
-    return torch.softmax(room, dim=-1, out=room)
+def _weights(q: Tensor, k: Tensor, masks: _Masks, block: _Block, out: Tensor) -> Tensor:
+    """Write softmax(q k^T / sqrt(d) + bias + mask) `(windows * m, n, n)` to `out`; return it."""
+    has_mask = masks.write(block, out)
+    _add_product(out, q, k.transpose(1, 2), q.shape[-1] ** -0.5, beta=int(has_mask))
+    return torch.softmax(out, dim=-1, out=out)
 
 
-def _add_product(room: Tensor, a: Tensor, b: Tensor, scale: float, *, beta: int = 0) -> None:
-    """Write beta * room + scale * a b to `room`."""
-    torch.baddbmm(room, a, b, beta=beta, alpha=scale, out=room)
+def _add_product(out: Tensor, a: Tensor, b: Tensor, scale: float, *, beta: int = 0) -> None:
+    """Compute out = beta * out + scale * a b in place."""
+    torch.baddbmm(out, a, b, beta=beta, alpha=scale, out=out)
 
 
 _Strided = tuple[tuple[int, ...], tuple[int, ...], int]
-"""Sizes, strides and offset."""
+"""Sizes, strides and offset of a view, in elements."""
 
 _Block = tuple[slice, slice, slice, slice]
-"""Some windows that are computed at once: samples, groups of frames, rows and columns."""
+"""Windows that are computed at once: ranges along b, nt, nh and nw."""
 
 
 class _Windows:
-    """A contiguous video `(b, t, h, w, of * parts * c)` seen as windows, without a copy.
+    """A view of a contiguous video `(b, t, h, w, of * parts * c)` as windows, without a copy.
 
-    Views `(parts, b, nt, nh, nw, m, wt, wh, ww, d)` are made by their strides: one call for each,
-    where small videos are ruled by the number of calls.
+    The views `(parts, b, nt, nh, nw, m, wt, wh, ww, d)` are made from strides, in one call each,
+    because the time of small videos depends on the number of calls.
     """
 
-    def __init__(self, video: Tensor, grid: Grid, half: _Half, *, parts: int) -> None:
+    def __init__(self, video: Tensor, grid: Grid, part: _ChannelPart, *, parts: int) -> None:
         self.grid, self._video = grid, video
         batch, *sizes, channels = video.shape
         steps = video.stride()[:4]
         counts = [size // edge for size, edge in zip(sizes, grid.window, strict=True)]
-        width = channels // (half.of * parts)
+        width = channels // (part.of * parts)
         head = width // grid.heads
         self.counts = (batch, *counts)
         self._edges = (grid.heads, *grid.window, head)
         windows = [step * edge for step, edge in zip(steps[1:], grid.window, strict=True)]
         self._strides = (width, steps[0], *windows, head, *steps[1:], 1)
-        self._offset = video.storage_offset() + half.number * parts * width
+        self._offset = video.storage_offset() + part.number * parts * width
         self._parts = parts
         self.device = video.device
         self.dtype = full_precision(video[:0]).dtype
-        """Scores are computed in float32 at least."""
+        """Type of the scores: float32 or wider."""
 
     def blocks(self) -> Iterator[_Block]:
-        """Cut the windows into blocks of about `BLOCK_SCORES`; pairs of frames stay together."""
-        most = max(1, BLOCK_SCORES // (self.grid.heads * self.grid.tokens() ** 2))
+        """Cut the windows into blocks of about `BLOCK_SCORES`; mutual pairs stay together."""
+        limit = max(1, BLOCK_SCORES // (self.grid.heads * self.grid.tokens() ** 2))
         cuts: list[list[slice]] = []
         for axis, count in reversed(list(enumerate(self.counts))):
             unit = 2 if axis == 1 and self.grid.mutual else 1
-            pieces = -(-count // max(unit, most // unit * unit))
+            pieces = -(-count // max(unit, limit // unit * unit))
             size = -(-count // (unit * pieces)) * unit
             cuts.insert(0, [slice(i, min(i + size, count)) for i in range(0, count, size)])
-            most = max(1, most // size)
+            limit = max(1, limit // size)
         times, rows, columns, samples = cuts[1], cuts[2], cuts[3], cuts[0]
         yield from product(samples, times, rows, columns)
 
     def gather(self, block: _Block, code: Tensor | None = None) -> Tensor:
-        """Copy the parts of a block, `(parts, windows * m, n, d)`; add the code of the place."""
+        """Return a copy of a block, `(parts, windows * m, n, d)`, plus the position code if any."""
         heads, head = self._edges[0], self._edges[-1]
         windows = prod(cut.stop - cut.start for cut in block)
         shape = (self._parts, windows * heads, self.grid.tokens(), head)
         copy = torch.empty(shape, dtype=self.dtype, device=self.device)
-        for there, here in self._pieces(block):
-            copy.as_strided(*there).copy_(self._video.as_strided(*here))
+        for copy_view, video_view in self._pieces(block):
+            copy.as_strided(*copy_view).copy_(self._video.as_strided(*video_view))
         if code is not None:
             copy.view(self._parts, windows, heads, *shape[2:]).add_(code)
         return copy
 
     def scatter(self, block: _Block, parts: Tensor) -> None:
-        """Write the parts of a block, `(parts, windows * m, n, d)`, to their places."""
-        for here, there in self._pieces(block):
-            self._video.as_strided(*there).copy_(parts.as_strided(*here))
+        """Write a block, `(parts, windows * m, n, d)`, back to the video."""
+        for block_view, video_view in self._pieces(block):
+            self._video.as_strided(*video_view).copy_(parts.as_strided(*block_view))
 
     def _pieces(self, block: _Block) -> Iterator[tuple[_Strided, _Strided]]:
-        """Yield what is copied at once: where it is in the copy of a block, and in the video.
+        """Yield pairs of views to copy between: in the copy of a block, and in the video.
 
-        That is all of it; but in mutual attention a frame's queries are those of the other frame.
+        One pair covers the whole block, except in mutual attention, where the queries of a frame
+        come from the other frame of its pair.
         """
         counts = tuple(cut.stop - cut.start for cut in block)
         sizes = (self._parts, *counts, *self._edges)
@@ -352,14 +356,14 @@ class _Windows:
             yield (queries, steps, frame * strides[2]), (queries, jumps, other)
 
 
-class _Room:
-    """Memory for the scores of one block after the other; the first one is the largest."""
+class _ScoreMemory:
+    """Memory that blocks use for their scores one after the other; the first is the largest."""
 
     def __init__(self) -> None:
         self._whole: Tensor | None = None
 
     def take(self, queries: Tensor) -> Tensor:
-        """Return room for the scores of queries `(windows * m, n, d)`: `(windows * m, n, n)`."""
+        """Return memory `(windows * m, n, n)` for the scores of queries `(windows * m, n, d)`."""
         count, tokens, _ = queries.shape
         if self._whole is None:
             self._whole = queries.new_empty((count, tokens, tokens))
@@ -367,7 +371,7 @@ class _Room:
 
 
 class _Masks:
-    """What is added to the scores: the bias, and the mask of each kind of border."""
+    """Bias plus mask for each kind of border."""
 
     def __init__(self, bias: Tensor | None, windows: _Windows) -> None:
         grid, self._table = windows.grid, None if bias is None else bias.to(windows.dtype)
@@ -379,7 +383,7 @@ class _Masks:
             self._table = masks if self._table is None else masks + self._table
 
     def write(self, block: _Block, scores: Tensor) -> bool:
-        """Write bias plus mask of a block's windows to `scores`; False if there is none."""
+        """Write bias plus mask for the windows of a block to `scores`; return False if none."""
         if self._table is None:
             return False
         by_window = scores.view(-1, *self._table.shape[-3:])

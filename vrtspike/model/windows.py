@@ -1,8 +1,9 @@
-"""The windows of a video: where tokens lie in them, and what is masked at the borders.
+"""The windows of a video: relative positions of their tokens, and masks at the borders.
 
-A video `(b, t, h, w, c)` is cut into windows after it was shifted (rolled). The mask parts tokens
-that the roll brings together from opposite borders; only windows that are last along a shifted axis
-need one, so there are at most eight, whatever the number of windows.
+A video `(b, t, h, w, c)` is shifted (rolled) and then cut into windows. The mask keeps apart tokens
+that the shift brings together from opposite borders. Only windows that are last along a shifted
+axis need a mask, so there are at most eight masks, for any number of windows. n is the number of
+tokens in a window.
 """
 
 from __future__ import annotations
@@ -19,14 +20,17 @@ MASKED = -100.0
 
 
 def relative_position_rows(window: Window) -> int:
-    """Return the rows of a bias table: one for each offset between two tokens of a window."""
+    """Return the number of rows of a bias table: one for each offset between two tokens."""
     t, h, w = window
     return (2 * t - 1) * (2 * h - 1) * (2 * w - 1)
 
 
 @lru_cache(maxsize=64)
 def relative_position_index(window: Window, table: Window, device: torch.device) -> Tensor:
-    """Return `(n, n)` rows of a bias table made for the window `table`, for a smaller `window`."""
+    """Return the row of the bias table for each pair of tokens of `window`, `(n, n)`.
+
+    The table was made for the window `table`, which may be larger than `window`.
+    """
     axes = [torch.arange(size, device=device) for size in window]
     position = torch.stack(torch.meshgrid(*axes, indexing="ij")).flatten(1)
     offset = position[:, :, None] - position[:, None, :]
@@ -41,7 +45,7 @@ def border_mask(
 ) -> Tensor:
     """Return the additive mask `(n, n)` of a window that is last along the `border` axes.
 
-    Tokens before and after the wrap of a shifted axis do not see each other.
+    Tokens on different sides of the wrap of a shifted axis do not attend to each other.
     """
     regions = torch.zeros(window, device=device, dtype=torch.int64)
     for axis, (size, moved, is_last) in enumerate(zip(window, shift, border, strict=True)):
@@ -59,7 +63,7 @@ Borders = tuple[tuple[bool, ...], ...]
 
 @lru_cache(maxsize=64)
 def border_masks(window: Window, shift: Window, borders: Borders, device: torch.device) -> Tensor:
-    """Return the masks `(kinds, 1, n, n)` of several kinds of border."""
+    """Return the masks `(kinds, 1, n, n)` of the given kinds of border."""
     masks = [border_mask(window, shift, border, device) for border in borders]
     return torch.stack(masks)[:, None]
 
@@ -68,7 +72,10 @@ def border_masks(window: Window, shift: Window, borders: Borders, device: torch.
 def border_kinds(
     shift: Window, counts: tuple[int, int, int, int], device: torch.device
 ) -> tuple[Borders, Tensor]:
-    """Return the borders that occur, and which of them each window has, `(b, nt, nh, nw)`."""
+    """Return the kinds of border that occur, and the kind of each window, `(b, nt, nh, nw)`.
+
+    `counts` are b and the numbers of windows along t, h and w.
+    """
     kinds: dict[tuple[bool, ...], int] = {}
     lasts = product(
         *(
@@ -76,13 +83,16 @@ def border_kinds(
             for count, moved in zip(counts[1:], shift, strict=True)
         )
     )
-    places = [kinds.setdefault(last, len(kinds)) for last in lasts]
-    return tuple(kinds), torch.tensor(places * counts[0], device=device).view(counts)
+    indices = [kinds.setdefault(last, len(kinds)) for last in lasts]
+    return tuple(kinds), torch.tensor(indices * counts[0], device=device).view(counts)
 
 
 @lru_cache(maxsize=16)
 def sine_position(height: int, width: int, channels: int, device: torch.device) -> Tensor:
-    """Return the sine position code `(height * width, channels)` of a window: y half, then x."""
+    """Return the sine position code `(height * width, channels)` of a window.
+
+    The first half of the channels codes y, the second half x.
+    """
     half = channels // 2
     frequency = 10000 ** (2 * (torch.arange(half, device=device) // 2) / half)
     codes = []
@@ -96,22 +106,22 @@ def sine_position(height: int, width: int, channels: int, device: torch.device) 
 
 
 class Grid(NamedTuple):
-    """How a video is cut into windows, and its channels into heads."""
+    """The window, its shift, and the number of heads."""
 
     window: Window
     shift: Window
     heads: int
     mutual: bool = False
-    """Windows span one frame, and a frame's queries are those of the other frame of its pair."""
+    """Windows span one frame, and each frame of a pair is queried by the other."""
 
     def pairs(self) -> Grid:
-        """Return the grid of mutual attention beside this one of self attention."""
+        """Return the grid of the mutual attention that belongs to this self attention."""
         return Grid((1, *self.window[1:]), (0, *self.shift[1:]), self.heads, mutual=True)
 
     def sizes(self) -> dict[str, int]:
-        """Return the window's edges by the names that patterns use."""
+        """Return the sides of the window by their names in einops patterns."""
         return dict(zip(("wt", "wh", "ww"), self.window, strict=True))
 
     def tokens(self) -> int:
-        """Return the tokens of a window."""
+        """Return the number of tokens in a window."""
         return self.window[0] * self.window[1] * self.window[2]

@@ -1,1 +1,1 @@
-"""The process and the machine: Ray, memory, progress."""
+"""The process and its machine: Ray, memory, progress and errors."""

@@ -1,6 +1,6 @@
-"""This process's memory: what it takes, what the machine has left, and how its heap grows.
+"""Memory in bytes: of this process, and free on the machine; and a setting of the heap.
 
-Figures are the kernel's on Linux; elsewhere they are the nearest that Python offers.
+On Linux the values come from the kernel; on other systems they are the nearest that Python offers.
 """
 
 from __future__ import annotations
@@ -17,48 +17,50 @@ CONTAINER = (
     (CGROUPS, "memory.max", "memory.current"),
     (CGROUPS / "memory", "memory.limit_in_bytes", "memory.usage_in_bytes"),
 )
-# glibc's names for mallopt.
+# Parameters of mallopt in glibc.
 M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4
 NEVER = 2**31 - 1
 
 
 def resident_bytes() -> int:
-    """Return the memory that this process takes now."""
-    return _figure(STATUS, "VmRSS") or peak_bytes()
+    """Return the memory that this process uses now (resident set)."""
+    return _kernel_value(STATUS, "VmRSS") or peak_bytes()
 
 
 def peak_bytes() -> int:
-    """Return the most memory that this process ever took (on Linux: since it was set back)."""
+    """Return the peak memory of this process (on Linux: since the last reset of the peak)."""
     unit = 1 if sys.platform == "darwin" else 1024
-    return _figure(STATUS, "VmHWM") or resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+    return (
+        _kernel_value(STATUS, "VmHWM") or resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+    )
 
 
 def free_bytes() -> int:
-    """Return the memory that the machine, or this container, has left for programs that start."""
+    """Return the memory of the machine, or of this container, that is free for new programs."""
     machine = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    left = (_figure(MACHINE, "MemAvailable"), _container_bytes(), machine)
-    return min(size for size in left if size is not None)
+    limits = (_kernel_value(MACHINE, "MemAvailable"), _container_bytes(), machine)
+    return min(size for size in limits if size is not None)
 
 
 def _container_bytes() -> int | None:
-    """Return what the limit of a container (cgroup version 2, or 1) leaves; None without one."""
-    for folder, limit, used in CONTAINER:
+    """Return the free memory under a container's limit (cgroup version 2 or 1); None without."""
+    for folder, limit_file, used_file in CONTAINER:
         try:
-            most = (folder / limit).read_text(encoding="ascii").strip()
-            taken = int((folder / used).read_text(encoding="ascii"))
+            limit = (folder / limit_file).read_text(encoding="ascii").strip()
+            used = int((folder / used_file).read_text(encoding="ascii"))
         except (OSError, ValueError):
             continue
-        if most.isdigit():
-            return max(int(most) - taken, 0)
+        if limit.isdigit():
+            return max(int(limit) - used, 0)
     return None
 
 
 def keep_heap() -> None:
-    """Have glibc keep what is freed for the next block, large ones too, instead of unmapping it.
+    """Make glibc keep freed memory, also of large blocks, for reuse instead of unmapping it.
 
-    A pass of a model frees and takes hundreds of large blocks; each new page costs microseconds.
-    On a CPU a pass takes 1.2 to 1.8 times less time so, and the process more memory: up to 1.7
-    times what is alive at once.
+    A pass of a model frees and allocates hundreds of large blocks, and each new page costs
+    microseconds. With this setting a pass on a CPU is 1.2 to 1.8 times faster, and the process
+    takes up to 1.7 times the memory of its live blocks.
     """
     if sys.platform == "linux":
         libc = ctypes.CDLL(None)
@@ -67,8 +69,8 @@ def keep_heap() -> None:
             libc.mallopt(M_TRIM_THRESHOLD, NEVER)
 
 
-def _figure(file: Path, name: str) -> int | None:
-    """Return a figure of the kernel's in bytes, or None where there is none."""
+def _kernel_value(file: Path, name: str) -> int | None:
+    """Return a value in bytes from a file of the kernel, or None if it is missing."""
     if not file.is_file():
         return None
     for line in file.read_text(encoding="ascii").splitlines():

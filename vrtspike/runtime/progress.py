@@ -1,9 +1,9 @@
-"""One line that tells how far a phase is.
+"""The progress line.
 
-On a terminal a single line that updates in place: title, bar, count, the caller's fields, time
-taken and time left. Elsewhere (a file, CI, a Ray job's log) the same as plain text, one line when
-the phase starts to move, one every `plain_seconds`, and one at the end. The line goes to standard
-error, so that standard output holds results only.
+On a terminal it is one line that updates in place: title, bar, count, the caller's fields, time
+elapsed and time left. Otherwise (a file, CI, the log of a Ray job) it is plain text: one line at
+the first progress, one every `plain_seconds`, and one at the end. It goes to standard error,
+because standard output is for results.
 
     with Progress("train fused", total=1000) as progress:
         progress.update(10, loss=0.031, psnr="27.1 dB")
@@ -24,7 +24,7 @@ from rich.text import Text
 
 
 def clock_text(seconds: float | None) -> str:
-    """Write a duration as m:ss or h:mm:ss."""
+    """Format a duration as m:ss or h:mm:ss."""
     if seconds is None:
         return "-:--"
     minutes, second = divmod(round(max(seconds, 0.0)), 60)
@@ -33,7 +33,7 @@ def clock_text(seconds: float | None) -> str:
 
 
 def fields_text(fields: dict[str, object]) -> str:
-    """Write `name value` pairs; floats with four significant digits."""
+    """Format `name value` pairs; floats have four significant digits."""
     return "  ".join(
         f"{name} {value:.4g}" if isinstance(value, float) else f"{name} {value}"
         for name, value in fields.items()
@@ -42,7 +42,7 @@ def fields_text(fields: dict[str, object]) -> str:
 
 
 class Progress:
-    """Show one phase's progress; use it as a context manager."""
+    """Show the progress of one phase; a context manager."""
 
     def __init__(
         self,
@@ -83,7 +83,7 @@ class Progress:
             self._print()
 
     def update(self, done: int, total: int | None = None, **fields: object) -> None:
-        """Set how much is done and what is shown beside it; the time left follows from the pace."""
+        """Set the count and the fields to show; the time left is estimated from the pace."""
         now = self._clock()
         self.done = done
         self.total = self.total if total is None else total
@@ -97,7 +97,7 @@ class Progress:
             self._print()
 
     def say(self, text: str) -> None:
-        """Print a line of its own, above the one that updates."""
+        """Print a separate line above the progress line."""
         if self._rich is not None:
             self._rich.console.print(text, markup=False, highlight=False)
         else:
@@ -105,11 +105,11 @@ class Progress:
             self._stream.flush()
 
     def elapsed(self) -> float:
-        """Return the seconds since the phase was entered."""
+        """Return the seconds since the start of the phase."""
         return self._clock() - self._started
 
     def remaining(self) -> float | None:
-        """Return the seconds left at the pace since the first update; None: not known yet."""
+        """Return the estimated seconds left, at the pace since the first update; None: unknown."""
         if self._first is None or self.total is None:
             return None
         start, first = self._first
@@ -147,14 +147,14 @@ class Progress:
 
 
 class _NoteColumn(ProgressColumn):
-    """Show the caller's fields, cut to what the terminal has room for."""
+    """Show the caller's fields, cut to the width of the terminal."""
 
     def render(self, task: Task) -> Text:
         return Text(task.fields["note"], style="dim", no_wrap=True, overflow="ellipsis")
 
 
 def _terminal_line(console: Console) -> RichProgress:
-    """Build the line of a terminal: title, bar, count, fields, clock."""
+    """Build the progress line for a terminal: title, bar, count, fields, clock."""
     return RichProgress(
         TextColumn("{task.description}"),
         BarColumn(bar_width=16),

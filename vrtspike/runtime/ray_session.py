@@ -1,14 +1,13 @@
-"""Start or join Ray quietly, and make a configuration's paths good on its machines.
+"""Start or join Ray, and make the paths of a configuration valid on its machines.
 
-`connect()` joins the cluster that RAY_ADDRESS names (a Ray job has it set), or starts a local Ray
-whose object store is bounded and which only this machine and this user reach, and shuts down what
-it started. Ray's own lines stay in its session
-folder (`/tmp/ray/session_*/logs`). Someone who wants another size of local Ray starts it with
-`ray start --head` and sets RAY_ADDRESS=auto.
+`connect()` joins the cluster that RAY_ADDRESS names (it is set in a Ray job). Otherwise it starts a
+local Ray with an object store of limited size, which only this machine and this user can reach, and
+shuts it down at the end. Ray's log lines go to its session folder (`/tmp/ray/session_*/logs`). For
+a local Ray of another size, run `ray start --head` and set RAY_ADDRESS=auto.
 
-`resolve_path` makes paths absolute, because Ray's workers run in folders of their own. In a
-job that runs from an uploaded copy of the working folder, which Ray deletes later, what a run
-writes goes to `~/vrtspike`.
+`resolve_path` makes paths absolute, because Ray's workers run in other folders. A job may run from
+an uploaded copy of the working folder, which Ray deletes later; then its output goes to
+`~/vrtspike`.
 """
 
 from __future__ import annotations
@@ -37,38 +36,38 @@ logger = logging.getLogger(__name__)
 
 OBJECT_STORE_SHARE = 0.15
 OBJECT_STORE_LIMIT = 2 * 2**30
-"""A local Ray's object store: this share of the memory, at most this many bytes."""
+"""Size of the object store of a local Ray: this fraction of the memory, at most this many bytes."""
 
 JOB_CONFIG = "RAY_JOB_CONFIG_JSON_ENV_VAR"
-"""Environment variable that Ray gives a job's driver: its metadata and runtime environment."""
+"""Environment variable that Ray sets for the driver of a job: metadata and runtime environment."""
 
 QUIET = {
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
 }
-"""Environment of the driver and, on a local Ray, of its workers; a user's own values stay."""
+"""Environment of the driver and of the workers of a local Ray; the user's own values win."""
 
 
 CLUSTERS = "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"
-"""Ray's own switch, which off leaves a machine alone by itself, whatever its system."""
+"""Switch of Ray: 0 keeps Ray on one machine, so that it listens only on 127.0.0.1."""
 INIT_WEIGHTS = ("train", "init_weights")
-"""The setting that holds paths, or names of packaged weights."""
+"""The setting that takes paths or names of packaged weights."""
 
 
 @contextmanager
 def connect(*, dashboard: bool = False) -> Iterator[str]:
-    """Join RAY_ADDRESS or start a local Ray; give its address, and leave it afterwards.
+    """Join the cluster at RAY_ADDRESS or start a local Ray; yield its address, and disconnect.
 
-    A local Ray has a `dashboard` where it is asked for: without, nobody tells Ray Train of trials
-    of a sweep that died, and what they held is held for good.
+    A sweep on a local Ray needs the `dashboard`: without it, Ray Train does not learn of trials
+    that died, and never frees their resources.
 
-    Raises ResourceError when no cluster answers at RAY_ADDRESS, or it refuses the token.
+    Raise ResourceError if no cluster answers at RAY_ADDRESS, or if it refuses the token.
     """
     for name, value in QUIET.items():
         os.environ.setdefault(name, value)
     address = os.environ.get("RAY_ADDRESS", "")
     try:
-        _check_that_someone_listens(address)
+        _check_listening(address)
     except OSError as error:
         raise _refusal(address, error) from error
     import ray
@@ -85,7 +84,7 @@ def connect(*, dashboard: bool = False) -> Iterator[str]:
 
 
 def _start(address: str, dashboard: bool, stack: ExitStack) -> None:
-    """Join a cluster, or start a local Ray; `stack` holds what that needs until it ends."""
+    """Join a cluster, or start a local Ray; `stack` keeps its environment until the end."""
     import ray
 
     try:
@@ -98,7 +97,7 @@ def _start(address: str, dashboard: bool, stack: ExitStack) -> None:
             )
         else:
             stack.enter_context(_on_loopback())
-            with _apart():
+            with _own_process_group():
                 started: Any = ray.init(
                     address="local",
                     include_dashboard=dashboard,
@@ -107,17 +106,17 @@ def _start(address: str, dashboard: bool, stack: ExitStack) -> None:
                     logging_level=logging.ERROR,
                 )
             _keep_private(started.address_info["session_dir"])
-    except Exception as error:  # of a start that takes too long Ray says just this
+    except Exception as error:  # Ray raises a plain Exception if a start takes too long
         raise _refusal(address, error) from error
 
 
 @contextmanager
 def _on_loopback() -> Iterator[None]:
-    """Have a local Ray listen to this machine alone (127.0.0.1), as Ray itself does on macOS, where
-    it has no clusters.
+    """Make a local Ray listen only on this machine (127.0.0.1), as Ray does by default on macOS.
 
-    Ray reads the setting when it is imported, which may be long ago; processes that are started
-    meanwhile find it in their environment, and join this Ray. A user's own value stays.
+    Ray reads the variable when it is imported, which may have happened before, so we set Ray's
+    constant too. Processes started inside the block inherit the variable and can join this Ray.
+    Nothing changes if the user has set the variable.
     """
     from ray._private import ray_constants
 
@@ -134,7 +133,7 @@ def _on_loopback() -> Iterator[None]:
 
 
 def _keep_private(session: str) -> None:
-    """Keep others of this machine away from Ray's logs and sockets, and from its token."""
+    """Deny other users of this machine access to Ray's logs, sockets and token."""
     token = os.environ.get("RAY_AUTH_TOKEN_PATH") or Path.home() / ".ray" / "auth_token"
     for path, mode in ((session, 0o700), (token, 0o600)):
         with suppress(OSError):
@@ -142,29 +141,32 @@ def _keep_private(session: str) -> None:
 
 
 def environment_of_workers(environment: Mapping[str, str] = os.environ) -> dict[str, str]:
-    """Return what workers of a cluster that others started are given of this environment.
+    """Return the variables of this environment to pass to workers of an existing cluster.
 
-    A Ray job's own variables are theirs anyway, and Ray refuses to be told twice.
+    The variables of a Ray job are left out: workers have them already, and Ray refuses duplicates.
     """
     job = json.loads(environment.get(JOB_CONFIG, "{}")).get("runtime_env") or {}
-    wanted = {WAIT_POLICY: environment[WAIT_POLICY]} if WAIT_POLICY in environment else {}
-    return {name: value for name, value in wanted.items() if name not in job.get("env_vars", {})}
+    variables = {WAIT_POLICY: environment[WAIT_POLICY]} if WAIT_POLICY in environment else {}
+    return {name: value for name, value in variables.items() if name not in job.get("env_vars", {})}
 
 
 @contextmanager
-def _apart() -> Iterator[None]:
-    """Start processes in a group of their own: a signal to ours (by `timeout`, say) is for this
-    process, which then has them save."""
+def _own_process_group() -> Iterator[None]:
+    """Start processes inside the block in their own process group.
+
+    A signal to our group, for example from `timeout`, then reaches only this process, which tells
+    the others to save.
+    """
     ours = os.getpgrp()
     if os.getpid() in (ours, os.getsid(0)):
-        # It leads the group, and could not come back.
+        # The leader of a group or session could not return to its group.
         yield
         return
     os.setpgid(0, 0)
     try:
         yield
     finally:
-        # Whoever else was in it may have ended: then there is no group to go back to.
+        # If all other processes of the old group have ended, the group no longer exists.
         with suppress(PermissionError):
             os.setpgid(0, ours)
 
@@ -181,64 +183,64 @@ def _refusal(address: str, error: Exception) -> ResourceError:
     )
 
 
-def _check_that_someone_listens(address: str, seconds: float = 10.0) -> None:
-    """Raise OSError where no one answers at host:port; Ray itself would try for minutes."""
+def _check_listening(address: str, seconds: float = 10.0) -> None:
+    """Raise OSError if nothing listens at host:port; Ray itself would try for minutes."""
     host, colon, port = address.removeprefix("ray://").rpartition(":")
     if colon and port.isdigit():
         socket.create_connection((host.strip("[]"), int(port)), timeout=seconds).close()
 
 
 def object_store_bytes() -> int:
-    """Return the size of a local Ray's object store."""
+    """Return the size of the object store of a local Ray in bytes."""
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     return min(int(memory * OBJECT_STORE_SHARE), OBJECT_STORE_LIMIT)
 
 
 def capacity(run: RunSettings) -> dict[str, float]:
-    """Return the CPUs and GPUs of the cluster; of one that grows by itself, those it can have."""
+    """Return the CPUs and GPUs of the cluster, or the limits in `run` of an autoscaling one."""
     import ray
 
-    found: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
+    resources: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
     return {
-        "CPU": max(found.get("CPU", 0.0), run.cluster_cpus or 0.0),
-        "GPU": max(found.get("GPU", 0.0), run.cluster_gpus or 0.0),
+        "CPU": max(resources.get("CPU", 0.0), run.cluster_cpus or 0.0),
+        "GPU": max(resources.get("GPU", 0.0), run.cluster_gpus or 0.0),
     }
 
 
 def cluster_size() -> tuple[int, int, int]:
-    """Return the GPUs, CPUs and machines of the cluster as it is now."""
+    """Return the present number of GPUs, CPUs and machines of the cluster."""
     import ray
 
-    found: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
+    resources: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
     machines = sum(node["Alive"] for node in ray.nodes())  # type: ignore[no-untyped-call]
-    return int(found.get("GPU", 0)), int(found.get("CPU", 0)), machines
+    return int(resources.get("GPU", 0)), int(resources.get("CPU", 0)), machines
 
 
 @contextmanager
-def environment(wanted: Mapping[str, str]) -> Iterator[None]:
-    """Set variables of the environment for a while, where the user has not."""
-    ours = {name: value for name, value in wanted.items() if name not in os.environ}
-    os.environ.update(ours)
+def environment(variables: Mapping[str, str]) -> Iterator[None]:
+    """Set environment variables inside the block, except those that are already set."""
+    added = {name: value for name, value in variables.items() if name not in os.environ}
+    os.environ.update(added)
     try:
         yield
     finally:
-        for name in ours:
+        for name in added:
             os.environ.pop(name, None)
 
 
 def quiet_ray() -> None:
-    """Leave the log lines of Ray Train and Tune to their files."""
+    """Show only errors of the loggers of Ray Train and Tune."""
     for name in ("ray.train", "ray.tune", "ray.air"):
         logging.getLogger(name).setLevel(logging.ERROR)
 
 
 def in_job(environment: Mapping[str, str] = os.environ) -> bool:
-    """Tell whether this process was started by `ray job submit`."""
+    """Return whether this process was started by `ray job submit`."""
     return JOB_CONFIG in environment
 
 
 def in_uploaded_copy(folder: Path, environment: Mapping[str, str] = os.environ) -> bool:
-    """Tell whether this process is a Ray job in Ray's own copy of a working folder."""
+    """Return whether this process is a Ray job and `folder` is in Ray's copy of a folder."""
     return in_job(environment) and "working_dir_files" in folder.parts
 
 
@@ -250,10 +252,10 @@ def resolve_path(
     home: Path | None = None,
     environment: Mapping[str, str] = os.environ,
 ) -> Path:
-    """Return a path as an absolute one; `folder` is the current one by default.
+    """Return an absolute path; relative paths start at `folder`, by default the current folder.
 
-    In an uploaded copy, what is part of the copy is read from it; whatever is `written`, or is not
-    in the copy, lies in `<home>/vrtspike`.
+    In an uploaded copy, relative paths start at `<home>/vrtspike` if they are `written` or not part
+    of the copy.
     """
     folder = Path.cwd() if folder is None else folder
     path = path.expanduser()
@@ -263,7 +265,7 @@ def resolve_path(
 
 
 def resolve_place(where: str) -> Folder:
-    """Return a folder by its path, made absolute, or by its URI."""
+    """Return the folder at a path, which is made absolute, or at a URI."""
     folder = Folder.at(where)
     return folder if folder.remote else Folder(str(resolve_path(folder.path)))
 
@@ -275,15 +277,19 @@ def resolve_paths(
     home: Path | None = None,
     environment: Mapping[str, str] = os.environ,
 ) -> Config:
-    """Return the configuration with every path resolved; the runs' folder is written, and names of
-    packaged weights stay."""
+    """Return the configuration with all paths resolved by `resolve_path`.
+
+    `run.root` counts as written. Names of packaged weights do not change.
+    """
     from pydantic import BaseModel
 
     from vrtspike.config.config import Config
 
     if in_uploaded_copy(Path.cwd() if folder is None else folder, environment):
-        kept = resolve_path(Path(), written=True, folder=folder, home=home, environment=environment)
-        logger.info("relative paths lie in %s: this job's working folder is a copy", kept)
+        output = resolve_path(
+            Path(), written=True, folder=folder, home=home, environment=environment
+        )
+        logger.info("relative paths lie in %s: this job's working folder is a copy", output)
 
     def resolved_path(path: Path, at: tuple[str, ...]) -> Path:
         written = at == ("run", "root")
@@ -294,19 +300,19 @@ def resolve_paths(
     def resolve(section: BaseModel, at: tuple[str, ...]) -> BaseModel:
         changes: dict[str, object] = {}
         for name in type(section).model_fields:
-            value, place = getattr(section, name), (*at, name)
+            value, key = getattr(section, name), (*at, name)
             if isinstance(value, BaseModel):
-                changes[name] = resolve(value, place)
-            elif place == INIT_WEIGHTS:
+                changes[name] = resolve(value, key)
+            elif key == INIT_WEIGHTS:
                 if value is not None:
                     changes[name] = tuple(
-                        one if packaged(one) else str(resolved_path(Path(one), place))
-                        for one in value
+                        entry if packaged(entry) else str(resolved_path(Path(entry), key))
+                        for entry in value
                     )
             elif isinstance(value, Path):
-                changes[name] = resolved_path(value, place)
+                changes[name] = resolved_path(value, key)
             elif isinstance(value, tuple) and any(isinstance(v, Path) for v in value):
-                changes[name] = tuple(resolved_path(v, place) for v in value)
+                changes[name] = tuple(resolved_path(v, key) for v in value)
         return section.model_copy(update=changes)
 
     resolved = resolve(config, ())

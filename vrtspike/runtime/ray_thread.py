@@ -1,4 +1,4 @@
-"""Ray Train or Ray Tune in a thread, where it cannot take the signals that ask for a stop."""
+"""Run Ray Train or Ray Tune in a thread, so that it does not replace our signal handlers."""
 
 from __future__ import annotations
 
@@ -12,9 +12,10 @@ from vrtspike.runtime.ray_session import environment, quiet_ray
 
 
 class Fit(threading.Thread):
-    """Build something with a `fit()` for a folder that is removed, and run it to its end.
+    """A thread that runs `build(folder).fit()` with a temporary folder for Ray's files.
 
-    `environment` is Ray's meanwhile, where the user has not set it; what is raised is `error`.
+    `environment` is set meanwhile, except variables that are already set. An exception is kept in
+    `error`.
     """
 
     def __init__(
@@ -26,7 +27,7 @@ class Fit(threading.Thread):
         self.start()
 
     def run(self) -> None:
-        """Run until the end, or until it cannot be started."""
+        """Run `fit()` to its end; called by the thread."""
         storage = tempfile.mkdtemp(prefix="vrtspike-ray-")
         quiet_ray()
         try:

@@ -1,4 +1,4 @@
-"""Find our own error inside those that Ray wraps around it, and set up logging."""
+"""Find our error inside the errors that Ray wraps around it, and set up logging."""
 
 from __future__ import annotations
 
@@ -12,41 +12,44 @@ from vrtspike.storage.atomic import FIXES
 
 
 def find_refusal(error: BaseException) -> VrtSpikeError | None:
-    """Find our own error, also inside the ones that Ray wraps around a worker's; or make one of
-    what a disk or the system refuses."""
-    refused: VrtSpikeError | None = None
-    for found in _all_of(error):
-        # Ray's task errors inherit from the cause's class too; the cause itself has our message.
-        cause = getattr(found, "cause", None)
-        if isinstance(found, VrtSpikeError) and not isinstance(cause, VrtSpikeError):
-            return found
-        if refused is None and not isinstance(cause, BaseException):
-            refused = _of_the_system(found)
-    return refused
+    """Return our error, also from inside the errors that Ray wraps around a worker's error.
+
+    Convert an error of a disk or the operating system to ours. Return None for other errors.
+    """
+    converted: VrtSpikeError | None = None
+    for inner in _with_causes(error):
+        # Ray's task errors also inherit from the class of their cause, but only the cause has our
+        # message.
+        cause = getattr(inner, "cause", None)
+        if isinstance(inner, VrtSpikeError) and not isinstance(cause, VrtSpikeError):
+            return inner
+        if converted is None and not isinstance(cause, BaseException):
+            converted = _from_system_error(inner)
+    return converted
 
 
-def _all_of(error: BaseException) -> Iterator[BaseException]:
-    """Yield an error and all that led to it, nearest first."""
-    seen: set[int] = set()
+def _with_causes(error: BaseException) -> Iterator[BaseException]:
+    """Yield an error and all its causes, nearest first."""
+    visited: set[int] = set()
     waiting: list[object] = [error]
     while waiting:
-        found = waiting.pop(0)
-        if not isinstance(found, BaseException) or id(found) in seen:
+        current = waiting.pop(0)
+        if not isinstance(current, BaseException) or id(current) in visited:
             continue
-        seen.add(id(found))
-        yield found
-        waiting.extend([getattr(found, "cause", None), found.__cause__, found.__context__])
-        waiting.extend((getattr(found, "worker_failures", None) or {}).values())
+        visited.add(id(current))
+        yield current
+        waiting.extend([getattr(current, "cause", None), current.__cause__, current.__context__])
+        waiting.extend((getattr(current, "worker_failures", None) or {}).values())
 
 
 def innermost(error: BaseException) -> BaseException:
-    """Return what Ray has wrapped around, or the error itself."""
+    """Return the innermost error that Ray has wrapped, or the error itself."""
     cause = getattr(error, "cause", None)
     return innermost(cause) if isinstance(cause, BaseException) else error
 
 
-def _of_the_system(error: BaseException) -> VrtSpikeError | None:
-    """Return what the system refuses as an error of ours, or None for any other error."""
+def _from_system_error(error: BaseException) -> VrtSpikeError | None:
+    """Convert an error of the operating system to ours; return None for other errors."""
     if isinstance(error, MemoryError):
         return ResourceError("the machine has no memory left", fix=FIXES[errno.ENOMEM])
     if isinstance(error, OSError) and error.errno in FIXES and error.errno != errno.ENOENT:
@@ -57,7 +60,7 @@ def _of_the_system(error: BaseException) -> VrtSpikeError | None:
 
 
 def configure_logging(debug: bool) -> None:
-    """Send our own log lines to standard error: warnings; in a Ray job more; for debugging all."""
+    """Log to standard error: from warnings on, in a Ray job from info on, with `debug` all."""
     level = logging.DEBUG if debug else logging.INFO if in_job() else logging.WARNING
     logging.basicConfig(format="%(levelname)s %(name)s: %(message)s", level=logging.WARNING)
     logging.getLogger("vrtspike").setLevel(level)

@@ -1,4 +1,4 @@
-"""Whether all nodes of a cluster can read the data and write to a sweep's folder."""
+"""Check that all nodes of a cluster share the folders of the data and of a sweep."""
 
 from __future__ import annotations
 
@@ -13,33 +13,34 @@ from vrtspike.errors import ResourceError
 from vrtspike.storage.folder import Folder
 
 LOOK_SECONDS = 120.0
-"""How long a node may take to answer."""
+"""Seconds to wait for the answer of a node."""
 
 
 def check_nodes_see(wanted: Mapping[str, tuple[Folder, str]]) -> None:
-    """Check that every node sees a file in each of some folders; `wanted` goes by setting.
+    """Check that a file in each of these folders exists on every node.
 
-    Raises ResourceError that names the setting and the node. Object stores are not looked at.
+    `wanted` gives a folder and a file name for each setting. Raise ResourceError with the setting
+    and the node. Object stores are not checked.
     """
     paths = {
         setting: str(folder.path / file)
         for setting, (folder, file) in wanted.items()
         if not folder.remote
     }
-    asked = {
-        node["NodeManagerAddress"]: _unseen.options(
+    answers = {
+        node["NodeManagerAddress"]: _missing.options(
             num_cpus=0,
             scheduling_strategy=NodeAffinitySchedulingStrategy(node["NodeID"], soft=False),
         ).remote(paths)
         for node in ray.nodes()  # type: ignore[no-untyped-call]
         if node["Alive"]
     }
-    for address, answer in asked.items():
+    for address, answer in answers.items():
         try:
-            unseen = ray.get(answer, timeout=LOOK_SECONDS)
+            missing = ray.get(answer, timeout=LOOK_SECONDS)
         except ray.exceptions.RayError:
-            continue  # the node has gone, and takes no trial
-        for setting in unseen:
+            continue  # the node is lost, and will run no trial
+        for setting in missing:
             raise ResourceError(
                 "a node of the cluster does not see a folder that all must share",
                 where=f"node {address}",
@@ -50,13 +51,13 @@ def check_nodes_see(wanted: Mapping[str, tuple[Folder, str]]) -> None:
 
 
 def marker(folder: Folder) -> str:
-    """Write a small file into a folder, and return its name."""
+    """Write an empty file into a folder, and return its name."""
     name = f".seen-{uuid.uuid4().hex[:8]}"
     folder.write(name, b"")
     return name
 
 
 @ray.remote
-def _unseen(paths: Mapping[str, str]) -> list[str]:
-    """Return those of the paths that are not there."""
+def _missing(paths: Mapping[str, str]) -> list[str]:
+    """Return the settings whose path does not exist on this node."""
     return [setting for setting, path in paths.items() if not os.path.exists(path)]

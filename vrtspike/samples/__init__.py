@@ -1,1 +1,1 @@
-"""Training samples: prepared shards, their order, and what is drawn for each."""
+"""Training samples: prepared shards, the order of samples, and random augmentation."""

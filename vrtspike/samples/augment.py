@@ -1,12 +1,12 @@
-"""One draw of crop and flips for a sample, applied alike to its frames and its spikes.
+"""Random crop and flips of a sample, the same for its frames and its spikes.
 
-In: frames `(t, h, w, 3)` as stored. Out: frames cropped to a square of `size` pixels, and where the
-crop lies on the grid of the spikes. The spike grid may be an integer factor `grid` coarser than the
-frame's; crops then start on it, so that both show the same rectangle. Order: crop, reversal in
-time, vertical flip, horizontal flip, transposition.
+In: frames `(t, h, w, 3)` as stored. Out: frames cropped to a square of `size` pixels, and the
+position of the crop on the grid of spike pixels. The spike grid may be coarser than the frame by an
+integer factor `grid`; crops then start on spike pixels, so that both show the same rectangle. The
+order is: crop, reversal in time, vertical flip, horizontal flip, transposition.
 
-A reversal in time turns round the order of the frames and of the spike steps inside each; where
-exposure and target lie then, `Timeline.reversed` says.
+A reversal in time reverses the order of the frames and of the spike steps inside each frame.
+`Timeline.reversed` gives the new positions of the exposure and the target.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from vrtspike.errors import ConfigError
 
 @dataclass(frozen=True)
 class Augmentation:
-    """What was drawn for a sample, in frame pixels."""
+    """The crop, in frame pixels, and the flips of a sample."""
 
     top: int
     left: int
@@ -32,16 +32,19 @@ class Augmentation:
     reverse_time: bool = False
 
     def frames(self, frames: Shaped[np.ndarray, "t h w c"]) -> Shaped[np.ndarray, "t n n c"]:
-        """Apply the draw to frames."""
+        """Crop, flip and transpose frames; n is `size`."""
         return np.ascontiguousarray(self.turned(self.window(frames), row_axis=1))
 
     def window(self, frames: Shaped[np.ndarray, "t h w c"]) -> Shaped[np.ndarray, "t n n c"]:
-        """Crop frames and put them in order, but turn none; a view."""
+        """Crop frames and reverse their order, without flips; return a view."""
         part = frames[:, self.top : self.top + self.size, self.left : self.left + self.size]
         return part[::-1] if self.reverse_time else part
 
     def on_grid(self, grid: int) -> tuple[slice, slice]:
-        """Return the rows and columns of the crop on a grid `grid` times coarser."""
+        """Return the rows and columns of the crop on a grid that is `grid` times coarser.
+
+        Raise ConfigError if the crop is not a whole number of pixels there.
+        """
         if self.top % grid or self.left % grid or self.size % grid:
             raise ConfigError(
                 "the crop does not lie on the spike grid",
@@ -52,7 +55,7 @@ class Augmentation:
         return slice(top, top + size), slice(left, left + size)
 
     def turned(self, part: Shaped[np.ndarray, "..."], row_axis: int) -> Shaped[np.ndarray, "..."]:
-        """Flip and transpose two neighbouring axes of pixels; a view."""
+        """Flip and transpose the axes `row_axis` and `row_axis + 1`; return a view."""
         if self.flip_v:
             part = np.flip(part, row_axis)
         if self.flip_h:
@@ -71,7 +74,8 @@ def draw_augmentation(
 ) -> Augmentation:
     """Draw a crop of a frame and, if `enabled`, flips in space and time.
 
-    Every call takes the same number of draws from `rng`, whatever its arguments.
+    Every call draws the same number of random numbers. Raise ConfigError if the crop is larger than
+    the frame or not a multiple of `grid`.
     """
     if crop > min(height, width):
         raise ConfigError(
@@ -84,10 +88,10 @@ def draw_augmentation(
         raise ConfigError(
             "the crop does not fit the spike grid", got=crop, expected=f"a multiple of {grid}"
         )
-    where, coins = rng.random(2), rng.random(4) < 0.5
+    position, flips = rng.random(2), rng.random(4) < 0.5
     top, left = (
         int(u * ((extent - crop) // grid + 1)) * grid
-        for u, extent in zip(where, (height, width), strict=True)
+        for u, extent in zip(position, (height, width), strict=True)
     )
-    flip_h, flip_v, transpose, reverse = (bool(coin and enabled) for coin in coins)
+    flip_h, flip_v, transpose, reverse = (bool(coin and enabled) for coin in flips)
     return Augmentation(top, left, crop, flip_h, flip_v, transpose, reverse)

@@ -1,11 +1,12 @@
-"""Which sample is trained on when, and with which random draws: pure functions, no state.
+"""The order of training samples and the seeds of their random draws, as pure functions.
 
-The stream of samples is an endless concatenation of epochs, each a permutation of the `count`
-samples drawn from (seed, epoch). Optimiser step i (from 0) takes positions [i * batch,
-(i + 1) * batch) of the stream, whatever the number of workers is; a step may reach into the next
-epoch, so that every sample is seen exactly once in each. Inside a step the positions go, in runs of
-`samples`, to the ranks of the first micro-batch, then to those of the next. A run that is continued
-at step i, by any number of ranks, therefore trains on exactly what it would have trained on.
+The stream of samples is an endless concatenation of epochs. Each epoch is a permutation of the
+`count` samples, drawn from (seed, epoch). Optimiser step i (from 0) takes positions [i * batch,
+(i + 1) * batch) of the stream, for any number of workers. A step may reach into the next epoch, so
+each epoch has every sample exactly once. Inside a step, the positions are cut into groups of
+`samples`, which go to the ranks of the first micro-batch, then to those of the next. So a training
+that continues at step i, with any number of ranks, uses the same samples as without the
+interruption.
 """
 
 from __future__ import annotations
@@ -17,15 +18,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 _ORDER, _SAMPLE, _SPIKES = 1, 2, 3
-"""Keep the draws of the order, of a sample, and of its spikes alone apart."""
+"""Parts of seeds that make the draws of the order, of a sample and of its spikes independent."""
 
 
 @dataclass(frozen=True)
 class Share:
-    """How the samples of a step are divided over `ranks`, in runs of `samples` (which divide it).
+    """How the `batch` samples of a step are divided over `ranks`, in groups of `samples`.
 
-    Where the runs do not divide by the ranks, some ranks have none left in the last micro-batch:
-    they repeat the step's last run, which does not count for them.
+    `samples` divides `batch`. If the number of groups is not a multiple of the ranks, some ranks
+    have no group in the last micro-batch. They compute the last group of the step again, and it
+    does not count for them.
     """
 
     batch: int
@@ -34,54 +36,54 @@ class Share:
 
     @property
     def runs(self) -> int:
-        """Return the runs of a step."""
+        """Return the number of groups of samples in a step."""
         return self.batch // self.samples
 
     @property
     def accumulation(self) -> int:
-        """Return the micro-batches of a step."""
+        """Return the number of micro-batches in a step."""
         return -(-self.runs // self.ranks)
 
     def counts(self, micro: int, rank: int) -> bool:
-        """Tell whether micro-batch `micro` of a step (from 0) holds samples of the rank's own."""
+        """Return whether micro-batch `micro` (from 0) of a step counts for this rank."""
         return micro * self.ranks + rank < self.runs
 
 
 @dataclass(frozen=True)
 class Draw:
-    """One sample of the stream: its index among all samples, and the epoch it is seen in."""
+    """One sample of the stream: its index among all samples, and its epoch."""
 
     epoch: int
     index: int
     step: int = field(default=0, compare=False)
-    """The optimiser step that it is drawn for."""
+    """Optimiser step that uses the sample."""
 
 
 @lru_cache(maxsize=4)
 def epoch_order(seed: int, epoch: int, count: int) -> NDArray[np.int64]:
-    """Return the permutation of `count` samples in an epoch; do not change it."""
+    """Return the read-only permutation of `count` samples in an epoch."""
     order = np.random.default_rng((seed, _ORDER, epoch)).permutation(count)
     order.setflags(write=False)
     return order
 
 
 def micro_batch(seed: int, count: int, share: Share, number: int, rank: int) -> tuple[Draw, ...]:
-    """Return what a rank trains on in micro-batch `number` = step * accumulation + micro."""
+    """Return the samples of a rank in micro-batch `number` = step * accumulation + micro."""
     step, micro = divmod(number, share.accumulation)
-    run = min(micro * share.ranks + rank, share.runs - 1)
-    first = step * share.batch + run * share.samples
+    group = min(micro * share.ranks + rank, share.runs - 1)
+    first = step * share.batch + group * share.samples
     draws = []
     for position in range(first, first + share.samples):
-        epoch, place = divmod(position, count)
-        draws.append(Draw(epoch, int(epoch_order(seed, epoch, count)[place]), step))
+        epoch, index = divmod(position, count)
+        draws.append(Draw(epoch, int(epoch_order(seed, epoch, count)[index]), step))
     return tuple(draws)
 
 
 def sample_rng(seed: int, draw: Draw) -> np.random.Generator:
-    """Return the generator of every random choice about a sample in its epoch."""
+    """Return the generator for the crop and flips of a sample in its epoch."""
     return np.random.default_rng((seed, _SAMPLE, draw.epoch, draw.index))
 
 
 def spike_rng(seed: int, draw: Draw) -> np.random.Generator:
-    """Return the generator of the choices about a sample's spikes; frames do not depend on it."""
+    """Return the generator for changes of a sample's spikes, which does not affect its frames."""
     return np.random.default_rng((seed, _SPIKES, draw.epoch, draw.index))

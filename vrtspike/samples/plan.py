@@ -1,9 +1,10 @@
-"""The plan of a preparation: which samples there are, and in which shard each goes.
+"""The plan of a preparation: the list of samples, and the shard of each.
 
-In: a dataset folder and the settings of `prepare`. Out: a `Plan`, without a pixel read. Samples of
+In: a dataset folder and the settings of `prepare`. Out: a `Plan`; no pixels are read. Samples of
 the training split (the first of `splits`) are clips of `frames` frames, `stride` apart, cut into
-tiles of `tile` pixels if given. Those of the other splits are whole frames, in clips that do not
-overlap, but for the last one, which ends at the last frame. A shard never spans two sequences.
+tiles of `tile` pixels if that is set. Samples of the other splits are clips of whole frames, which
+do not overlap, except that the last clip ends at the last frame. A shard has samples of only one
+sequence.
 """
 
 from __future__ import annotations
@@ -22,21 +23,21 @@ Camera = tuple[str, str]
 
 @dataclass(frozen=True)
 class Window:
-    """Where a sample lies in its sequence; `top` and `left` are None for whole frames."""
+    """The first frame and the tile of a sample; `top` and `left` are None for whole frames."""
 
     start: int
     top: int | None
     left: int | None
 
     def name(self, sequence: str) -> str:
-        """Return the sample's name."""
+        """Return the name of the sample, unique in its split."""
         tile = "" if self.top is None else f"/{self.top}_{self.left}"
         return f"{sequence}/{self.start:06d}{tile}"
 
 
 @dataclass(frozen=True)
 class Job:
-    """One sequence to prepare: its clip, the windows of each shard, and the shards' files."""
+    """One sequence to prepare: its clip, and the file and windows of each shard."""
 
     clip: Clip
     shards: tuple[tuple[str, tuple[Window, ...]], ...]
@@ -46,7 +47,7 @@ class Job:
 
 @dataclass
 class Plan:
-    """All jobs, and what was refused already when indexing."""
+    """All jobs, and the sequences that were refused while indexing."""
 
     source: str
     jobs: list[Job]
@@ -55,7 +56,7 @@ class Plan:
 
 
 def plan_jobs(source: Dataset | str | os.PathLike[str], settings: PrepareSettings) -> Plan:
-    """Lay out the samples and shards of every sequence without reading a pixel."""
+    """Plan the samples and shards of every sequence without reading pixels."""
     dataset = open_dataset(source, settings.layout)
     plan = Plan(str(dataset.folder), [], [], "")
     shapes: dict[str, Shape] = {}
@@ -72,16 +73,18 @@ def plan_jobs(source: Dataset | str | os.PathLike[str], settings: PrepareSetting
             except VrtSpikeError as error:
                 plan.refused.append(Refusal(sequence=f"{split}/{sequence}", reason=str(error)))
                 continue
-            parts = [
+            shards = [
                 tuple(windows[i : i + settings.shard_samples])
                 for i in range(0, len(windows), settings.shard_samples)
             ]
-            named = tuple((f"{split}/{number + i:05d}.parquet", p) for i, p in enumerate(parts))
-            number += len(parts)
+            named_shards = tuple(
+                (f"{split}/{number + i:05d}.parquet", p) for i, p in enumerate(shards)
+            )
+            number += len(shards)
             info = clip.info.model_dump(mode="json")
-            spans = [frame.spikes for frame in clip.frames]  # an align log decides them
+            spans = [frame.spikes for frame in clip.frames]  # an align log may change them
             key = digest([VERSION, info, dataset.stamps(clip), spans])
-            plan.jobs.append(Job(clip, named, shape, key))
+            plan.jobs.append(Job(clip, named_shards, shape, key))
     inputs = [
         (job.key, [(f, [w.name("") for w in ws]) for f, ws in job.shards]) for job in plan.jobs
     ]
@@ -91,7 +94,7 @@ def plan_jobs(source: Dataset | str | os.PathLike[str], settings: PrepareSetting
 
 
 def _windows(clip: Clip, settings: PrepareSettings, train: bool) -> tuple[list[Window], Shape]:
-    """List the samples of a sequence, and their shape."""
+    """List the samples of a sequence, and return their shape."""
     count, length, info = len(clip.frames), settings.frames, clip.info
     if count < length:
         raise DataFormatError(
@@ -118,20 +121,22 @@ def _windows(clip: Clip, settings: PrepareSettings, train: bool) -> tuple[list[W
                 expected="a multiple of the spike grid's coarseness, at most the frame",
                 fix="change data.tile (null: whole frames)",
             )
-        corners = [(top, left) for top in _cuts(height, tile) for left in _cuts(width, tile)]
+        corners = [
+            (top, left) for top in _tile_starts(height, tile) for left in _tile_starts(width, tile)
+        ]
         height = width = tile
         grid = (tile // coarse, tile // coarse) if info.spike else (0, 0)
     shape = Shape(t=length, h=height, w=width, hs=grid[0], ws=grid[1])
     return [Window(start, *corner) for start in starts for corner in corners], shape
 
 
-def _cuts(extent: int, tile: int) -> list[int]:
-    """Return where tiles start: side by side, the last one shifted back to the border."""
+def _tile_starts(extent: int, tile: int) -> list[int]:
+    """Return the starts of tiles side by side; the last tile is moved back to end at the border."""
     return [min(start, extent - tile) for start in range(0, extent, tile)]
 
 
 def _check_shape(clip: Clip, shape: Shape, first: Shape) -> None:
-    """Refuse a sequence whose samples are of another size than those before it."""
+    """Refuse a sequence whose samples differ in size from those of the first sequence."""
     if shape != first:
         raise DataFormatError(
             "the sequence's frames or spikes are of another size than those of the first one",
@@ -143,13 +148,13 @@ def _check_shape(clip: Clip, shape: Shape, first: Shape) -> None:
 
 
 def _camera(clip: Clip) -> Camera:
-    """Return what the spike camera of a sequence sees."""
+    """Return the colour and light of a sequence's spike camera."""
     spike = clip.info.spike
     return ("no spikes", "") if spike is None else (spike.color, spike.light)
 
 
 def _check_camera(clip: Clip, first: Camera) -> None:
-    """Refuse a sequence whose spike camera sees otherwise than that of the first one."""
+    """Refuse a sequence whose spike camera differs in colour or light from the first one."""
     if (camera := _camera(clip)) != first:
         raise DataFormatError(
             "the sequence's spike camera is of another kind than that of the first one",

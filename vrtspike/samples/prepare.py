@@ -1,10 +1,10 @@
-"""Dataset folder -> Parquet shards of fixed-shape samples: one Ray Data task a sequence.
+"""Write a dataset folder as Parquet shards of fixed-shape samples, in one Ray Data task a sequence.
 
-The samples of every sequence follow from the dataset's index alone, so each shard has its name and
-content before any task runs. A shard never spans two sequences: refusing one leaves the others'
-files as they are, and the same dataset gives the same bytes, however the tasks were scheduled or
-how often the job was killed. Beside each shard lies a note of what it was made from; a shard whose
-note and SHA-256 are right is not written again. The manifest comes last.
+The index of the dataset decides the name and content of each shard before any task runs. A shard
+has samples of only one sequence, so a refused sequence does not change the other files. The same
+dataset gives the same bytes, for any order of tasks and any number of restarts. Beside each shard
+there is a note of its inputs. A shard is not written again if its note and its SHA-256 match. The
+manifest is written last.
 """
 
 from __future__ import annotations
@@ -53,16 +53,16 @@ logger = logging.getLogger(__name__)
 
 Report = Callable[[int, int], None]
 SHARD_NAME = re.compile(r"[^/]+/[0-9]{5,}\.parquet")
-"""How we call a shard."""
+"""File names of our shards."""
 _NO_SPIKES = np.zeros((1, 0, 0, 0), np.bool_)
 
 
 def prepare_data(
     settings: DataSettings, progress: Report | None = None, *, dataset: Dataset | None = None
 ) -> Manifest:
-    """Prepare the training and validation splits that a configuration's data section names.
+    """Prepare the training and validation splits of a configuration's data section.
 
-    `dataset` is its source, where that has been opened already.
+    `dataset` is the opened `data.source`; if it is None, it is opened here.
     """
     return prepare(
         dataset or settings.source,
@@ -91,7 +91,11 @@ def prepare(
     allow_refused: int = 0,
     progress: Report | None = None,
 ) -> Manifest:
-    """Write the shards of a dataset folder, or find them already there; return their manifest."""
+    """Write the shards of a dataset folder, unless they exist already, and return their manifest.
+
+    `progress` is called with the number of sequences done and their total. Raise DataFormatError if
+    more than `allow_refused` sequences cannot be prepared.
+    """
     settings = PrepareSettings(
         layout=layout,
         frames=frames,
@@ -104,17 +108,17 @@ def prepare(
     if not folder.remote and folder.path.exists() and not folder.path.is_dir():
         raise DataFormatError("the place for the shards is not a folder", where=folder)
     plan = plan_jobs(source, settings)
-    tell = progress or (lambda done, total: None)
-    present = _present(folder, plan)
+    report = progress or (lambda done, total: None)
+    present = _existing_manifest(folder, plan)
     if present is not None:
-        tell(len(plan.jobs), len(plan.jobs))
+        report(len(plan.jobs), len(plan.jobs))
         if present.source != plan.source:
             present = present.model_copy(update={"source": plan.source})
             _write_manifest(folder, present)
         return present
     _check_refusals(plan, plan.refused, allow_refused)
     folder.remove(MANIFEST)
-    tell(0, len(plan.jobs))
+    report(0, len(plan.jobs))
     written: dict[str, list[ShardFile]] = {}
     refused = list(plan.refused)
     for done, result in enumerate(_run(plan.jobs, folder), 1):
@@ -123,22 +127,22 @@ def prepare(
         else:
             files = [ShardFile.model_validate(file) for file in json.loads(result["files"])]
             written[result["sequence"]] = files
-        tell(done, len(plan.jobs))
+        report(done, len(plan.jobs))
     _check_refusals(plan, refused, allow_refused)
     for refusal in refused:
         logger.warning("refused %s: %s", refusal.sequence, refusal.reason)
     refused.sort(key=lambda refusal: refusal.sequence)
     manifest = _manifest(plan, settings, written, refused)
-    _remove_strays(folder, manifest)
+    _remove_old_shards(folder, manifest)
     _write_manifest(folder, manifest)
     return manifest
 
 
-def _present(shards: Folder, plan: Plan) -> Manifest | None:
-    """Return the manifest that is there, if it was made from the same inputs and its files hold.
+def _existing_manifest(shards: Folder, plan: Plan) -> Manifest | None:
+    """Return the existing manifest if its inputs are the same and its files are undamaged.
 
-    What was refused while it was made is tried again. An object store vouches for the content of
-    its objects itself.
+    If tasks refused sequences when it was made, return None, to try them again. In an object store
+    the content of files is not checked, because the store does that itself.
     """
     if shards.size(MANIFEST) is None:
         return None
@@ -158,7 +162,7 @@ def _present(shards: Folder, plan: Plan) -> Manifest | None:
 
 
 def _run(jobs: list[Job], shards: Folder) -> Iterator[dict[str, Any]]:
-    """Prepare all sequences in Ray Data tasks; yield each one's result as it comes."""
+    """Prepare all sequences in Ray Data tasks; yield each result when it is ready."""
     if not jobs:
         return
     quiet_ray_data()
@@ -171,9 +175,10 @@ def _run(jobs: list[Job], shards: Folder) -> Iterator[dict[str, Any]]:
 
 
 def _prepare_numbered(row: dict[str, Any], jobs: list[Job], shards: Folder) -> dict[str, Any]:
-    """Prepare one sequence of the list; its own faults are a result, not a failure of the job.
+    """Prepare one sequence of the list.
 
-    What a disk or a network does is no fault of the sequence, and ends the job.
+    Errors in its data are returned as a reason. Errors of a disk or network are raised and end the
+    job.
     """
     job = jobs[int(row["number"])]
     name, files, reason = job.clip.name, list[ShardFile](), ""
@@ -186,31 +191,31 @@ def _prepare_numbered(row: dict[str, Any], jobs: list[Job], shards: Folder) -> d
 
 
 def prepare_sequence(job: Job, shards: Folder) -> list[ShardFile]:
-    """Write the shards of one sequence that are not there yet."""
-    known: dict[str, ShardFile] = {}
+    """Write the missing shards of one sequence, and return all its shards."""
+    entries: dict[str, ShardFile] = {}
     keys: dict[str, str] = {}
     for file, windows in job.shards:
         names = [window.name(job.clip.sequence) for window in windows]
         keys[file] = digest([job.key, job.shape.model_dump(), names])
-        if (noted := _noted(shards, file, keys[file])) is not None:
-            known[file] = noted
-    missing = [(file, windows) for file, windows in job.shards if file not in known]
+        if (noted := _read_note(shards, file, keys[file])) is not None:
+            entries[file] = noted
+    missing = [(file, windows) for file, windows in job.shards if file not in entries]
     with ExitStack() as stack:
         if missing:
-            with _no_fault_of_the_data():
+            with _not_a_refusal():
                 frames = _RecentFrames(stack.enter_context(job.clip.local()))
         for file, windows in missing:
             content = encode_shard(_row(job, window, frames) for window in windows)
-            known[file] = _shard_file(job, file, len(windows), content)
-            note = {"key": keys[file], **known[file].model_dump(mode="json")}
-            with _no_fault_of_the_data():
+            entries[file] = _shard_file(job, file, len(windows), content)
+            note = {"key": keys[file], **entries[file].model_dump(mode="json")}
+            with _not_a_refusal():
                 shards.write(file, content)
-                shards.write(_note_of(file), json.dumps(note).encode())
-    return [known[file] for file, _ in job.shards]
+                shards.write(_note_path(file), json.dumps(note).encode())
+    return [entries[file] for file, _ in job.shards]
 
 
 def _shard_file(job: Job, file: str, rows: int, content: bytes) -> ShardFile:
-    """Return what the manifest says of a shard."""
+    """Return the manifest's entry of a shard."""
     info = job.clip.info
     return ShardFile(
         file=file,
@@ -223,8 +228,8 @@ def _shard_file(job: Job, file: str, rows: int, content: bytes) -> ShardFile:
 
 
 @contextmanager
-def _no_fault_of_the_data() -> Iterator[None]:
-    """Turn what a disk or a network refuses into an error that is no refusal of a sequence."""
+def _not_a_refusal() -> Iterator[None]:
+    """Turn DataFormatError of a disk or network into ResourceError, which ends the job."""
     try:
         yield
     except DataFormatError as error:
@@ -234,49 +239,49 @@ def _no_fault_of_the_data() -> Iterator[None]:
 
 
 class _RecentFrames:
-    """Read each frame once while windows move forward, and hold no more than one window."""
+    """Reads each frame once while windows move forward; at most one window is in memory."""
 
     def __init__(self, clip: Clip) -> None:
         self._clip = clip
-        self._held: dict[int, tuple[NDArray[Any], NDArray[Any], NDArray[Any]]] = {}
+        self._frames: dict[int, tuple[NDArray[Any], NDArray[Any], NDArray[Any]]] = {}
 
     def window(self, start: int, stop: int) -> tuple[NDArray[Any], ...]:
         """Return blurred frames, sharp frames and spikes of `[start, stop)`."""
-        self._held = {i: held for i, held in self._held.items() if i >= start}
+        self._frames = {i: frame for i, frame in self._frames.items() if i >= start}
         for i in range(start, stop):
-            if i not in self._held:
+            if i not in self._frames:
                 spikes = read_spikes(self._clip, i, i + 1) if self._clip.info.spike else _NO_SPIKES
-                self._held[i] = (
+                self._frames[i] = (
                     read_frames(self._clip, "blurred", i, i + 1),
                     read_frames(self._clip, "sharp", i, i + 1),
                     spikes,
                 )
-        parts = [self._held[i] for i in range(start, stop)]
+        parts = [self._frames[i] for i in range(start, stop)]
         return tuple(np.concatenate(kind) for kind in zip(*parts, strict=True))
 
 
-def _note_of(file: str) -> str:
+def _note_path(file: str) -> str:
     """Return the name of the note beside a shard."""
     return str(PurePosixPath(file).with_suffix(".json"))
 
 
-def _noted(shards: Folder, file: str, key: str) -> ShardFile | None:
-    """Return what the note beside a shard says, if it is of these inputs and the file verifies."""
+def _read_note(shards: Folder, file: str, key: str) -> ShardFile | None:
+    """Return the entry in the note of a shard, if its inputs are the same and its file intact."""
     try:
-        if shards.size(_note_of(file)) is None:
+        if shards.size(_note_path(file)) is None:
             return None
-        found = parse_json(shards.read(_note_of(file)))
-        if found.pop("key") != key:
+        note = parse_json(shards.read(_note_path(file)))
+        if note.pop("key") != key:
             return None
-        known = ShardFile.model_validate(found)
-        whole = shards.size(file) == known.bytes and shards.sha256(file) == known.sha256
+        entry = ShardFile.model_validate(note)
+        intact = shards.size(file) == entry.bytes and shards.sha256(file) == entry.sha256
     except (OSError, ValueError, KeyError, AttributeError, DataFormatError):
         return None
-    return known if whole and known.file == file else None
+    return entry if intact and entry.file == file else None
 
 
 def _row(job: Job, window: Window, frames: _RecentFrames) -> dict[str, Any]:
-    """Cut one sample out of a sequence."""
+    """Return the row of one sample in its Parquet file."""
     shape, scale = job.shape, job.clip.info.spike_scale or 1
     top, left = window.top or 0, window.left or 0
     pixels = (slice(None), slice(top, top + shape.h), slice(left, left + shape.w))
@@ -293,8 +298,8 @@ def _row(job: Job, window: Window, frames: _RecentFrames) -> dict[str, Any]:
     }
 
 
-def _remove_strays(shards: Folder, manifest: Manifest) -> None:
-    """Delete shards of earlier settings that the manifest does not know."""
+def _remove_old_shards(shards: Folder, manifest: Manifest) -> None:
+    """Delete shards of earlier settings, which the manifest does not list."""
     known = {shard.file for split in manifest.splits.values() for shard in split.shards}
     for file in shards.listing():
         shard = str(PurePosixPath(file).with_suffix(".parquet"))
@@ -304,17 +309,15 @@ def _remove_strays(shards: Folder, manifest: Manifest) -> None:
 
 
 def _is_note(shards: Folder, file: str, shard: str) -> bool:
-    """Tell whether a file is our note of a shard; anything else is somebody's own."""
+    """Return whether a file is our note of a shard, and not a file of the user."""
     try:
-        found = parse_json(shards.read(file))
+        note = parse_json(shards.read(file))
     except (ValueError, DataFormatError):
         return False
-    if not isinstance(found, dict) or "key" not in found or not SHARD_NAME.fullmatch(shard):
+    if not isinstance(note, dict) or "key" not in note or not SHARD_NAME.fullmatch(shard):
         return False
     try:
-        return (
-            ShardFile.model_validate({k: v for k, v in found.items() if k != "key"}).file == shard
-        )
+        return ShardFile.model_validate({k: v for k, v in note.items() if k != "key"}).file == shard
     except ValidationError:
         return False
 
@@ -324,7 +327,7 @@ def _write_manifest(shards: Folder, manifest: Manifest) -> None:
 
 
 def _check_refusals(plan: Plan, refused: list[Refusal], allowed: int) -> None:
-    """Fail when more sequences are refused than the user accepts."""
+    """Raise DataFormatError if more sequences were refused than the user allows."""
     if len(refused) > allowed:
         first = refused[0]
         raise DataFormatError(
@@ -341,7 +344,7 @@ def _manifest(
     written: dict[str, list[ShardFile]],
     refused: list[Refusal],
 ) -> Manifest:
-    """Put together what was written; every split must have samples of one shape."""
+    """Build the manifest of the written shards; raise DataFormatError for a split without any."""
     splits: dict[str, Split] = {}
     for name in settings.splits:
         jobs = [job for job in plan.jobs if job.clip.split == name and job.clip.name in written]

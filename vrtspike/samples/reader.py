@@ -1,4 +1,4 @@
-"""What the stream of micro-batches, and validation, read samples from."""
+"""The interface from which the stream of micro-batches and validation read samples."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from vrtspike.samples.order import Draw
 
 
 class Reader(Protocol):
-    """A split of samples; small enough to send to a task."""
+    """The samples of a split; the object is small, so that it can be sent to tasks."""
 
     @property
     def seed(self) -> int:
-        """Return the seed of the order in which samples are drawn."""
+        """Return the seed of the order of samples."""
         ...
 
     def training(self, draws: Iterable[Draw]) -> dict[str, NDArray[Any]]:
-        """Make one micro-batch."""
+        """Return one micro-batch, arrays with a leading batch axis by name."""
         ...
 
     def whole(self, index: int) -> dict[str, NDArray[Any]]:
-        """Make one sample to validate on, as a batch of one."""
+        """Return one sample for validation, as a batch of one."""
         ...

@@ -1,9 +1,9 @@
-"""From prepared shards to what the model is trained and validated on.
+"""Read training and validation samples from prepared shards.
 
-Out: uint8 frames `blurred` and `sharp` (b, t, 3, h, w), and float16 `voxels` (b, t, c, hs, ws):
-what the model sees of the spikes (`vrtspike.spikes.representation`). One draw of (seed, epoch,
-sample) crops and flips frames and spikes alike; only the bytes of the crop are unpacked. For a
-model without spikes none is read.
+Out: uint8 frames `blurred` and `sharp` `(b, t, 3, h, w)`, and float16 `voxels` `(b, t, c, hs, ws)`,
+the spike representation (`vrtspike.spikes.representation`). One draw from (seed, epoch, sample)
+crops and flips frames and spikes alike; only the bytes of the crop are unpacked. For a model
+without spikes, no spikes are read.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ Frames = NDArray[np.uint8]
 
 @dataclass(frozen=True)
 class SampleReader:
-    """What decides a sample besides (seed, epoch, index); small enough to send to a task."""
+    """Reads the samples of a split, with these settings; small enough to send to tasks."""
 
     shards: str
     split: str
@@ -38,7 +38,7 @@ class SampleReader:
     crop: int | None
     augment: bool
     spikes: SpikeRepresentation | None
-    """What the model sees of the spikes; None: nothing."""
+    """Representation of spikes for the model; None for a model without spikes."""
     seed: int
     threshold_factors: tuple[int, ...] = (1,)
     time_shift_steps: int = 0
@@ -46,19 +46,19 @@ class SampleReader:
     lose_spikes: float = 0.0
     spike_noise: float = 0.0
     misregister: tuple[float, float, float] = (0.0, 0.0, 0.0)
-    """Greatest shift (frame pixels), rotation (degrees) and change of scale (share)."""
+    """Greatest shift (frame pixels), rotation (degrees) and relative change of size."""
 
     def training(self, draws: Iterable[Draw]) -> dict[str, NDArray[Any]]:
         """Read, crop and flip the samples of one micro-batch."""
         return stack_samples([self._augmented(draw) for draw in draws])
 
     def whole(self, index: int) -> dict[str, NDArray[Any]]:
-        """Read one sample as it is, as a batch of one."""
+        """Read one sample without augmentation, as a batch of one."""
         split, info = self._split()
         sample = read_sample(self.shards, split, index, spikes=self.spikes is not None)
         arrays: dict[str, NDArray[Any]] = {
-            "blurred": _planes(sample.blurred),
-            "sharp": _planes(sample.sharp),
+            "blurred": _channels_first(sample.blurred),
+            "sharp": _channels_first(sample.sharp),
         }
         if self.spikes is not None:
             rows, columns = slice(0, split.shape.hs), slice(0, split.shape.ws)
@@ -71,7 +71,7 @@ class SampleReader:
         return stack_samples([arrays])
 
     def augmentation(self, draw: Draw) -> Augmentation:
-        """Return how a sample is cropped and turned when it is drawn."""
+        """Draw the crop and flips of a sample."""
         split, info = self._split()
         assert self.crop is not None
         return draw_augmentation(
@@ -98,7 +98,7 @@ class SampleReader:
     def _augmented_voxels(
         self, represent: SpikeRepresentation, sample: Sample, draw: Draw, drawn: Augmentation
     ) -> NDArray[np.float16]:
-        """Return what the model sees of the spikes of a sample's crop, changed as was drawn."""
+        """Draw changes of a sample's spikes, and return the representation of its crop."""
         split, info = self._split()
         timeline, rng = split.timeline(draw.index), spike_rng(self.seed, draw)
         shift, rotate, scale = self.misregister
@@ -128,22 +128,22 @@ class SampleReader:
         )
 
     def _split(self) -> tuple[Split, DatasetInfo]:
-        return _known_split(self.shards, self.split, self.fingerprint)
+        return _cached_split(self.shards, self.split, self.fingerprint)
 
 
 @lru_cache(maxsize=8)
-def _known_split(shards: str, name: str, fingerprint: str) -> tuple[Split, DatasetInfo]:
-    """Read a manifest once a process; the fingerprint tells changed shards apart."""
+def _cached_split(shards: str, name: str, fingerprint: str) -> tuple[Split, DatasetInfo]:
+    """Read a manifest once per process and fingerprint, which differs for changed shards."""
     del fingerprint
     manifest = read_manifest(shards)
     return split_of(manifest, name, shards), manifest.info
 
 
 def augmented_frames(frames: Frames, draw: Augmentation) -> Frames:
-    """Crop and turn frames (t, h, w, 3) into (t, 3, n, n); a view of the crop."""
-    # The crop is copied as it lies, row by row: turned it would go pixel by pixel.
+    """Crop and flip frames (t, h, w, 3); return (t, 3, n, n), a view of a copy of the crop."""
+    # We copy before the flips, because a flipped array is copied pixel by pixel, not row by row.
     crop = np.ascontiguousarray(draw.window(frames))
-    turned: Frames = draw.turned(_planes(crop), row_axis=2)
+    turned: Frames = draw.turned(_channels_first(crop), row_axis=2)
     return turned
 
 
@@ -157,9 +157,10 @@ def augmented_voxels(
     shift: int = 0,
     continuous: bool = True,
 ) -> NDArray[np.float16]:
-    """Represent the spikes of a crop (t, s, m, m), turned as the draw says: (t, c, m, m).
+    """Represent the spikes of a crop (t, s, m, m) and flip the result, (t, c, m, m).
 
-    To turn what is made of the spikes costs less than to turn them, but for a reversal in time.
+    Flipping the voxels is cheaper than flipping the spikes; only a reversal in time must come
+    before.
     """
     if draw.reverse_time:
         bits, timeline, shift = bits[::-1, ::-1], timeline.reversed(), -shift
@@ -168,13 +169,13 @@ def augmented_voxels(
     return turned
 
 
-def _planes(frames: Frames) -> Frames:
-    """Put the colours before the pixels."""
+def _channels_first(frames: Frames) -> Frames:
+    """Return frames with the colour axis before the pixel axes."""
     return rearrange(frames, "t h w c -> t c h w")
 
 
 def stack_samples(samples: list[dict[str, NDArray[Any]]]) -> dict[str, NDArray[Any]]:
-    """Copy samples into one batch, in C order: `np.stack` would take over turned axes."""
+    """Copy samples into one batch in C order; `np.stack` alone would keep transposed strides."""
     batch = {}
     for name, first in samples[0].items():
         batch[name] = np.empty((len(samples), *first.shape), first.dtype)

@@ -1,14 +1,15 @@
-"""Prepared shards: Parquet files of fixed-shape samples, and the manifest that vouches for them.
+"""The format of prepared shards: Parquet files of fixed-shape samples, and their manifest.
 
     <shards>/<split>/<nnnnn>.parquet   one row = one sample = one row group, not compressed
-    <shards>/<split>/<nnnnn>.json      what the file was made from, its size and SHA-256
-    <shards>/manifest.json             written last: without it nothing here is whole
+    <shards>/<split>/<nnnnn>.json      a note: the inputs of the file, its size and SHA-256
+    <shards>/manifest.json             written last: without it the shards are incomplete
 
 Columns: sample (`sequence/start[/top_left]`), sequence, start (frame), blurred and sharp (uint8
-(t, h, w, 3), C order), spikes (bits of (t, s, hs, ws) packed along ws, least significant first, so
-(t, s, hs, ceil(ws / 8)) bytes; all steps of a frame, of which the shard's timeline in the manifest
-says which expose it; empty where there is no spike camera). Split, so that a crop unpacks only the
-bytes it needs. The folder may lie in an object store (`vrtspike.storage.folder`).
+(t, h, w, 3), C order), and spikes: bits of (t, s, hs, ws) packed along ws, least significant first,
+so (t, s, hs, ceil(ws / 8)) bytes. A crop unpacks only the bytes that it needs. The spikes are of
+all steps of a frame; the timeline of the shard in the manifest says which steps are exposed. They
+are empty if there is no spike camera. The folder may be in an object store
+(`vrtspike.storage.folder`).
 """
 
 from __future__ import annotations
@@ -53,7 +54,7 @@ Bytes = NDArray[np.uint8]
 
 
 class Shape(Record):
-    """Sizes that all samples of a split share: frames, pixels, and spike pixels (0: no spikes)."""
+    """Size of all samples of a split: frames, pixels, and spike pixels (0: no spikes)."""
 
     t: int
     h: int
@@ -63,20 +64,20 @@ class Shape(Record):
 
 
 class ShardFile(Record):
-    """One Parquet file, relative to the shards' folder; its samples are of one sequence."""
+    """One Parquet file, relative to the folder of shards, with samples of one sequence."""
 
     file: PlainPath
     rows: int
     bytes: int
     sha256: str
     timeline: Timeline | None
-    """Where the exposure lies in the steps of each frame; none: there is no spike camera."""
+    """Exposure and target in the steps of each frame; None without a spike camera."""
     threshold: float | None
-    """Charge at which its camera fires."""
+    """Charge at which its camera fires; None without a spike camera."""
 
 
 class SampleRef(Record):
-    """Where a sample lies: the number of its shard in the split, and its row."""
+    """The position of a sample: the index of its shard in the split, and its row."""
 
     id: str
     shard: int
@@ -91,14 +92,14 @@ class Split(Record):
     samples: tuple[SampleRef, ...]
 
     def timeline(self, index: int) -> Timeline:
-        """Return the times of a sample's frames."""
+        """Return the timeline of a sample's frames."""
         timeline = self.shards[self.samples[index].shard].timeline
         if timeline is None:
             raise DataFormatError("the shards hold no spikes", where=self.samples[index].id)
         return timeline
 
     def threshold(self, index: int) -> float:
-        """Return the threshold of a sample's camera."""
+        """Return the threshold of a sample's spike camera."""
         threshold = self.shards[self.samples[index].shard].threshold
         assert threshold is not None
         return threshold
@@ -112,7 +113,7 @@ class Refusal(Record):
 
 
 class PrepareSettings(Record):
-    """The settings that decide what is in the shards."""
+    """The settings on which the content of the shards depends."""
 
     layout: LayoutName
     frames: int
@@ -123,18 +124,18 @@ class PrepareSettings(Record):
 
 
 class Manifest(Record):
-    """What a folder of shards holds."""
+    """The content of a folder of shards: settings, splits and refused sequences."""
 
     version: int
     source: str
     """The dataset folder."""
     settings: PrepareSettings
     inputs: str
-    """SHA-256 over the settings and the names, sizes and times of all source files."""
+    """SHA-256 of the settings and of the names, sizes and times of all source files."""
     fingerprint: str
-    """SHA-256 over the settings and the content of all shards."""
+    """SHA-256 of the settings and of the content of all shards."""
     info: DatasetInfo
-    """What is known of the first sequence; others may differ in their times and threshold."""
+    """Description of the first sequence; others may differ in timeline and threshold."""
     splits: dict[str, Split]
     refused: tuple[Refusal, ...]
 
@@ -150,10 +151,10 @@ class Sample:
     spike_width: int
 
     def spike_bits(self, rows: slice, columns: slice) -> NDArray[np.bool_]:
-        """Unpack the spikes of a part of the picture: (t, s, rows, columns)."""
+        """Unpack the spikes of a part of the picture, (t, s, rows, columns)."""
         first = columns.start // 8
         packed = self.spikes[:, :, rows, first : -(-columns.stop // 8)]
-        # Flat: along an axis it takes one call a row.
+        # Flattened, because along an axis NumPy unpacks row by row.
         flat = np.unpackbits(np.ascontiguousarray(packed).reshape(-1), bitorder="little")
         bits = flat.reshape(*packed.shape[:-1], 8 * packed.shape[-1]).view(np.bool_)
         return bits[..., columns.start - 8 * first : columns.stop - 8 * first]
@@ -165,13 +166,13 @@ def pack_spikes(spikes: NDArray[np.bool_]) -> Bytes:
 
 
 def digest(content: Any) -> str:
-    """Return the SHA-256 of something that JSON can hold."""
+    """Return the SHA-256 of a JSON value, in hexadecimal."""
     text = json.dumps(content, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
     return hashlib.sha256(text.encode()).hexdigest()
 
 
 def encode_shard(rows: Iterable[dict[str, Any]]) -> bytes:
-    """Return the Parquet file of some samples; equal samples give equal bytes."""
+    """Return the Parquet file of these rows as bytes; equal rows give equal bytes."""
     sink = pa.BufferOutputStream()
     with pq.ParquetWriter(
         sink, SCHEMA, compression="none", use_dictionary=False, write_statistics=False
@@ -183,7 +184,10 @@ def encode_shard(rows: Iterable[dict[str, Any]]) -> bytes:
 
 
 def read_manifest(shards: Folder | str | os.PathLike[str]) -> Manifest:
-    """Read the manifest of a folder of shards, and check it against the files there."""
+    """Read the manifest of a folder of shards, and compare it with the files.
+
+    Raise DataFormatError if the manifest is missing or invalid, or if files do not match it.
+    """
     folder = shards if isinstance(shards, Folder) else Folder.at(shards)
     if folder.size(MANIFEST) is None:
         raise DataFormatError(
@@ -191,8 +195,8 @@ def read_manifest(shards: Folder | str | os.PathLike[str]) -> Manifest:
         )
     where = folder.name(MANIFEST)
     try:
-        found = parse_json(folder.read(MANIFEST))
-        version = found.get("version") if isinstance(found, dict) else None
+        content = parse_json(folder.read(MANIFEST))
+        version = content.get("version") if isinstance(content, dict) else None
         if version != VERSION:
             raise DataFormatError(
                 "the shards are of another version",
@@ -201,7 +205,7 @@ def read_manifest(shards: Folder | str | os.PathLike[str]) -> Manifest:
                 expected=VERSION,
                 fix="delete the folder and run `vrtspike prepare`",
             )
-        manifest = Manifest.model_validate(found)
+        manifest = Manifest.model_validate(content)
     except (ValueError, ValidationError) as error:
         problem = one_line(error, 200)
         raise DataFormatError(f"the manifest cannot be read: {problem}", where=where) from None
@@ -221,7 +225,7 @@ def read_manifest(shards: Folder | str | os.PathLike[str]) -> Manifest:
 
 
 def split_of(manifest: Manifest, name: str, where: object) -> Split:
-    """Return a split of the manifest, or say which there are."""
+    """Return a split of the manifest; raise an error that lists the splits if it has none."""
     if name not in manifest.splits:
         raise DataFormatError(
             f"the shards have no split {name!r}",
@@ -233,7 +237,7 @@ def split_of(manifest: Manifest, name: str, where: object) -> Split:
 
 
 def read_sample(shards: str, split: Split, index: int, *, spikes: bool = True) -> Sample:
-    """Read one sample; without `spikes` their bytes are not read and have no steps."""
+    """Read one sample; if `spikes` is false, do not read spikes, and return none (0 steps)."""
     ref, shape = split.samples[index], split.shape
     file = split.shards[ref.shard].file
     where = f"{Folder.at(shards).name(file)}, row {ref.row}"
@@ -265,10 +269,10 @@ def read_sample(shards: str, split: Split, index: int, *, spikes: bool = True) -
 
 @lru_cache(maxsize=64)
 def _open_shard(shards: str, file: str) -> pq.ParquetFile:
-    """Keep files open: a footer is read once.
+    """Open a shard, and cache it, so that its footer is read once.
 
-    A column of another type is refused: Arrow gives some types to Python, and Ray's type of objects
-    unpickles them.
+    Refuse columns of unexpected types, because Arrow may run Python code for some types: Ray's
+    object type unpickles its values.
     """
     opened = pq.ParquetFile(Folder.at(shards).open(file))
     if not opened.schema_arrow.equals(SCHEMA, check_metadata=False):
@@ -283,7 +287,7 @@ def _open_shard(shards: str, file: str) -> pq.ParquetFile:
 
 
 def _bytes_of(table: pa.Table, column: str, shape: tuple[int, ...]) -> Bytes:
-    """View a binary cell as an array without copying it."""
+    """Return a binary cell as an array of this shape, without a copy."""
     cell = table[column].chunk(0)
     _, offsets, values = cell.buffers()
     first, stop = np.frombuffer(offsets, np.int32)[cell.offset : cell.offset + 2].tolist()

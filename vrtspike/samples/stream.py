@@ -1,17 +1,18 @@
 """The stream of micro-batches of one rank: Ray Data datasets that run inside its worker.
 
-Reading, cropping and voxelizing happen in Ray Data tasks on the CPUs that the workers leave. What
-comes out, and in which order, is `vrtspike.samples.order` and nothing else: a dataset is a list of
-micro-batch numbers, cut into tasks of a few numbers each whose blocks keep their order. Every block
-holds one micro-batch.
+Ray Data tasks read, crop and voxelize samples on the CPUs that training workers do not use.
+`vrtspike.samples.order` decides the content and order of micro-batches. A dataset is a list of
+micro-batch numbers, cut into tasks of a few numbers each; Ray keeps the order of their blocks. Each
+block is one micro-batch.
 
-One dataset covers a segment of the run that fits into `SEGMENT_BYTES`; a thread starts the next one
-while the last `AHEAD` micro-batches of the present one wait. Segments, because Ray Data's scheduler
-runs in a thread of this process and spins, with Python's lock, as long as its tasks have made more
-than it may read, which slows training. A segment is made in one go, and then its scheduler ends.
+One dataset covers a segment of the training that fits into `SEGMENT_BYTES`. A thread starts the
+next dataset while the last `AHEAD` micro-batches of the current one wait. We use segments because
+the scheduler of Ray Data runs in a thread of this process. While its tasks have more output than it
+may read, it polls in a loop and holds Python's lock, which slows training. A segment is made
+without a pause, and then its scheduler ends.
 
-Ray Data never sees a whole machine: each rank's dataset may use `cpus` CPUs, which must be free of
-training workers (see `vrtspike.training.preflight`).
+The dataset of each rank may use `cpus` CPUs, which training workers must leave free (see
+`vrtspike.training.preflight`).
 """
 
 from __future__ import annotations
@@ -44,20 +45,21 @@ from vrtspike.samples.reader import Reader
 MicroBatch = dict[str, NDArray[Any]]
 
 SEGMENT_BYTES = 256 * 2**20
-"""Most bytes of the micro-batches of one dataset."""
+"""Greatest size in bytes of the micro-batches of one dataset."""
 SEGMENT = 128
-"""Most micro-batches of one dataset."""
+"""Greatest number of micro-batches in one dataset."""
 RUN = 16
-"""Most micro-batches of a task: a task costs the scheduler, in this process, some milliseconds."""
+"""Greatest number of micro-batches in a task. Each task costs the scheduler, which runs in this
+process, some milliseconds."""
 AHEAD = 4
-"""Micro-batches that wait ready in the worker."""
+"""Number of micro-batches that wait in the queue of the worker."""
 STOP_SECONDS = 0.2
-"""How often the thread that fills the queue looks whether anyone still reads from it."""
+"""How often, in seconds, the thread that fills a full queue checks whether it should stop."""
 
 
 @dataclass(frozen=True)
 class Stream:
-    """Everything that decides a rank's micro-batches."""
+    """The micro-batches of a rank, by number."""
 
     reader: Reader
     samples: int
@@ -65,15 +67,15 @@ class Stream:
     rank: int
 
     def make(self, number: int) -> MicroBatch:
-        """Return micro-batch `number` of this rank."""
+        """Read and return micro-batch `number` of this rank."""
         draws = micro_batch(self.reader.seed, self.samples, self.share, number, self.rank)
         return self.reader.training(draws)
 
 
 class MicroBatches:
-    """Iterate once over micro-batches `[start, stop)` and count the time spent waiting for them.
+    """Iterate once over micro-batches `[start, stop)` and measure the time spent waiting for them.
 
-    Without `stop` they go on until `end_at` sets it.
+    If `stop` is None, the iteration ends where `end_at` says. `cpus` limits the CPUs of tasks.
     """
 
     def __init__(self, stream: Stream, start: int, stop: int | None, *, cpus: float) -> None:
@@ -83,14 +85,14 @@ class MicroBatches:
         self._closed = threading.Event()
         self._filler = threading.Thread(target=self._fill, name="micro-batches", daemon=True)
         self.waited = 0.0
-        """Seconds that the consumer has waited so far."""
+        """Seconds that the consumer has waited for micro-batches so far."""
 
     def start(self) -> None:
-        """Begin to make the first ones, before anyone asks for them."""
+        """Start to read the first micro-batches, before the iteration starts."""
         self._filler.start()
 
     def end_at(self, stop: int) -> None:
-        """Yield no micro-batch from this number on."""
+        """End the iteration before micro-batch `stop`."""
         self._stop = stop
 
     def __iter__(self) -> Iterator[MicroBatch]:
@@ -100,9 +102,9 @@ class MicroBatches:
             for number in itertools.count(self._start):
                 if number >= self._stop:
                     break
-                asked = time.perf_counter()
+                started = time.perf_counter()
                 batch = self._ready.get()
-                self.waited += time.perf_counter() - asked
+                self.waited += time.perf_counter() - started
                 if isinstance(batch, Exception):
                     raise batch
                 yield batch
@@ -110,7 +112,7 @@ class MicroBatches:
             self._closed.set()
 
     def _fill(self) -> None:
-        """Run one dataset after another and queue what they make, or their error, until closed."""
+        """Run one dataset after another until closed; queue their micro-batches, or their error."""
         first, length = self._start, AHEAD
         try:
             while first < self._stop and not self._closed.is_set():
@@ -132,44 +134,44 @@ class MicroBatches:
 
 
 def _dataset(stream: Stream, numbers: range, cpus: float) -> Any:
-    """Build the dataset of some micro-batches and return its batches."""
+    """Build the dataset of these micro-batches, and return the iterable over its batches."""
     quiet_ray_data()
-    at_once = max(1, int(cpus))
-    run = min(RUN, -(-len(numbers) // at_once))
+    parallel = max(1, int(cpus))
+    run = min(RUN, -(-len(numbers) // parallel))
     tasks = -(-len(numbers) // run)
     dataset = ray.data.read_datasource(
         _Numbers(stream, numbers, run),
         override_num_blocks=tasks,
         num_cpus=min(1.0, cpus),
-        concurrency=min(tasks, at_once),
+        concurrency=min(tasks, parallel),
     )
     context = dataset.context
     context.execution_options = ExecutionOptions(
         resource_limits=ExecutionResources(cpu=cpus), preserve_order=True
     )
     context.target_max_block_size = 1
-    # A segment is bounded as it is; held back, it would keep the scheduler spinning. Without the
-    # other policies nothing but `concurrency` bounds the CPUs.
+    # The size of a segment is already limited, and backpressure would keep the scheduler busy in
+    # its loop. Without the other policies, only `concurrency` limits the CPUs.
     context.set_config(ENABLED_BACKPRESSURE_POLICIES_CONFIG_KEY, [ConcurrencyCapBackpressurePolicy])
-    # Else a task stops after every second block until the scheduler looks at it again.
+    # By default a task pauses after every second block until the scheduler polls it again.
     context._max_num_blocks_in_streaming_gen_buffer = run
     context.enable_progress_bars = False
     return dataset.iter_batches(batch_size=1, batch_format="numpy", prefetch_batches=0)
 
 
 class _Numbers(Datasource):
-    """Micro-batch numbers as a source: each read task makes a run of them."""
+    """A Ray Data source whose read tasks each make `run` consecutive micro-batches."""
 
     def __init__(self, stream: Stream, numbers: range, run: int) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self._stream, self._numbers, self._run = stream, numbers, run
 
     def get_name(self) -> str:
-        """Return the operator's name in Ray's logs and dashboard."""
+        """Return the name of the operator in Ray's logs and dashboard."""
         return "MicroBatches"
 
     def estimate_inmemory_data_size(self) -> int | None:
-        """Return that nothing is known."""
+        """Return None, because the size is not known."""
         return None
 
     def get_read_tasks(
@@ -178,7 +180,7 @@ class _Numbers(Datasource):
         per_task_row_limit: int | None = None,
         data_context: DataContext | None = None,
     ) -> list[ReadTask]:
-        """Cut the numbers into tasks; `parallelism` is what they give anyway."""
+        """Cut the numbers into tasks; `parallelism` equals their number and is ignored."""
         tasks = []
         for first in range(self._numbers.start, self._numbers.stop, self._run):
             numbers = range(first, min(first + self._run, self._numbers.stop))
@@ -188,16 +190,16 @@ class _Numbers(Datasource):
 
 
 def _blocks(stream: Stream, numbers: range) -> Iterator[Block]:
-    """Make micro-batches one by one, each a block of one row."""
+    """Make micro-batches one by one; each is a block of one row."""
     for number in numbers:
         batch = {name: array[np.newaxis] for name, array in stream.make(number).items()}
         yield BlockAccessor.batch_to_block(batch)
 
 
 def quiet_ray_data() -> None:
-    """Leave Ray Data's log to its file: take its console handler away.
+    """Remove the console handler of Ray Data's logger, so that it logs only to its file.
 
-    What a task raises comes here as it was: wrapped, it would lose its cause between processes.
+    Also let tasks raise their original exceptions: wrapped ones lose their cause between processes.
     """
     DataContext.get_current().enable_progress_bars = False
     DataContext.get_current().raise_original_map_exception = True

@@ -1,3 +1,3 @@
-"""Datasets of known truth: spikes and blur from rendered scenes or from sharp video."""
+"""Simulate datasets with ground truth: spikes and blurred frames from rendered scenes or video."""
 
 from __future__ import annotations

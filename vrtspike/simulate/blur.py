@@ -1,15 +1,15 @@
-"""One frame's exposure: the blurred frame, the sharp one and the spikes, from light at any instant.
+"""Expose one frame: compute its blurred frame, sharp frame and spikes from a continuous scene.
 
-In: a function that renders instants (steps of the whole recording) as gamma-encoded RGB float32
-`(n, h, w, 3)` in [0, 1]. Out, for the frame that starts at step f:
+In: a function that renders the light at given instants (in steps of the recording) as gamma-encoded
+RGB float32 `(n, h, w, 3)` in [0, 1]. Out, for the frame that starts at step f:
 
-    blurred = mean of the light at f + s + 0.5 over the steps s of the exposure   (uint8)
-    sharp   = the light at the instant f + target_step                            (uint8)
-    spikes  = the camera's answer to the light at f + s + 0.5, all s of the frame  (bool)
+    blurred = mean of the light at f + s + 0.5 over the steps s of the exposure     (uint8)
+    sharp   = the light at the instant f + target_step                              (uint8)
+    spikes  = output of the camera for the light at f + s + 0.5, all s of the frame  (bool)
 
-What the spike camera's pixels see of the RGB, and in which light the mean is taken, the optics say
-(`vrtspike.spikes.optics`): gray and gamma-encoded values unless set. Only the spikes of a frame
-are ever held for all of its steps.
+The optics (`vrtspike.spikes.optics`) decide what the spike pixels see of the RGB, and whether the
+mean is over linear or gamma-encoded light; the default is gray and gamma-encoded. The light is
+rendered a few steps at a time; only the spikes of all steps of a frame are in memory together.
 """
 
 from __future__ import annotations
@@ -28,12 +28,12 @@ from vrtspike.spikes.timeline import Timeline
 Render = Callable[[NDArray[np.float64]], Float[np.ndarray, "n h w 3"]]
 PIXELS_AT_ONCE = 1 << 18
 PUBLISHED = Optics()
-"""Gray, gamma-encoded, of the frame's resolution."""
+"""Optics of the published datasets: gray, gamma-encoded, spike pixels of the frame's resolution."""
 
 
 @dataclass(frozen=True)
 class ExposedFrame:
-    """What the two cameras record of one frame, and what was there."""
+    """The blurred frame and the spikes that the cameras record, and the sharp ground truth."""
 
     blurred: UInt8[np.ndarray, "h w 3"]
     sharp: UInt8[np.ndarray, "h w 3"]
@@ -48,7 +48,7 @@ def expose_frames(
     frames: int,
     optics: Optics = PUBLISHED,
 ) -> Iterator[ExposedFrame]:
-    """Record consecutive frames; the spike camera runs on through exposures and dead time."""
+    """Record consecutive frames; the spike camera also runs between exposures."""
     for frame in range(frames):
         yield expose_frame(render, camera, timeline, frame * timeline.steps_per_frame, optics)
 
@@ -60,7 +60,7 @@ def expose_frame(
     first_step: int,
     optics: Optics = PUBLISHED,
 ) -> ExposedFrame:
-    """Record the frame that starts at `first_step`, a few instants in memory at a time."""
+    """Record the frame that starts at `first_step`."""
     sharp = render(np.array([first_step + timeline.target_step], np.float64))[0]
     total = np.zeros(sharp.shape, np.float64)
     spikes = np.empty((timeline.steps_per_frame, *camera.charge.shape), np.bool_)
@@ -80,5 +80,5 @@ def expose_frame(
 
 
 def to_uint8(image: Float[np.ndarray, "h w 3"]) -> UInt8[np.ndarray, "h w 3"]:
-    """Round [0, 1] to 8 bits."""
+    """Convert values in [0, 1] to 8 bits, with rounding."""
     return np.rint(image * 255.0).clip(0, 255).astype(np.uint8)

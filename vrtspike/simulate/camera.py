@@ -3,20 +3,21 @@
     charge += min(intensity, saturation) + dark_rate + noise * N(0, 1)
     where charge >= threshold: fire, charge -= threshold
 
-In: light at spike rate, one value a pixel and step, in [0, 1] (see `vrtspike.spikes.optics`).
-Out: spikes, bool. In steady light a pixel fires every threshold / intensity steps on average, and
-the intervals are the two whole numbers around that. The charge starts uniform in [0, threshold), as
-in a camera that has run before.
+In: light in [0, 1], one value for each pixel and step (see `vrtspike.spikes.optics`). Out: spikes,
+bool. In steady light a pixel fires every threshold / intensity steps on average; each interval is
+one of the two whole numbers around that. The initial charge is uniform in [0, threshold), as if the
+camera were already running.
 
-What is lost: a pixel fires at most once a step, so light beyond one threshold a step is not
-counted; after a spike a pixel rests for `refractory_steps`, in which it neither integrates nor
-fires; a photodiode gives no more than `saturation`. Together, in steady light without noise,
+Three effects limit the rate. A pixel fires at most once per step, so light beyond one threshold per
+step is lost. After a spike, a pixel neither integrates nor fires for `refractory_steps`. A
+photodiode gives at most `saturation`. In steady light without noise, this gives
 
     rate = 1 / (max(threshold / min(intensity, saturation), 1) + refractory_steps)
 
-Dark noise: noise walks the charge up and down, never below 0, so that a dark pixel fires at random,
-about (noise / threshold)^2 times a step; `dark_rate` adds a steady current, which is regular. Hot
-pixels fire at every step and dead ones never; they stay where the first draw put them.
+In the dark, noise makes the charge a random walk that is never below 0, so that a dark pixel fires
+at random, about (noise / threshold)^2 times per step. `dark_rate` adds a steady current, which
+fires regularly. Hot pixels fire at every step and dead pixels never; their positions are drawn once
+for each camera.
 """
 
 from __future__ import annotations
@@ -33,10 +34,10 @@ Awake = Bool[np.ndarray, "*pixels"] | np.bool_
 
 
 class SpikeCamera:
-    """A spike camera with its charge: exposing in pieces equals exposing at once.
+    """A spike camera. It keeps its charge, so exposing in parts gives the same as exposing at once.
 
-    `shape` is that of the pixels: (height, width), or any other, such as (height, width, 3) for
-    channels that are exposed separately. Values out of range raise ConfigError.
+    `shape` is (height, width), or another shape of independent pixels, such as (height, width, 3)
+    for one camera per colour. Values out of range raise ConfigError.
     """
 
     def __init__(
@@ -69,29 +70,29 @@ class SpikeCamera:
         self.resting = np.zeros(shape, np.int32)
         self.hot = self.dead = None
         if hot_pixels or dead_pixels:
-            # A generator of its own: the charge and noise of the other pixels stay as they were.
+            # A separate generator, so that the charge and noise of the other pixels do not change.
             draw = rng.spawn(1)[0].random(shape)
             self.hot, self.dead = draw < hot_pixels, draw >= 1.0 - dead_pixels
         self._scratch = np.empty(shape, np.float32)
 
     def expose(self, light: Float[np.ndarray, "*light"]) -> Bool[np.ndarray, "*light"]:
-        """Integrate the light of consecutive steps `(s, *shape)`; return where the camera fired."""
+        """Integrate the light of consecutive steps `(s, *shape)`, and return the spikes."""
         spikes = np.empty(light.shape, np.bool_)
-        for seen, fired in zip(light, spikes, strict=True):
+        for step_light, fired in zip(light, spikes, strict=True):
             awake = self.resting == 0 if self.refractory_steps else np.True_
-            self._integrate(seen, awake)
+            self._integrate(step_light, awake)
             self._fire(fired, awake)
         if self.hot is not None and self.dead is not None:
             spikes |= self.hot
             spikes &= ~self.dead
         return spikes
 
-    def _integrate(self, seen: Float[np.ndarray, "*pixels"], awake: Awake) -> None:
-        """Add one step of light, dark current and noise to the charge of the pixels awake."""
+    def _integrate(self, light: Float[np.ndarray, "*pixels"], awake: Awake) -> None:
+        """Add one step of light, dark current and noise to the charge of pixels that are awake."""
         charge, scratch = self.charge, self._scratch
         if self.saturation is not None:
-            seen = np.minimum(seen, self.saturation)
-        charge += seen if awake is np.True_ else seen * awake
+            light = np.minimum(light, self.saturation)
+        charge += light if awake is np.True_ else light * awake
         if self.dark_rate:
             charge += self.dark_rate * awake
         if self.noise:
@@ -101,7 +102,7 @@ class SpikeCamera:
             np.maximum(charge, 0.0, out=charge)
 
     def _fire(self, fired: Bool[np.ndarray, "*pixels"], awake: Awake) -> None:
-        """Write where the charge has reached the threshold, and take the threshold off there."""
+        """Write to `fired` which pixels reach the threshold, and subtract it from their charge."""
         charge, scratch = self.charge, self._scratch
         np.greater_equal(charge, self.threshold, out=fired)
         if self.refractory_steps:
@@ -116,15 +117,16 @@ class SpikeCamera:
 def simulate_camera(
     light: Float[np.ndarray, "s h w"], *, threshold: float = 2.0, seed: int = 0, **camera: float
 ) -> Bool[np.ndarray, "s h w"]:
-    """Return the spikes of a camera that sees this light, one step after the other.
+    """Return the spikes of a camera that is exposed to this light, step by step.
 
-    `light` is in [0, 1], 1 for the brightest that the frame camera shows; `camera` are arguments of
-    `SpikeCamera`, such as `noise=0.02`. Light of another shape or range raises ConfigError.
+    `light` is in [0, 1]; 1 is the brightest value of the frame camera. `camera` takes further
+    arguments of `SpikeCamera`, such as `noise=0.02`. Light of another shape or range raises
+    ConfigError.
     """
-    seen = np.asarray(light, np.float32)
-    if seen.ndim != 3 or not seen.size:
-        raise ConfigError("light of another shape", got=seen.shape, expected="(steps, h, w)")
-    low, high = float(seen.min()), float(seen.max())
+    values = np.asarray(light, np.float32)
+    if values.ndim != 3 or not values.size:
+        raise ConfigError("light of another shape", got=values.shape, expected="(steps, h, w)")
+    low, high = float(values.min()), float(values.max())
     if not (low >= 0 and high <= 1):
         raise ConfigError(
             "light out of range",
@@ -133,13 +135,16 @@ def simulate_camera(
             fix="divide 8-bit gray levels by 255",
         )
     rng = np.random.default_rng(seed)
-    return SpikeCamera(*seen.shape[1:], threshold=threshold, rng=rng, **camera).expose(seen)  # type: ignore[arg-type]
+    return SpikeCamera(*values.shape[1:], threshold=threshold, rng=rng, **camera).expose(values)  # type: ignore[arg-type]
 
 
 def build_camera(
     settings: CameraSettings, height: int, width: int, rng: np.random.Generator
 ) -> SpikeCamera:
-    """Build the camera of frames of this size; its grid is `settings.downscale` times coarser."""
+    """Build the spike camera for frames of this size in pixels.
+
+    The spike camera has `settings.downscale` times fewer pixels along each side.
+    """
     return SpikeCamera(
         height // settings.downscale,
         width // settings.downscale,
@@ -155,7 +160,7 @@ def build_camera(
 
 
 def _check(name: str, value: float, low: float, high: float, *, above: bool = False) -> None:
-    """Refuse a value that is not a finite number in [low, high], or not above `low`."""
+    """Raise ConfigError if the value is not in [low, high], or in (low, high] with `above`."""
     if not (math.isfinite(value) and low <= value <= high) or (above and value == low):
         limits = f"{'more than' if above else 'at least'} {low:g}"
         raise ConfigError(

@@ -1,14 +1,15 @@
-"""Frames as the flow network meets them: sharp ones, a model's first guess, spike images, blur.
+"""Degrade a pair of frames to the kinds of images that the flow network gets as input.
 
-In: the light of both frames of a pair, float32 RGB `(2, h, w, 3)` in [0, 1]: at their instants, and
-its means over exposures around these. Out: what is seen of it, uint8 `(2, 3, h, w)`.
+In: the light of both frames of a pair, float32 RGB `(2, h, w, 3)` in [0, 1], at their instants and
+as means over exposures around the instants. Out: images, uint8 `(2, 3, h, w)`, of one kind:
 
-- `sharp`: the light of the instant.
-- `guess`: a restored frame that is nearly sharp. Up to `MOST_RESIDUAL` of the blur is left, it is
-  smoothed by a Gaussian of `SMOOTHING` pixels, and has noise of `NOISE`.
-- `spikes`: the mean of the spikes of a short window (TFP), smoothed by a Gaussian of one pixel, in
-  all three channels. An integrate-and-fire camera of threshold c that sees the luma l for n steps
-  fires floor(n l / c + u) times, u in [0, 1) being its charge when the window begins.
+- `sharp`: the light at the instant.
+- `guess`: imitates the first guess of a model, which is nearly sharp. Up to `MOST_RESIDUAL` of the
+  blur remains; it is smoothed by a Gaussian of `SMOOTHING` pixels, and has noise of standard
+  deviation `NOISE`.
+- `spikes`: the mean of the spikes in a short window (TFP), smoothed by a Gaussian of one pixel, in
+  all three channels. An integrate-and-fire camera with threshold c that is exposed to luma l for n
+  steps fires floor(n l / c + u) times, where u in [0, 1) is its charge at the start, over c.
 - `blurred`: the mean over an exposure.
 """
 
@@ -28,31 +29,31 @@ from vrtspike.spikes.gray import luma
 Kind = Literal["sharp", "guess", "spikes", "blurred"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
 SHARES = (0.15, 0.45, 0.25, 0.15)
-"""How often each kind is drawn in training."""
+"""Probability of each kind in training."""
 Light = Float[np.ndarray, "two h w 3"]
 Mean = Callable[[float], Light]
-"""Returns the mean light over an exposure, as a share of the frame interval, around each instant;
-0: at the instants."""
-Seen = UInt8[np.ndarray, "two 3 h w"]
+"""Takes the length of an exposure as a fraction of the frame interval, and returns the mean light
+over such an exposure around each instant; for 0, the light at the instants."""
+Images = UInt8[np.ndarray, "two 3 h w"]
 
 LEAST_EXPOSURE = 0.25
-"""Shortest exposure of a blurred frame, as a share of the longest."""
+"""Shortest exposure of a blurred frame, as a fraction of the longest."""
 MOST_RESIDUAL = 0.3
 SMOOTHING = (0.3, 1.0)
 NOISE = (0.01, 0.03)
 WINDOW, INTERVAL = 17, 64
-"""Steps of a spike image, of so many in a frame interval."""
+"""A spike image is the mean of `WINDOW` steps; a frame interval has `INTERVAL` steps."""
 THRESHOLD = (1.0, 4.0)
 SPIKE_SMOOTHING = 1.0
 
 
 def draw_kind(rng: np.random.Generator) -> Kind:
-    """Draw what is seen of a pair in training."""
+    """Draw the kind of images of a training pair."""
     return KINDS[int(rng.choice(len(KINDS), p=SHARES))]
 
 
-def degraded(kind: Kind, mean: Mean, longest: float, rng: np.random.Generator) -> Seen:
-    """Return what is seen of a pair; `longest` is the longest exposure, as `mean` takes it."""
+def degraded(kind: Kind, mean: Mean, longest: float, rng: np.random.Generator) -> Images:
+    """Return the images of a pair; `longest` is the longest exposure, in the unit of `mean`."""
     exposure = longest * float(rng.uniform(LEAST_EXPOSURE, 1.0))
     match kind:
         case "sharp":
@@ -75,7 +76,7 @@ def degraded(kind: Kind, mean: Mean, longest: float, rng: np.random.Generator) -
 def spike_image(
     gray: Float[np.ndarray, "*n h w"], steps: int, threshold: float, rng: np.random.Generator
 ) -> Float[np.ndarray, "*n h w"]:
-    """Return the mean of a spike camera's steps, times its threshold, for light that stays."""
+    """Return the mean over `steps` of the spikes for constant light, times the threshold."""
     counts = np.floor(gray * (steps / threshold) + rng.random(gray.shape, np.float32))
     return np.asarray(np.minimum(counts, steps) * (threshold / steps), np.float32)
 

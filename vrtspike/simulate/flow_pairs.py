@@ -1,17 +1,16 @@
-"""Pairs of frames with their motion: of rendered scenes, where it is exact, and of real videos.
+"""Pairs of frames with optical flow, to train the flow network: from rendered scenes and videos.
 
-Out: `frames` `(n, 2, 3, h, w)` of 255 and `flow` float32 `(n, 2, h, w)`: where each pixel of the
-first frame is in the second one, relative to itself, x before y, in pixels; NaN where nobody knows.
-For training also `scale` `(n)`, how many times the pairs are reduced, or slower (`SIDES`). No pair
-is stored: what a draw (epoch, index, step) gives depends on it, the split and the settings alone.
-An epoch draws other scenes than the one before, out of the same photographs, and other pieces of
-the same videos.
+Out: `frames` `(n, 2, 3, h, w)` in 0 to 255 and `flow` float32 `(n, 2, h, w)`: the displacement of
+each pixel of the first frame to the second, x before y, in pixels; NaN where it is not known. The
+flow of scenes is exact. For training there is also `scale` `(n)`, how many times the pairs are
+reduced or slower (see `SIDES`). No pair is stored: the pairs of a draw (epoch, index, step) depend
+only on it, the split and the settings. Each epoch draws new scenes from the same photographs, and
+new parts of the same videos.
 
-The two instants of a scene's pair are a frame interval apart, or less, so that some motion is
-small. What is seen of a pair is drawn (`vrtspike.simulate.degradation`): a frame is the light of
-its instant, or the mean of `EXPOSED` instants of an exposure around it, or what a camera or a model
-makes of these. One scene or stretch of video gives `PAIRS` pairs, as it takes as long to draw as
-dozens of frames take to render. Pairs of videos: `vrtspike.simulate.video_pairs`.
+The two instants of a scene's pair are at most a frame interval apart, so that some motion is small.
+The kind of images is drawn (`vrtspike.simulate.degradation`); a mean over an exposure is over
+`EXPOSED` instants. One scene, or one part of a video, gives `PAIRS` pairs, because drawing it takes
+as long as rendering dozens of frames. `vrtspike.simulate.video_pairs` makes the pairs of videos.
 """
 
 from __future__ import annotations
@@ -36,30 +35,34 @@ from vrtspike.simulate.video import VideoSource
 from vrtspike.simulate.video_pairs import VideoPairs
 
 PAIRS = 8
-"""Pairs of one scene; in training each is there twice, forwards and backwards in time."""
+"""Pairs of one scene; training uses each pair twice, forwards and backwards in time."""
 PHASES = ((0.0, 8), (0.35, 4), (0.65, 2), (0.85, 1))
-"""From which share of the training on pairs are reduced how many times: the flow network's coarse
-levels learn first, and each finer one starts from what they found, as in Ranjan and Black (CVPR
-2017). All at once on whole frames learn nothing in as much time."""
+"""(fraction of the training done, how many times pairs are reduced from there on). The coarse
+levels of the flow network learn first, and each finer level refines their flow, as in Ranjan and
+Black (CVPR 2017). Training all levels at once on whole frames learned nothing in the same time."""
 SIDES = (64, 96, 128)
-"""Every third step pairs are not reduced: they move so many times slower instead, and are cut to
-squares of these sides in turn. Coarse levels see parts of large frames so, and not only small ones
-that are nearly all border. Without, a network that learned on frames of 128 pixels found motion of
-30 pixels in frames of 256 that move by 5."""
+"""At every third step, pairs are not reduced. They move `scale` times slower instead, and are cut
+to squares of these sides in pixels, in turn. So the coarse levels also see parts of large frames,
+and not only small frames that are nearly all border. Without this, a network trained on frames of
+128 pixels estimated motion of 30 pixels in frames of 256 pixels that move by 5."""
 EXPOSED = 8
-"""Instants that a blurred frame is the mean of."""
+"""Number of instants over which a blurred frame is averaged."""
 SHORTEST, LONGEST = 0.1, 1.5
-"""The interval in frame intervals is drawn between these, and cut at 1, which a third are."""
+"""The time between two frames, in frame intervals, is drawn between these and limited to 1, which
+a third of the draws reach."""
 SIDE = 4
-"""Side of the part of a photograph that a scene uses, in sides of the frame: all that it needs."""
+"""Side of the part of a photograph that is cut for a scene, in sides of the frame."""
 
 Arrays = dict[str, NDArray[Any]]
 
 
 @dataclass(frozen=True)
 class FlowPairReader:
-    """What decides the pairs of a split besides the draw; `seed` is that of their order, `steps`
-    those of the whole training. Draws beyond the scenes of the split are of `videos`."""
+    """Makes the pairs of a split.
+
+    `seed` is the seed of the order of draws, and `steps` the number of training steps. Draws whose
+    index is beyond the number of scenes of the split take pairs from `videos`.
+    """
 
     scenes: SceneSettings
     split: str
@@ -68,39 +71,41 @@ class FlowPairReader:
     videos: tuple[VideoSource, ...] = ()
 
     def training(self, draws: Iterable[Draw]) -> Arrays:
-        """Render or read the pairs of some scenes or videos, each as what is drawn for it."""
-        return _joined([self._drawn(draw) for draw in draws])
+        """Return the pairs of some draws, with kind, scale and size as drawn for training."""
+        return _concatenate([self._pairs_of_draw(draw) for draw in draws])
 
     def whole(self, index: int) -> Arrays:
-        """Render the pairs of one scene in each way that they are seen, one after the other."""
+        """Render the pairs of one scene at full size, as images of each kind in turn."""
         rng = self._rng(Draw(0, index))
         pairs = _Pairs(self.scenes, draw_scene(rng, self.split, self.scenes), rng)
         instants = [pairs.instants() for _ in range(PAIRS)]
-        return _joined([pairs.render(*of, kind) for kind in KINDS for of in instants])
+        return _concatenate([pairs.render(*ends, kind) for kind in KINDS for ends in instants])
 
-    def _drawn(self, draw: Draw) -> Arrays:
+    def _pairs_of_draw(self, draw: Draw) -> Arrays:
         rng, scale = self._rng(draw), scale_at(draw.step / self.steps)
         side = side_at(draw.step) if scale > 1 else None
-        beyond = draw.index - self.scenes.sequences.get(self.split, 0)
-        if self.videos and beyond >= 0:
-            found = self._of_video(self.videos[beyond % len(self.videos)], scale, side, rng)
+        video_index = draw.index - self.scenes.sequences.get(self.split, 0)
+        if self.videos and video_index >= 0:
+            pairs = self._pairs_of_video(
+                self.videos[video_index % len(self.videos)], scale, side, rng
+            )
         else:
-            found = self._of_scene(scale, side, rng)
-        return found | {"scale": np.full(len(found["flow"]), scale)}
+            pairs = self._pairs_of_scene(scale, side, rng)
+        return pairs | {"scale": np.full(len(pairs["flow"]), scale)}
 
-    def _of_scene(self, scale: int, side: int | None, rng: np.random.Generator) -> Arrays:
+    def _pairs_of_scene(self, scale: int, side: int | None, rng: np.random.Generator) -> Arrays:
         pairs = _Pairs(self.scenes, draw_scene(rng, self.split, self.scenes), rng)
         slower = 1 if side is None else scale
-        found: list[Arrays] = []
+        rendered: list[Arrays] = []
         for _ in range(PAIRS):
-            found += pairs.both_ways(*pairs.instants(slower), draw_kind(rng), slower)
-        whole = _joined(found)
-        return reduced(whole, scale) if side is None else cut(whole, side, rng)
+            rendered += pairs.both_ways(*pairs.instants(slower), draw_kind(rng), slower)
+        joined = _concatenate(rendered)
+        return reduced(joined, scale) if side is None else cut(joined, side, rng)
 
-    def _of_video(
+    def _pairs_of_video(
         self, video: VideoSource, scale: int, side: int | None, rng: np.random.Generator
     ) -> Arrays:
-        """Cut pairs of the same size out of a video; it is always reduced, not slower."""
+        """Cut pairs of the same size out of a video, which is always reduced and never slowed."""
         scenes = self.scenes
         assert scenes.films is not None
         pairs = VideoPairs(video, scenes.films, scenes.exposure_steps / scenes.steps_per_frame, rng)
@@ -113,30 +118,30 @@ class FlowPairReader:
         return {"frames": np.stack(frames), "flow": np.stack(flows)}
 
     def _rng(self, draw: Draw) -> np.random.Generator:
-        apart = (zlib.crc32(b"flow pairs"), zlib.crc32(self.split.encode()))
-        return np.random.default_rng([self.scenes.seed, *apart, draw.epoch, draw.index])
+        names = (zlib.crc32(b"flow pairs"), zlib.crc32(self.split.encode()))
+        return np.random.default_rng([self.scenes.seed, *names, draw.epoch, draw.index])
 
 
 def scale_at(share: float) -> int:
-    """Return how many times pairs are reduced when a share of the training is done."""
+    """Return how many times pairs are reduced after this fraction of the training."""
     return [scale for begin, scale in PHASES if share >= begin][-1]
 
 
 def side_at(step: int) -> int | None:
-    """Return the side of a step's squares; None where pairs are reduced."""
+    """Return the side in pixels of the squares of a step; None if its pairs are reduced."""
     turn, at = divmod(step, 3)
     return SIDES[turn % len(SIDES)] if at == 2 else None
 
 
 def cut(arrays: Arrays, side: int, rng: np.random.Generator) -> Arrays:
-    """Cut the same square, or what there is of it, out of all pairs."""
+    """Cut the same random square out of all pairs; smaller frames keep their size."""
     height, width = arrays["flow"].shape[-2:]
     top, left = (int(rng.integers(max(0, length - side) + 1)) for length in (height, width))
     return {k: v[..., top : top + side, left : left + side] for k, v in arrays.items()}
 
 
 def reduced(arrays: Arrays, scale: int) -> Arrays:
-    """Average pairs and their motion over squares of pixels; motion is in pixels of these."""
+    """Average frames and flow over squares of `scale` pixels; the flow is in the new pixels."""
     pattern = "n ... (h a) (w b) -> n ... h w"
     if scale == 1:
         return arrays
@@ -156,7 +161,7 @@ class _Pairs:
     rng: np.random.Generator
 
     def instants(self, slower: int = 1) -> tuple[float, float]:
-        """Draw the instants of two frames, whose longest exposures are inside the scene."""
+        """Draw the instants of two frames whose longest exposures lie inside the scene."""
         scenes, margin = self.scenes, self.scenes.exposure_steps / 2
         interval = scenes.steps_per_frame * min(1.0, self.rng.uniform(SHORTEST, LONGEST)) / slower
         last = scenes.frames * scenes.steps_per_frame - interval - margin
@@ -164,7 +169,7 @@ class _Pairs:
         return start, start + interval
 
     def render(self, start: float, stop: float, kind: Kind, slower: int = 1) -> Arrays:
-        """Render what is seen of two frames, and their motion."""
+        """Render two frames as images of this kind, and their flow."""
         interval = self.scenes.steps_per_frame / slower
 
         def mean(exposure: float) -> Light:
@@ -172,13 +177,13 @@ class _Pairs:
             return np.stack([exposed(self.scene, end, exposure * interval) for end in ends])
 
         longest = self.scenes.exposure_steps / self.scenes.steps_per_frame
-        seen = degraded(kind, mean, longest, self.rng)
-        return {"frames": seen[None], "flow": self._flow(start, stop)}
+        images = degraded(kind, mean, longest, self.rng)
+        return {"frames": images[None], "flow": self._flow(start, stop)}
 
     def both_ways(
         self, start: float, stop: float, kind: Kind, slower: int
     ) -> tuple[Arrays, Arrays]:
-        """Render a pair, and take it backwards, too."""
+        """Render a pair, and the same pair backwards in time."""
         pair = self.render(start, stop, kind, slower)
         return pair, {"frames": pair["frames"][:, ::-1], "flow": self._flow(stop, start)}
 
@@ -187,16 +192,19 @@ class _Pairs:
 
 
 def exposed(scene: Scene, instant: float, exposure: float) -> Float[np.ndarray, "h w 3"]:
-    """Render one frame: the light at an instant, or its mean over an exposure around it."""
+    """Render one frame: the mean light over an exposure around an instant; both are in steps.
+
+    With an exposure of 0 it is the light at the instant.
+    """
     within = (np.arange(EXPOSED) + 0.5) / EXPOSED - 0.5 if exposure else np.zeros(1)
     light: Float[np.ndarray, "n h w 3"] = scene.render(instant + exposure * within)
     return np.asarray(light.mean(axis=0))
 
 
 def draw_scene(rng: np.random.Generator, split: str, scenes: SceneSettings) -> Scene:
-    """Draw a scene from parts of a split's photographs, turned by quarters of a circle.
+    """Draw a scene from parts of a split's photographs, rotated by multiples of 90 degrees.
 
-    Parts, because a scene filters all that it is given.
+    We cut parts, because a scene filters whole images.
     """
     photographs = _photographs(split, scenes.photographs)
     side = SIDE * max(scenes.height, scenes.width)
@@ -215,13 +223,13 @@ def draw_scene(rng: np.random.Generator, split: str, scenes: SceneSettings) -> S
     )
 
 
-# A folder of thousands of files is not listed for every scene.
+# Cached, so that a folder of thousands of files is not listed for every scene.
 _photographs = lru_cache(maxsize=8)(photographs_of)
 
 
 @dataclass(frozen=True)
 class _Parts:
-    """Parts of photographs for objects, drawn and read when they are asked for."""
+    """Parts of photographs for objects; a part is drawn and read when it is used."""
 
     names: tuple[Name, ...]
     side: int
@@ -240,5 +248,5 @@ def _part(rng: np.random.Generator, name: Name, side: int) -> Photograph:
     return np.rot90(photograph[y : y + side, x : x + side], int(rng.integers(4)))
 
 
-def _joined(parts: list[Arrays]) -> Arrays:
+def _concatenate(parts: list[Arrays]) -> Arrays:
     return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}

@@ -1,14 +1,14 @@
-"""Smooth motion, exact at any instant: an arc with shake, roll and zoom.
+"""Smooth motion as a function of time: an arc with shake, roll and zoom.
 
-Positions are pixels, instants are steps, angles radians. A `Path` is at 0 at its middle instant, so
-that what it moves is placed there. With v the speed, a heading that turns at rate w and
+Positions are in pixels, times in steps, angles in radians. A `Path` is at 0 at its middle instant,
+so that an object is at its drawn place then. With speed v, initial heading h, turning rate w and
 tau = t - middle:
 
     position = v / w * (sin(h + w tau) - sin h, cos h - cos(h + w tau)) + shake
     shake, roll and log(zoom) = A (sin(f tau + p) - sin p), each with its own A, f and p
 
-Layers are seen through affine maps from frame pixels to their own: `(n, 2, 3)` matrices `[A | b]`,
-with the origin in the centre of the frame, x to the right and y down.
+An affine map takes frame pixels to the pixels of a layer: `(n, 2, 3)` matrices `[A | b]`, with the
+origin in the centre of the frame, x to the right and y down.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ class Wave:
     phase: float
 
     def at(self, tau: Array) -> Array:
-        """Evaluate at instants relative to the middle."""
+        """Return the values at times `tau`, in steps from the middle."""
         return np.asarray(
             self.amplitude * (np.sin(self.rate * tau + self.phase) - np.sin(self.phase))
         )
@@ -38,7 +38,7 @@ class Wave:
 
 @dataclass(frozen=True)
 class Path:
-    """A motion in the plane through time; `scale` stretches its translation."""
+    """A motion in the plane; `scale` multiplies its translation."""
 
     middle: float
     speed: float
@@ -51,7 +51,7 @@ class Path:
     scale: float = 1.0
 
     def position(self, instants: Array) -> Array:
-        """Return the translation `(n, 2)` as x, y."""
+        """Return the translation `(n, 2)` as x, y in pixels."""
         tau = instants - self.middle
         radius, angle = self.speed / self.turn, self.heading + self.turn * tau
         x = radius * (np.sin(angle) - np.sin(self.heading)) + self.shake_x.at(tau)
@@ -65,13 +65,13 @@ class Path:
 
 
 def draw_path(rng: np.random.Generator, duration: float, step_length: float) -> Path:
-    """Draw a path over `[0, duration)` that moves about `step_length` pixels a step.
+    """Draw a path over `[0, duration)` steps that moves about `step_length` pixels per step.
 
-    It turns by 0.5 to 1.5 half circles; its shake adds up to a quarter of the speed.
+    It turns by 90 to 270 degrees in total; shake adds up to a quarter of the speed.
     """
 
     def wave(least: float, greatest: float) -> Wave:
-        """Draw one to three periods over the duration, of a given greatest slope."""
+        """Draw a wave of one to three periods, with its greatest slope in this range."""
         rate = rng.uniform(1.0, 3.0) * 2 * np.pi / duration
         return Wave(rng.uniform(least, greatest) / rate, rate, rng.uniform(0, 2 * np.pi))
 
@@ -90,7 +90,7 @@ def draw_path(rng: np.random.Generator, duration: float, step_length: float) -> 
 
 
 def rotation(angle: Array) -> Array:
-    """Return rotation matrices `(n, 2, 2)`."""
+    """Return rotation matrices `(n, 2, 2)` for angles `(n)`."""
     c, s = np.cos(angle), np.sin(angle)
     return np.stack([np.stack([c, -s], -1), np.stack([s, c], -1)], -2)
 
@@ -110,9 +110,11 @@ def invert_affine(maps: Array) -> Array:
 
 
 def path_lengths(to_layer: Array, layer_points: Array) -> Array:
-    """Return how far points of a layer travel in the frame over the n instants of each of several
-    stretches of time, `(stretches, points)` pixels, from maps `(stretches, n, 2, 3)`."""
+    """Return the path lengths of points of a layer in the frame, `(stretches, points)` in pixels.
+
+    `to_layer` `(stretches, n, 2, 3)` holds the maps at the n instants of each stretch of time.
+    """
     stretches, n = to_layer.shape[:2]
     maps = invert_affine(to_layer.reshape(-1, 2, 3))
-    places = apply_affine(maps, layer_points).reshape(stretches, n, *layer_points.shape)
-    return np.asarray(np.linalg.norm(np.diff(places, axis=1), axis=-1).sum(axis=1))
+    positions = apply_affine(maps, layer_points).reshape(stretches, n, *layer_points.shape)
+    return np.asarray(np.linalg.norm(np.diff(positions, axis=1), axis=-1).sum(axis=1))

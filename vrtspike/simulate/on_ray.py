@@ -1,7 +1,7 @@
-"""Simulations over Ray tasks: sequences are recorded in parallel, on every machine of the cluster.
+"""Run a simulation as Ray tasks, which record sequences in parallel on all machines of the cluster.
 
-The caller connects to Ray. The output folder must be one that all machines share. A simulation that
-was stopped continues with the sequences that are missing; the result does not depend on that.
+The caller connects to Ray. All machines must share the output folder. A simulation that was stopped
+continues with the missing sequences, and gives the same result.
 """
 
 from __future__ import annotations
@@ -36,7 +36,10 @@ def simulate_scenes(
     out: str | os.PathLike[str],
     progress: Progress | None = None,
 ) -> None:
-    """Render scenes and record them into a dataset folder."""
+    """Render scenes and write them to the dataset folder `out`.
+
+    `progress` is called with the number of sequences written and their total.
+    """
     root, scenes = Path(out).absolute(), with_absolute_paths(scenes)
     begin(root, describe_scenes(scenes, camera))
     tasks = scene_tasks(scenes)
@@ -54,7 +57,10 @@ def simulate_video(
     *,
     settings: VideoSettings | None = None,
 ) -> None:
-    """Record a sharp video file, or folder of frames, into a dataset folder."""
+    """Make a dataset folder `out` from a sharp video file or a folder of frames.
+
+    `progress` is called with the number of sequences written and their total.
+    """
     root, settings = Path(out).absolute(), settings or VideoSettings()
     source = inspect_video(Path(video).absolute())
     tasks = video_tasks(source, settings)
@@ -71,7 +77,7 @@ def simulate_video(
 
 
 def with_absolute_paths(scenes: SceneSettings) -> SceneSettings:
-    """Name photographs and videos so that tasks find them from wherever they run."""
+    """Make the paths of photographs and videos absolute, because tasks run in other folders."""
     changes: dict[str, object] = {}
     if scenes.photographs is not None:
         changes["photographs"] = tuple(place.absolute() for place in scenes.photographs)
@@ -89,7 +95,7 @@ def _parts(items: Sequence[VideoTask], most: int) -> list[Sequence[VideoTask]]:
 
 
 def _wait(jobs: dict[ray.ObjectRef[None], int], total: int, progress: Progress | None) -> None:
-    """Wait for all jobs; the first failure cancels the others and is raised as it was."""
+    """Wait for all jobs; on the first failure, cancel the other jobs and raise its error."""
     pending, done = list(jobs), 0
     try:
         while pending:

@@ -1,16 +1,17 @@
-"""The photographs that scenes are made of: those that ship inside scikit-image, or a user's own.
+"""Photographs for rendered scenes: those of scikit-image, or the user's own.
 
-Each split has photographs of its own, so that nothing a model is measured on was trained on; splits
-other than train and val share theirs.
+No photograph is in two splits, so that a model is never evaluated on a photograph of its training.
+All splits other than train and val share the held-out photographs.
 
-- scikit-image's: named here. Gray ones serve as textures of objects; backgrounds are colour, except
-  one of the held-out ones.
-- One's own: every image file below the given folders, and the given files. All are backgrounds and
-  textures. A hash of a file's name without its suffix, as a number in [0, 1), decides its split:
-  below 0.9 train, below 0.95 val, the rest held out. So another file moves no photograph, and
-  copies of another format or in another folder stay with their original. Where no photograph falls
-  to held-out, or none to val, the one of the greatest number below takes the place. It returns when
-  another file takes it: a photograph may join the training so, but none ever leaves it.
+- scikit-image: the files are listed here. Gray photographs are only textures of objects;
+  backgrounds are in colour, except one that is held out.
+- The user's own: the given files, and every image file in the given folders and below. All serve as
+  backgrounds and as textures. A hash of the file's name without its suffix, as a number in [0, 1),
+  decides the split: below 0.9 train, below 0.95 val, otherwise held out. So a new file does not
+  move the others, and copies in another format or folder have the split of the original. If
+  held-out or val gets no photograph, it borrows the one with the greatest number below its range,
+  until a new file falls into the range. So a new file may move a borrowed photograph to the
+  training, but it never moves one out of the training.
 """
 
 from __future__ import annotations
@@ -32,30 +33,30 @@ from vrtspike.video.image_file import IMAGE_SUFFIXES, open_image, read_image
 
 Photograph = UInt8[np.ndarray, "h w 3"]
 Name = str | Path
-"""A photograph that ships with scikit-image, by its file's name, or one's own, by its path."""
+"""A file name of scikit-image, or the path of a user's photograph."""
 LONGEST_SIDE = 2048
-"""Larger photographs are averaged over squares of pixels until they are no longer than this: a
-scene uses less, and sixteen of them are held in memory."""
+"""Larger photographs are reduced until their longer side has at most this many pixels. A scene
+uses less, and sixteen photographs stay in memory."""
 VAL_FROM, HELD_OUT_FROM = 0.9, 0.95
 SETTING = "scenes.photographs"
 
 
 @dataclass(frozen=True)
 class PhotographSet:
-    """Names of the photographs of a split: whole views, and further textures for objects.
+    """The photographs of a split: backgrounds, and further textures for objects.
 
-    As a sequence it is all of them, each read when it is asked for.
+    It is a sequence of all of them; an item is read when it is used.
     """
 
     backgrounds: tuple[Name, ...]
     textures: tuple[Name, ...] = ()
 
     def __len__(self) -> int:
-        """Return the number of backgrounds and textures."""
+        """Return the number of backgrounds plus textures."""
         return len(self.backgrounds) + len(self.textures)
 
     def __getitem__(self, index: int) -> Photograph:
-        """Load one of the backgrounds, or of the textures, which follow them."""
+        """Load a photograph; the backgrounds come first, then the textures."""
         return load_photograph((self.backgrounds + self.textures)[index])
 
 
@@ -74,9 +75,13 @@ HELD_OUT = PhotographSet(("chelsea.png", "coffee.png", "camera.png"), ("grass.pn
 
 
 def photographs_of(split: str, own: Sequence[Path] | None = None) -> PhotographSet:
-    """Return the photographs of a split: one's own, from these files and folders, if given."""
+    """Return the photographs of a split.
+
+    `own` lists files and folders of the user's photographs; if it is None, those of scikit-image
+    are used.
+    """
     if own is not None:
-        parts = divided(_found_once(tuple(own)))
+        parts = divided(_find_once(tuple(own)))
         return PhotographSet(parts.get(split, parts["held_out"]))
     match split:
         case "train":
@@ -87,32 +92,35 @@ def photographs_of(split: str, own: Sequence[Path] | None = None) -> PhotographS
 
 
 @lru_cache(maxsize=4)
-def _found_once(places: tuple[Path, ...]) -> tuple[Path, ...]:
-    """List photographs once a process: thousands of scenes are made of them."""
+def _find_once(places: tuple[Path, ...]) -> tuple[Path, ...]:
+    """List photographs once per process, because thousands of scenes use the list."""
     return find_photographs(places)
 
 
 def find_photographs(places: Iterable[Path]) -> tuple[Path, ...]:
-    """List the image files that are given, or lie in the given folders or below, each once.
+    """List the image files in `places` (files, and folders with all folders below), each once.
 
-    They are in the order of their numbers (see above), which mixes what folders and names keep
-    together. A place that is none, or holds none, is a ConfigError.
+    The order is that of their numbers (see the module), which mixes folders and names. Raise
+    ConfigError if a place does not exist or has no image file.
     """
-    found: dict[Path, Path] = {}
+    by_path: dict[Path, Path] = {}
     for place in places:
         for file in _files_at(place):
-            found.setdefault(file.resolve(), file)
-    return tuple(sorted(found.values(), key=_number))
+            by_path.setdefault(file.resolve(), file)
+    return tuple(sorted(by_path.values(), key=_number))
 
 
 def divided(photographs: Sequence[Path]) -> dict[str, tuple[Path, ...]]:
-    """Divide photographs into train, val and held_out, by their names; in the same order."""
+    """Divide photographs into train, val and held_out by their names; keep their order.
+
+    Raise ConfigError if there are too few for three splits.
+    """
     numbers = {file: _number(file) for file in photographs}
-    rest, parts = sorted(set(numbers.values())), {}
-    for split, least in (("held_out", HELD_OUT_FROM), ("val", VAL_FROM), ("train", 0.0)):
-        taken = {number for number in rest if number >= least} or set(rest[-1:])
-        rest = [number for number in rest if number not in taken]
-        parts[split] = tuple(file for file in photographs if numbers[file] in taken)
+    remaining, parts = sorted(set(numbers.values())), {}
+    for split, lowest in (("held_out", HELD_OUT_FROM), ("val", VAL_FROM), ("train", 0.0)):
+        chosen = {number for number in remaining if number >= lowest} or set(remaining[-1:])
+        remaining = [number for number in remaining if number not in chosen]
+        parts[split] = tuple(file for file in photographs if numbers[file] in chosen)
     if not parts["train"]:
         raise ConfigError(
             "there are too few photographs to keep those of train, val and held-out apart",
@@ -125,23 +133,30 @@ def divided(photographs: Sequence[Path]) -> dict[str, tuple[Path, ...]]:
 
 
 def describe_photographs(places: Sequence[Path]) -> dict[str, object]:
-    """Return what a description says of one's own photographs, wherever they lie."""
-    found = find_photographs(places)
-    listing = "\n".join(f"{file.name} {file.stat().st_size}" for file in found)
+    """Return what `dataset.yaml` says about the user's photographs.
+
+    It names files without their folders, so that it does not change when they are moved.
+    """
+    photographs = find_photographs(places)
+    listing = "\n".join(f"{file.name} {file.stat().st_size}" for file in photographs)
     digest = hashlib.sha256(os.fsencode(listing)).hexdigest()
-    return {"from": [place.name for place in places], "files": len(found), "sha256": digest[:16]}
+    return {
+        "from": [place.name for place in places],
+        "files": len(photographs),
+        "sha256": digest[:16],
+    }
 
 
 @lru_cache(maxsize=16)
 def load_photograph(name: Name) -> Photograph:
-    """Load a photograph as RGB, read-only."""
+    """Load a photograph as read-only RGB."""
     rgb = _read_own(name) if isinstance(name, Path) else _read_shipped(name)
     rgb.flags.writeable = False
     return rgb
 
 
 def _files_at(place: Path) -> list[Path]:
-    """Return the image files of one place, sorted by name."""
+    """Return the image files at a path or below it, sorted; raise ConfigError if there are none."""
     if place.is_dir():
         images = [
             file
@@ -164,13 +179,13 @@ def _files_at(place: Path) -> list[Path]:
 
 
 def _number(file: Path) -> float:
-    """Return the number in [0, 1) that stands for a file's name without its suffix."""
+    """Return a hash of the file's name without its suffix, as a number in [0, 1)."""
     digest = hashlib.sha256(os.fsencode(file.stem)).digest()
     return int.from_bytes(digest[:6]) / 2.0**48
 
 
 def _read_own(file: Path) -> Photograph:
-    """Read an image file as a camera showed it, upright, and not larger than scenes need."""
+    """Read an image file, rotate it as its EXIF data say, and reduce it to `LONGEST_SIDE`."""
     picture = Image.fromarray(read_image(file))
     try:
         with open_image(file) as image:

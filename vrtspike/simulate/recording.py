@@ -1,9 +1,9 @@
-"""Recording scenes: from settings to the sequences of a dataset folder.
+"""Record scenes: from settings to the sequences of a dataset folder.
 
-A sequence is a pure function of (settings, split, index): its scene, its photographs and the noise
-of its camera come from one seed made of `scenes.seed`, the split's name and the index. How it is
-recorded, where that varies, comes from a generator of its own, so that the scene stays. Films have
-seeds apart from those of scenes.
+A sequence depends only on (settings, split, index). Its scene, its photographs and the noise of its
+camera come from one seed made of `scenes.seed`, the name of the split and the index. The recording
+(`vrtspike.simulate.vary`) has a separate generator, so that it does not change the scene. Sequences
+from videos (`scenes.films`) have other seeds than rendered scenes.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ FILMED_SPLIT = "train"
 
 @dataclass(frozen=True)
 class SceneTask:
-    """One sequence to record."""
+    """One sequence to record; `filmed` if it comes from a video and not from a rendered scene."""
 
     split: str
     index: int
@@ -43,18 +43,18 @@ class SceneTask:
 
     @property
     def sequence(self) -> str:
-        """Return the sequence's name, which no other split uses."""
+        """Return the name of the sequence, which is unique in the dataset."""
         return f"{self.split}_{'film_' if self.filmed else ''}{self.index:04d}"
 
     def generator(self, seed: int, *apart: int) -> np.random.Generator:
-        """Return the sequence's generator, or one `apart` from it."""
+        """Return the generator of the sequence; numbers in `apart` give independent ones."""
         kind = [zlib.crc32(b"film")] if self.filmed else []
         split = zlib.crc32(self.split.encode())
         return np.random.default_rng([seed, split, self.index, *kind, *apart])
 
 
 def scene_tasks(scenes: SceneSettings) -> list[SceneTask]:
-    """List the sequences of all splits."""
+    """List the sequences to record, of all splits."""
     rendered = [
         SceneTask(split, i) for split, count in scenes.sequences.items() for i in range(count)
     ]
@@ -65,20 +65,20 @@ def scene_tasks(scenes: SceneSettings) -> list[SceneTask]:
 def describe_scenes(
     scenes: SceneSettings, camera: CameraSettings, recording: Recording | None = None
 ) -> DatasetInfo:
-    """Return what `dataset.yaml` says of scenes, or what holds of one `recording` of them."""
-    # Settings younger than datasets are named only where they are set.
-    said = scenes.model_dump(mode="json", exclude_none=True)
+    """Return the content of `dataset.yaml`, or that of a sequence with this `recording`."""
+    # Settings that are None are left out, so that older datasets still have the same description.
+    scene_facts = scenes.model_dump(mode="json", exclude_none=True)
     if scenes.films is not None:
-        said["films"]["videos"] = [video.name for video in scenes.films.videos]
+        scene_facts["films"]["videos"] = [video.name for video in scenes.films.videos]
     if scenes.photographs is not None:
-        said["photographs"] = describe_photographs(scenes.photographs)
-    settings = {"scenes": said, "camera": camera_facts(camera)}
-    how = recording or same_for_all(scenes, camera)
+        scene_facts["photographs"] = describe_photographs(scenes.photographs)
+    settings = {"scenes": scene_facts, "camera": camera_facts(camera)}
+    recording = recording or same_for_all(scenes, camera)
     return describe(
         height=scenes.height,
         width=scenes.width,
-        timeline=how.timeline,
-        camera=how.camera,
+        timeline=recording.timeline,
+        camera=recording.camera,
         source=f"rendered scenes, exact at any instant: {json.dumps(settings)}",
     )
 
@@ -86,9 +86,10 @@ def describe_scenes(
 def build_scene(
     task: SceneTask, scenes: SceneSettings, motion: tuple[float, float] | None = None
 ) -> tuple[Scene, np.random.Generator]:
-    """Draw the scene of a sequence; the generator goes on to the camera's charge and noise.
+    """Draw the scene of a sequence.
 
-    `motion` takes the place of that of `scenes`.
+    Return it with the generator, from which the caller draws the charge and noise of the camera.
+    `motion` replaces `scenes.motion`.
     """
     rng = task.generator(scenes.seed)
     photographs = photographs_of(task.split, scenes.photographs)
@@ -109,37 +110,37 @@ def build_scene(
 
 
 def recording_of(task: SceneTask, scenes: SceneSettings, camera: CameraSettings) -> Recording:
-    """Draw how a sequence is recorded."""
+    """Draw the recording of a sequence from its own generator."""
     return draw_recording(scenes, camera, task.generator(scenes.seed, zlib.crc32(b"recording")))
 
 
 def record_scene(
     task: SceneTask, scenes: SceneSettings, camera: CameraSettings
 ) -> Iterator[ExposedFrame]:
-    """Render a sequence and expose its frames one by one."""
-    how = recording_of(task, scenes, camera)
-    render, rng = _light(task, scenes, how)
+    """Render a sequence, and yield its exposed frames one by one."""
+    recording = recording_of(task, scenes, camera)
+    render, rng = _light(task, scenes, recording)
     return expose_frames(
         render,
-        build_camera(how.camera, scenes.height, scenes.width, rng),
-        how.timeline,
+        build_camera(recording.camera, scenes.height, scenes.width, rng),
+        recording.timeline,
         frames=scenes.frames,
-        optics=build_optics(how.camera),
+        optics=build_optics(recording.camera),
     )
 
 
 def _light(
-    task: SceneTask, scenes: SceneSettings, how: Recording
+    task: SceneTask, scenes: SceneSettings, recording: Recording
 ) -> tuple[Render, np.random.Generator]:
-    """Return the light of a sequence at any instant, and the generator that goes on."""
+    """Return a function that renders the sequence at any instant, and the camera's generator."""
     timed = scenes.model_copy(
         update={
-            "steps_per_frame": how.timeline.steps_per_frame,
-            "exposure_steps": how.timeline.exposure_steps,
+            "steps_per_frame": recording.timeline.steps_per_frame,
+            "exposure_steps": recording.timeline.exposure_steps,
         }
     )
     if not task.filmed:
-        scene, rng = build_scene(task, timed, how.motion)
+        scene, rng = build_scene(task, timed, recording.motion)
         return scene.render, rng
     assert scenes.films is not None
     rng = task.generator(scenes.seed)
@@ -147,7 +148,7 @@ def _light(
     clip = VideoClip(
         videos[task.index % len(videos)],
         scenes.films,
-        how.timeline,
+        recording.timeline,
         rng,
         frames=scenes.frames,
         height=scenes.height,
@@ -157,12 +158,12 @@ def _light(
 
 
 def write_scene(task: SceneTask, scenes: SceneSettings, camera: CameraSettings, root: Path) -> None:
-    """Record a sequence into a dataset folder, unless it is there."""
+    """Record a sequence into a dataset folder, unless it is already written."""
     if not is_written(root, task.split, task.sequence):
-        usual = describe_scenes(scenes, camera)
+        common = describe_scenes(scenes, camera)
         info = describe_scenes(scenes, camera, recording_of(task, scenes, camera))
         frames = record_scene(task, scenes, camera)
-        write_sequence(root, task.split, task.sequence, frames, info, usual)
+        write_sequence(root, task.split, task.sequence, frames, info, common)
 
 
 def write_scenes(
@@ -171,7 +172,7 @@ def write_scenes(
     root: Path,
     progress: Progress | None = None,
 ) -> None:
-    """Record all sequences one after the other, in this process."""
+    """Record all sequences one after another, in this process."""
     begin(root, describe_scenes(scenes, camera))
     tasks = scene_tasks(scenes)
     for done, task in enumerate(tasks, start=1):

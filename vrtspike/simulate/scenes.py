@@ -1,17 +1,17 @@
-"""Scenes whose every instant is exact: photographs moved by known smooth motion, with parallax.
+"""Rendered scenes: photographs that move along known smooth paths, with parallax.
 
-A scene is a background and objects in front of it, nearest last. The camera translates, rolls and
-zooms; an object shares that motion, its translation magnified by the object's nearness, and moves
-on its own. In: instants in steps (see `vrtspike.spikes.timeline`). Out: float32 RGB in [0, 1],
-gamma-encoded, `(n, h, w, 3)`, and the exact motion of each visible pixel.
+A scene has a background and objects in front of it, the nearest last. The camera translates, rolls
+and zooms. An object follows the motion of the camera, with the translation multiplied by its
+nearness, and moves along a path of its own. In: instants in steps (see `vrtspike.spikes.timeline`).
+Out: gamma-encoded RGB float32 `(n, h, w, 3)` in [0, 1], and the exact motion of each visible pixel.
 
-Photographs are magnified by less than one frame pixel a texel and low-passed by a Gaussian of half
-a frame pixel (a lens, and a pixel's area) before they are sampled bilinearly, so that neither
-aliasing nor the phase of the sampling flickers like motion. Colours mix gamma-encoded, as the blur
-of published datasets does.
+A texel of a photograph is smaller than a frame pixel. Photographs are low-passed by a Gaussian of
+half a frame pixel (for the lens and the area of a pixel) and sampled bilinearly, so that aliasing
+and interpolation cause no flicker. Colours are mixed gamma-encoded, as in the blur of published
+datasets.
 
-The length of the blur is the mean path of the points of a layer during an exposure: drawn from
-`motion` for the camera and for each object, and met by scaling the paths.
+The length of the blur is the mean length of the paths of a layer's points during an exposure. It is
+drawn from `motion` for the camera and for each object, and the paths are scaled to reach it.
 """
 
 from __future__ import annotations
@@ -40,21 +40,21 @@ Box = tuple[int, int, int, int]
 LENS_SIGMA = 0.5
 """Standard deviation of the low-pass before sampling, in frame pixels."""
 LEAST_TEXELS, MOST_TEXELS = 1.25, 2.5
-"""Texels of a photograph in a frame pixel, where the photograph is large enough."""
+"""Texels of a photograph per frame pixel, if the photograph is large enough."""
 
 
 class Photographs(Protocol):
-    """Photographs to choose from; they may be read only where they are chosen."""
+    """Photographs to choose from; an implementation may read an item only when it is chosen."""
 
     def __len__(self) -> int:
-        """Return how many there are."""
+        """Return the number of photographs."""
 
     def __getitem__(self, index: int, /) -> Photograph:
-        """Return one of them."""
+        """Return a photograph."""
 
 
 class Pose(Protocol):
-    """Where a layer is: maps from frame pixels to the layer's own pixels."""
+    """The pose of a layer over time: maps from frame pixels to the pixels of the layer."""
 
     def to_layer(self, instants: Array) -> Array:
         """Return affine maps `(n, 2, 3)`."""
@@ -62,7 +62,7 @@ class Pose(Protocol):
 
 @dataclass(frozen=True)
 class CameraPose:
-    """The background's pose; `nearness` magnifies the camera's translation for nearer layers."""
+    """The pose of the background; `nearness` multiplies the translation, for nearer layers."""
 
     path: Path
     nearness: float = 1.0
@@ -75,7 +75,7 @@ class CameraPose:
 
 @dataclass(frozen=True)
 class ObjectPose:
-    """An object's pose: seen through the camera, at a place, moving on a path of its own."""
+    """The pose of an object: its place and its path in the world, seen from the moving camera."""
 
     camera: CameraPose
     place: tuple[float, float]
@@ -91,10 +91,11 @@ class ObjectPose:
 
 @dataclass(frozen=True)
 class Layer:
-    """A texture `(1, c, H, W)` (RGB, or premultiplied RGB and coverage) and where it is.
+    """A texture `(1, c, H, W)` (RGB, or premultiplied RGB and coverage) with its pose.
 
-    `origin` is the texel (x, y; the first one's centre is at 0.5) of the layer's own origin,
-    `texels` the texels in a pixel, `radius` the reach of an object's coverage (background: None).
+    `origin` is the position of the layer's origin in texels (x, y; the centre of the first texel is
+    at 0.5), `texels` the number of texels per pixel, and `radius` the radius of an object in pixels
+    (None for the background).
     """
 
     texture: Tensor
@@ -104,7 +105,7 @@ class Layer:
     radius: float | None = None
 
     def sample(self, instants: Array, box: Box, centre: Array) -> Tensor:
-        """Render the rows and columns `box` (y0, y1, x0, x1) of the frame, `(n, c, h, w)`."""
+        """Render the part `box` (y0, y1, x0, x1) of the frame, `(n, c, h, w)`."""
         y0, y1, x0, x1 = box
         size = np.array([self.texture.shape[-1], self.texture.shape[-2]], np.float64)
         maps = self.pose.to_layer(instants) * (self.texels * 2.0 / size)[:, None]
@@ -123,7 +124,7 @@ class Layer:
         )
 
     def box(self, instants: Array, height: int, width: int, centre: Array) -> Box:
-        """Return the part of the frame (y0, y1, x0, x1) that the layer can touch."""
+        """Return the part of the frame (y0, y1, x0, x1) that the layer can cover."""
         if self.radius is None:
             return 0, height, 0, width
         to_frame = invert_affine(self.pose.to_layer(instants))
@@ -136,7 +137,7 @@ class Layer:
 
 
 class Scene:
-    """A drawn scene, rendered at any instants of `[0, frames * steps_per_frame]`."""
+    """A random scene, which can be rendered at any instant of `[0, frames * steps_per_frame]`."""
 
     def __init__(
         self,
@@ -176,9 +177,10 @@ class Scene:
             return np.asarray(image.clamp_(0.0, 1.0).movedim(1, -1).numpy())
 
     def flow(self, start: float, stop: float) -> Float[np.ndarray, "h w 2"]:
-        """Return where each pixel's visible point goes from one instant to another, (x, y) pixels.
+        """Return the motion of the point visible at each pixel, from `start` to `stop`.
 
-        The visible layer is the nearest that covers more than half of the pixel at `start`.
+        It is (x, y) in pixels. The visible layer is the nearest one that covers more than half of
+        the pixel at `start`.
         """
         y, x = np.mgrid[: self.height, : self.width] + 0.5
         points = np.stack([x, y], axis=-1) - self.centre
@@ -197,7 +199,7 @@ class Scene:
 
 @dataclass(frozen=True)
 class _Draw:
-    """Draws the layers of a scene."""
+    """Draws the camera path and the layers of a scene."""
 
     rng: np.random.Generator
     height: int
@@ -213,20 +215,20 @@ class _Draw:
         return float(self.frames * self.steps_per_frame)
 
     def blur_length(self, pose: Pose, points: Array) -> float:
-        """Return the mean path of points of a layer in an exposure, over all frames."""
+        """Return the mean path length of points of a layer during an exposure, in pixels."""
         within = np.linspace(0.0, self.exposure_steps, 9)
         starts = self.steps_per_frame * np.arange(self.frames)
-        # One call for all frames: drawing a scene asks for hundreds of these lengths.
+        # One call for all frames, because drawing a scene needs hundreds of these lengths.
         maps = pose.to_layer((starts[:, None] + within).ravel())
         return float(np.mean(path_lengths(maps.reshape(self.frames, len(within), 2, 3), points)))
 
     def view_points(self) -> Array:
-        """Return 5 x 5 points over the frame, in pixels from its centre."""
+        """Return a grid of 5 x 5 points over the frame, in pixels from its centre."""
         x = np.linspace(-0.45, 0.45, 5)
         return np.stack(np.meshgrid(x * self.width, x * self.height), axis=-1).reshape(-1, 2)
 
     def camera(self) -> Path:
-        """Draw the camera's path so that the background blurs by a length drawn from `motion`."""
+        """Draw the path of the camera, scaled to blur the background by a length from `motion`."""
         goal = self.rng.uniform(*self.motion)
         path = draw_path(self.rng, self.duration, goal / self.exposure_steps)
         for _ in range(3):
@@ -235,16 +237,16 @@ class _Draw:
         return path
 
     def background(self, photograph: Photograph, camera: Path) -> Layer:
-        """Place the photograph so that the camera sees mirrored edges as little as can be."""
+        """Place the photograph so that the camera sees as little as possible of mirrored edges."""
         high, wide = photograph.shape[:2]
-        track = camera.position(np.linspace(0.0, self.duration, 65))
-        low, top = track.min(axis=0), track.max(axis=0)
-        need = top - low + 1.15 * np.array([self.width, self.height])
-        most = float(np.min(np.array([wide, high]) / need))
-        texels = min(most, self.rng.uniform(LEAST_TEXELS, MOST_TEXELS))
-        slack = np.maximum(np.array([wide, high]) - need * texels, 0.0)
+        positions = camera.position(np.linspace(0.0, self.duration, 65))
+        low, top = positions.min(axis=0), positions.max(axis=0)
+        needed = top - low + 1.15 * np.array([self.width, self.height])
+        max_texels = float(np.min(np.array([wide, high]) / needed))
+        texels = min(max_texels, self.rng.uniform(LEAST_TEXELS, MOST_TEXELS))
+        slack = np.maximum(np.array([wide, high]) - needed * texels, 0.0)
         corner = self.rng.uniform(0.0, 1.0, 2) * slack
-        origin = corner + texels * (0.5 * need - 0.5 * (low + top))
+        origin = corner + texels * (0.5 * needed - 0.5 * (low + top))
         pose = CameraPose(camera)
         return Layer(
             low_passed(self.texture(photograph), LENS_SIGMA * texels),
@@ -254,7 +256,7 @@ class _Draw:
         )
 
     def object(self, photograph: Photograph, camera: Path) -> Layer:
-        """Draw a soft-edged object with a photograph's texture and a motion of its own."""
+        """Draw a soft-edged object with the texture of a photograph and its own path."""
         rng, goal = self.rng, self.rng.uniform(*self.motion)
         radius = rng.uniform(0.12, 0.28) * min(self.height, self.width)
         nearness = rng.uniform(1.0, max(1.0, min(1.6, self.motion[1] / self._length_of(camera))))
@@ -264,21 +266,24 @@ class _Draw:
             (float(place[0]), float(place[1])),
             draw_path(rng, self.duration, goal / self.exposure_steps),
         )
-        rim = radius * np.array([[0, 0], [1, 0], [0, 1], [-1, 0], [0, -1]], np.float64)
-        tries = [
+        points = radius * np.array([[0, 0], [1, 0], [0, 1], [-1, 0], [0, -1]], np.float64)
+        candidates = [
             replace(pose, path=replace(pose.path, scale=scale)) for scale in np.linspace(0, 2.5, 41)
         ]
-        pose = min(tries, key=lambda t: abs(self.blur_length(t, rim) - goal))
+        pose = min(candidates, key=lambda t: abs(self.blur_length(t, points) - goal))
         texture, texels = self.cut_out(photograph, radius)
         side = texture.shape[-1]
         return Layer(texture, (side / 2, side / 2), texels, pose, radius=side / texels / 2)
 
     def _length_of(self, camera: Path) -> float:
-        """Return the background's blur length."""
+        """Return the blur length of the background, in pixels."""
         return self.blur_length(CameraPose(camera), self.view_points())
 
     def cut_out(self, photograph: Photograph, radius: float) -> tuple[Tensor, float]:
-        """Cut a blob of about `radius` pixels out of a photograph: premultiplied RGBA, texels."""
+        """Cut a blob of about `radius` pixels out of a photograph.
+
+        Return premultiplied RGBA, and the number of texels per pixel.
+        """
         rng = self.rng
         reach = 1.45 * radius + 3.0
         texels = min(rng.uniform(LEAST_TEXELS, MOST_TEXELS), min(photograph.shape[:2]) / 2 / reach)
@@ -297,7 +302,7 @@ class _Draw:
         return low_passed(premultiplied, LENS_SIGMA * texels), texels
 
     def texture(self, photograph: Photograph) -> Tensor:
-        """Return a photograph in [0, 1] as `(1, 3, h, w)`, mirrored and relit by a draw."""
+        """Return a photograph in [0, 1] as `(1, 3, h, w)`, with random mirroring and brightness."""
         rng = self.rng
         if rng.random() < 0.5:
             photograph = photograph[:, ::-1]
@@ -307,9 +312,9 @@ class _Draw:
 
 
 def low_passed(texture: Tensor, sigma: float) -> Tensor:
-    """Blur by a Gaussian of `sigma` texels; channels end up last in memory, faster to sample."""
-    # Not `contiguous`, which keeps the strides of a view of one picture; with those of a copy the
-    # convolutions know that channels are last, and take a tenth of the time.
+    """Blur by a Gaussian of `sigma` texels; the result is channels-last, for fast sampling."""
+    # Not `contiguous`, which keeps the strides of a view of a single image. With the strides of a
+    # copy, the convolutions use the channels-last layout and take a tenth of the time.
     texture = torch.empty_like(texture, memory_format=torch.channels_last).copy_(texture)
     reach = int(np.ceil(3 * sigma))
     taps = torch.exp(-0.5 * (torch.arange(-reach, reach + 1) / sigma) ** 2)

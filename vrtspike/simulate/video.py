@@ -1,21 +1,21 @@
-"""Recording sharp video: a file that PyAV decodes or a folder of frames, interpolated in time.
+"""Simulate a dataset from a sharp video: a file that PyAV decodes, or a folder of frames.
 
-The video's time is stretched: `source_frames` of its frames pass in `steps_per_frame` steps, so it
-is taken for footage of rate_hz * source_frames / steps_per_frame frames a second (dataset.yaml says
-so). Light between two frames follows their motion (`vrtspike.simulate.interpolation`), or is their
-linear mixture. The target instant of each blurred frame falls on a frame of the video, which is its
-sharp frame, unmixed:
+We change the speed of the video: `source_frames` of its frames pass in `steps_per_frame` steps. So
+we treat it as a video of rate_hz * source_frames / steps_per_frame frames per second, and
+dataset.yaml says so. The light between two frames is interpolated along their motion
+(`vrtspike.simulate.interpolation`), or linearly. The target instant of each blurred frame is the
+time of a frame of the video, which becomes the sharp frame unchanged:
 
     video time of step x of frame f = first + f * source_frames
                                       + ceil(lead) - lead + x * source_frames / steps_per_frame,
     lead = target_step * source_frames / steps_per_frame
 
-Sequences take `frames * source_frames + 2` frames of the video each, share none, and never cross a
-cut: where consecutive frames differ by `CUT_LEVELS` gray levels and `CUT_RATIO` times as much as
-the two pairs before and after (two, for videos that show each frame twice), one shot ends. A
-frame's light needs `source_frames + 2` frames in memory (and the flow of one pair of them),
-whatever the video's length. Video carries blur of its own: what is restored here is relative to its
-frames.
+Each sequence takes `frames * source_frames + 2` frames of the video. Sequences share no frames and
+never cross a cut. There is a cut where two consecutive frames differ by `CUT_LEVELS` gray levels
+and by `CUT_RATIO` times as much as the two pairs before and the two pairs after (two, because some
+videos show each frame twice). For any length of the video, `source_frames + 2` frames and the flow
+of one pair are in memory. The frames of a video have some blur themselves, so the sharp frames of
+the dataset are only as sharp as the video.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ CUT_RATIO = 2.0
 
 @dataclass(frozen=True)
 class VideoSource:
-    """What is known of a video after one pass over it; shots are half-open ranges of frames."""
+    """Facts about a video from one pass over it; `shots` are half-open ranges of frames."""
 
     path: Path
     frames: int
@@ -65,7 +65,7 @@ class VideoSource:
 
 @dataclass(frozen=True)
 class VideoTask:
-    """One sequence to record, from the video's frame `first` on."""
+    """One sequence to record; it starts at frame `first` of the video."""
 
     split: str
     index: int
@@ -73,12 +73,12 @@ class VideoTask:
 
     @property
     def sequence(self) -> str:
-        """Return the sequence's name, which no other split uses."""
+        """Return the name of the sequence, which is unique in the dataset."""
         return f"{self.split}_{self.index:04d}"
 
 
 def inspect_video(path: Path) -> VideoSource:
-    """Decode a video once, so that one that does not decode fails here, and find its shots."""
+    """Decode a whole video once and find its shots; raise DataFormatError if it is damaged."""
     fps = None if path.is_dir() else declared_rate(path)
     changes: list[float] = []
     previous, size = None, (0, 0)
@@ -94,17 +94,23 @@ def inspect_video(path: Path) -> VideoSource:
 
 
 def find_shots(changes: Sequence[float]) -> tuple[tuple[int, int], ...]:
-    """Cut a video where the change from a frame to the next (gray levels) stands out."""
-    around = np.pad(np.asarray(changes, np.float64), 2)
+    """Return the shots (first frame, end) of a video.
+
+    `changes` holds the mean change from each frame to the next, in gray levels.
+    """
+    padded = np.pad(np.asarray(changes, np.float64), 2)
     count = len(changes)
-    others = np.max([around[i : i + count] for i in (0, 1, 3, 4)], axis=0)
-    cuts = 1 + np.flatnonzero(around[2:-2] > np.maximum(CUT_RATIO * others, CUT_LEVELS))
+    neighbours = np.max([padded[i : i + count] for i in (0, 1, 3, 4)], axis=0)
+    cuts = 1 + np.flatnonzero(padded[2:-2] > np.maximum(CUT_RATIO * neighbours, CUT_LEVELS))
     edges = [0, *cuts.tolist(), len(changes) + 1]
     return tuple(pairwise(edges))
 
 
 def video_tasks(source: VideoSource, settings: VideoSettings) -> list[VideoTask]:
-    """Cut a video into sequences and deal them out to the splits, in the order of the video."""
+    """Cut a video into sequences and distribute them over the splits, in the order of the video.
+
+    Raise ConfigError if there are fewer sequences than splits.
+    """
     need = frames_of_sequence(settings)
     starts = [
         first + i * need for first, stop in source.shots for i in range((stop - first) // need)
@@ -126,17 +132,17 @@ def video_tasks(source: VideoSource, settings: VideoSettings) -> list[VideoTask]
 
 
 def frames_of_sequence(settings: VideoSettings) -> int:
-    """Return how many frames of the video a sequence takes."""
+    """Return the number of video frames that a sequence takes."""
     return settings.frames * settings.source_frames + 2
 
 
 def deal(count: int, weights: dict[str, float]) -> dict[str, int]:
-    """Divide a count by weights, each share at least 1, largest remainders first."""
+    """Divide a count by weights; each share is at least 1, rounded by largest remainder."""
     total = sum(weights.values())
     shares = {name: max(1, int(count * w / total)) for name, w in weights.items()}
-    while (rest := count - sum(shares.values())) != 0:
+    while (missing := count - sum(shares.values())) != 0:
         excess = {name: count * w / total - shares[name] for name, w in weights.items()}
-        if rest > 0:
+        if missing > 0:
             shares[max(excess, key=excess.__getitem__)] += 1
         else:
             above_one = [name for name, share in shares.items() if share > 1]
@@ -147,8 +153,8 @@ def deal(count: int, weights: dict[str, float]) -> dict[str, int]:
 def describe_video(
     source: VideoSource, settings: VideoSettings, camera: CameraSettings
 ) -> DatasetInfo:
-    """Return what `dataset.yaml` says of a recorded video."""
-    taken = camera.rate_hz * settings.source_frames / settings.steps_per_frame
+    """Return the content of `dataset.yaml`."""
+    fps = camera.rate_hz * settings.source_frames / settings.steps_per_frame
     declared = f"{source.fps:g}" if source.fps else "an unknown number of"
     facts = {
         "video": settings.model_dump(mode="json", exclude={"interpolation"}),
@@ -160,7 +166,7 @@ def describe_video(
         timeline=_timeline(settings),
         camera=camera,
         source=f"video {source.path.name} of {source.frames} frames, declared {declared} fps, "
-        f"taken as {taken:g} fps, {settings.interpolation} interpolation: {json.dumps(facts)}",
+        f"taken as {fps:g} fps, {settings.interpolation} interpolation: {json.dumps(facts)}",
     )
 
 
@@ -171,7 +177,10 @@ def write_video(
     camera: CameraSettings,
     root: Path,
 ) -> None:
-    """Record sequences, in the order of the video, in one pass over it; what is there is kept."""
+    """Record sequences in one pass over the video; skip those that are already written.
+
+    `tasks` must be in the order of the video.
+    """
     open_tasks = [task for task in tasks if not is_written(root, task.split, task.sequence)]
     if not open_tasks:
         return
@@ -189,17 +198,17 @@ def record_video(
     settings: VideoSettings,
     camera: CameraSettings,
 ) -> Iterator[ExposedFrame]:
-    """Expose the frames of one sequence one by one."""
+    """Yield the exposed frames of one sequence one by one."""
     rng = np.random.default_rng([settings.seed, zlib.crc32(task.split.encode()), task.index])
     spike_camera = build_camera(camera, info.frame.height, info.frame.width, rng)
     optics = build_optics(camera)
     rate = settings.source_frames / settings.steps_per_frame
     timeline = info.timeline
-    whole = math.ceil(timeline.target_step * settings.source_frames / settings.steps_per_frame)
-    target = task.first + whole
+    lead = math.ceil(timeline.target_step * settings.source_frames / settings.steps_per_frame)
+    target = task.first + lead
 
     def render(steps: NDArray[np.float64]) -> Float[np.ndarray, "n h w 3"]:
-        """Render instants of the sequence; the target's video time is a whole number exactly."""
+        """Render instants of the sequence; at a target instant the video time is a whole number."""
         return light.at(target + (steps - timeline.target_step) * rate)
 
     for frame in range(settings.frames):
@@ -209,9 +218,10 @@ def record_video(
 
 
 class InterpolatedVideo:
-    """A video as light at any time (in frames of the video), decoded forwards as needed.
+    """The light of a video at any time; the unit of time is one frame of the video.
 
-    `view` says what is made of each frame first: a part of it, say.
+    Frames are decoded forwards when they are needed. `view` is applied to each decoded frame, for
+    example to crop it.
     """
 
     def __init__(
@@ -230,7 +240,7 @@ class InterpolatedVideo:
         self._motion: tuple[int, FlowInterpolation] | None = None
 
     def at(self, times: NDArray[np.float64]) -> Float[np.ndarray, "n h w 3"]:
-        """Return the light at each time, in [0, 1]; at whole numbers it is the frame, unmixed."""
+        """Return the light in [0, 1] at each time; at a whole number it is the frame itself."""
         instants = []
         for time in times:
             number = math.floor(time)
@@ -245,16 +255,16 @@ class InterpolatedVideo:
         return np.stack(instants)
 
     def forget_before(self, time: float) -> None:
-        """Drop the frames that no later instant needs."""
+        """Drop the frames that only times before `time` need."""
         self._kept = {n: f for n, f in self._kept.items() if n >= math.floor(time)}
 
     @property
     def frames_in_memory(self) -> int:
-        """Return how many decoded frames are kept."""
+        """Return the number of decoded frames in memory."""
         return len(self._kept)
 
     def _motion_after(self, number: int) -> FlowInterpolation:
-        """Return the motion from a frame to the next; that of the last pair asked for is kept."""
+        """Return the motion from a frame to the next; the last result is cached."""
         if self._motion is None or self._motion[0] != number:
             self._motion = None
             pair = FlowInterpolation(self._frame(number), self._frame(number + 1))
@@ -262,7 +272,7 @@ class InterpolatedVideo:
         return self._motion[1]
 
     def _frame(self, number: int) -> Image:
-        """Return a frame by number, decoding up to it."""
+        """Return a frame by number; decode the video up to it."""
         while self._next <= number:
             frame = next(self._frames, None)
             if frame is None:
@@ -278,6 +288,6 @@ class InterpolatedVideo:
 
 
 def _timeline(settings: VideoSettings) -> Timeline:
-    """Return the exposure at the frame's start, with the sharp frame in its middle."""
+    """Return a timeline with the exposure at the start and the sharp frame in its middle."""
     exposure = settings.exposure_steps
     return Timeline(settings.steps_per_frame, (0, exposure), exposure // 2)

@@ -1,10 +1,11 @@
-"""Sequences out of sharp videos: a piece of one, made smaller, with the light between its frames.
+"""Random clips of sharp videos, which replace rendered scenes in some sequences.
 
-In: videos (files, or folders of frames), the timeline of a sequence and its generator. Out: a
-`VideoClip`, which gives the light at any instant of `[0, frames * steps_per_frame]`, as a rendered
-scene does: float32 RGB `(n, h, w, 3)` in [0, 1]. Between two frames of the video it moves along the
-optical flow from one to the other (`vrtspike.simulate.interpolation`). The target instant of each
-frame falls on a frame of the video. No piece crosses a cut.
+In: a video (a file, or a folder of frames), and the timeline and generator of a sequence. Out: a
+`VideoClip`, which renders the light at any instant of `[0, frames * steps_per_frame]`, as a `Scene`
+does: float32 RGB `(n, h, w, 3)` in [0, 1]. A clip is a part of the video in time and space, reduced
+in size. Between two frames of the video we interpolate along the optical flow
+(`vrtspike.simulate.interpolation`). The target instant of each frame of the sequence is the time of
+a frame of the video. A clip never crosses a cut.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ Frame = UInt8[np.ndarray, "h w 3"]
 
 
 class VideoClip:
-    """A piece of a video, `height` x `width` pixels and `frames` frames of a sequence long."""
+    """A random clip of `height` x `width` pixels, for a sequence of `frames` frames."""
 
     def __init__(
         self,
@@ -44,7 +45,7 @@ class VideoClip:
         source = inspected(video)
         speed = int(rng.integers(settings.source_frames[0], settings.source_frames[1] + 1))
         self._timeline, self._rate = timeline, speed / timeline.steps_per_frame
-        # The target of the first frame: so late that the exposure before it lies in the video.
+        # Frames of the video before the first target, so that its exposure lies in the clip.
         lead = math.ceil(timeline.target_step * self._rate)
         first = draw_start(source, frames * speed + 2, rng)
         self._target = first + lead
@@ -60,12 +61,15 @@ class VideoClip:
 
 @lru_cache(maxsize=1024)
 def inspected(video: Path) -> VideoSource:
-    """Decode a video once a process to find its length and its cuts."""
+    """Inspect a video once per process."""
     return inspect_video(video)
 
 
 def draw_start(source: VideoSource, need: int, rng: np.random.Generator) -> int:
-    """Draw where a piece of `need` frames begins, evenly over all places without a cut."""
+    """Draw the first frame of a clip of `need` frames, uniformly among all clips without a cut.
+
+    Raise ConfigError if no shot is long enough.
+    """
     rooms = [max(0, stop - start - need + 1) for start, stop in source.shots]
     if not sum(rooms):
         raise ConfigError(
@@ -91,12 +95,13 @@ def draw_view(
     rng: np.random.Generator,
     smaller: int = 1,
 ) -> Callable[[Frame], Frame]:
-    """Draw how much smaller the video becomes, and what part of it is seen.
+    """Return a function that cuts a random part of a frame and reduces it to `height` x `width`.
 
-    It becomes `smaller` times as small as that again, as far as it is large enough.
+    The factor of reduction is drawn from the range `reduce` and multiplied by `smaller`, but not
+    above what the video allows. Raise ConfigError if the video is too small for `reduce`.
     """
-    most = min(source.height // height, source.width // width)
-    if most < reduce[0]:
+    largest = min(source.height // height, source.width // width)
+    if largest < reduce[0]:
         raise ConfigError(
             "the video is smaller than the frames that are cut out of it",
             where=source.path,
@@ -104,7 +109,7 @@ def draw_view(
             expected=f"at least {height * reduce[0]}x{width * reduce[0]}",
             fix="lower scenes.height, scenes.width or scenes.films.reduce",
         )
-    factor = min(most, smaller * int(rng.integers(reduce[0], min(reduce[1], most) + 1)))
+    factor = min(largest, smaller * int(rng.integers(reduce[0], min(reduce[1], largest) + 1)))
     top = int(rng.integers(source.height - height * factor + 1))
     left = int(rng.integers(source.width - width * factor + 1))
 

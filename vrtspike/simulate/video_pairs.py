@@ -1,9 +1,9 @@
-"""Pairs of frames of a real video, with DIS flow between its sharp frames in place of exact motion.
+"""Pairs of frames of a real video; their flow is DIS flow between the sharp frames.
 
-In: a video that was inspected, and a generator. Out: pairs of pieces of its frames as the flow
-network sees them (`vrtspike.simulate.degradation`), and their flow, float32 `(2, h, w)`; NaN where
-forward and backward flow contradict each other, which they do where something is hidden, leaves the
-piece, or was not found:
+In: an inspected video and a generator. Out: pairs of cut frames, degraded as inputs of the flow
+network (`vrtspike.simulate.degradation`), and their flow, float32 `(2, h, w)` in pixels. The flow
+is NaN where forward and backward flow are inconsistent, which happens where a point is hidden,
+leaves the cut, or is matched wrongly:
 
     |F(x) + B(x + F(x))|^2 > SLACK + RELATIVE (|F(x)|^2 + |B(x + F(x))|^2)
 
@@ -28,31 +28,32 @@ from vrtspike.video.inspect import iter_frames
 
 SLACK, RELATIVE = 0.5, 0.01
 STRETCH = 4
-"""Frames that are read beyond those of the longest pair: pairs of a stretch differ."""
+"""Number of frames read in addition to those that the longest pair spans, so that pairs differ."""
 TRIES = 3
-"""Places that are looked at for a pair: the one is taken in which most changes. In many videos
-nearly nothing does."""
+"""Number of parts of the frame tried for a pair; we take the one that changes most, because large
+parts of many videos hardly change."""
 BLUR_INSTANTS = 7
 
 FilmPair = tuple[UInt8[np.ndarray, "2 3 h w"], Float[np.ndarray, "2 h w"]]
 
 
 class VideoPairs:
-    """A stretch of a video, out of which pairs are cut."""
+    """Draws pairs from a few consecutive frames of a video."""
 
     def __init__(
         self, source: VideoSource, settings: FilmSettings, longest: float, rng: np.random.Generator
     ) -> None:
         self._source, self._settings, self._longest, self._rng = source, settings, longest, rng
         count = settings.source_frames[1] + STRETCH
-        most = max(stop - start for start, stop in source.shots)
-        start = draw_start(source, min(count, most), rng)
-        self._frames = list(islice(iter_frames(source.path, start), min(count, most)))
+        longest_shot = max(stop - start for start, stop in source.shots)
+        start = draw_start(source, min(count, longest_shot), rng)
+        self._frames = list(islice(iter_frames(source.path, start), min(count, longest_shot)))
 
     def draw(self, height: int, width: int, scale: int) -> tuple[FilmPair, FilmPair]:
-        """Cut out a pair of `height` x `width` pixels, there and back, `scale` times reduced.
+        """Draw a pair of `height` x `width` pixels; return it forwards and backwards in time.
 
-        Reduced pairs get the flow that is found on frames of twice their size.
+        The video is reduced `scale` times. The flow of reduced pairs is estimated on frames of
+        twice their size.
         """
         finer = 1 if scale == 1 else 2
         first, second = self._cut(height * finer, width * finer, scale // finer)
@@ -61,27 +62,32 @@ class VideoPairs:
 
         def mean(exposure: float) -> Light:
             return np.stack(
-                [_blurred(*of, exposure) for of in zip((first, second), flows, strict=True)]
+                [
+                    _blurred(*frame_and_flow, exposure)
+                    for frame_and_flow in zip((first, second), flows, strict=True)
+                ]
             )
 
-        seen = degraded(kind, mean, self._longest, self._rng)
-        known = [_consistent(flows[0], flows[1]), _consistent(flows[1], flows[0])]
+        images = degraded(kind, mean, self._longest, self._rng)
+        consistent = [_consistent(flows[0], flows[1]), _consistent(flows[1], flows[0])]
         if finer > 1:
             squares = "... (h a) (w b) -> ... h w"
-            seen = np.rint(reduce(seen.astype(np.float32), squares, "mean", a=finer, b=finer))
-            seen = seen.astype(np.uint8)
-            known = [reduce(flow, squares, "mean", a=finer, b=finer) / finer for flow in known]
-        return (seen, known[0]), (seen[::-1], known[1])
+            images = np.rint(reduce(images.astype(np.float32), squares, "mean", a=finer, b=finer))
+            images = images.astype(np.uint8)
+            consistent = [
+                reduce(flow, squares, "mean", a=finer, b=finer) / finer for flow in consistent
+            ]
+        return (images, consistent[0]), (images[::-1], consistent[1])
 
     def _cut(
         self, height: int, width: int, smaller: int
     ) -> tuple[UInt8[np.ndarray, "h w 3"], UInt8[np.ndarray, "h w 3"]]:
-        """Draw two frames, and where most changes between them of a few pieces of them."""
-        rng, (least, most) = self._rng, self._settings.source_frames
-        most = min(most, len(self._frames) - 1)
-        apart = int(rng.integers(min(least, most), most + 1))
-        place = int(rng.integers(len(self._frames) - apart))
-        frames = self._frames[place], self._frames[place + apart]
+        """Draw two frames; of `TRIES` parts of them, return the part that changes most."""
+        rng, (shortest, longest) = self._rng, self._settings.source_frames
+        longest = min(longest, len(self._frames) - 1)
+        interval = int(rng.integers(min(shortest, longest), longest + 1))
+        first = int(rng.integers(len(self._frames) - interval))
+        frames = self._frames[first], self._frames[first + interval]
         pieces = []
         for _ in range(TRIES):
             view = draw_view(self._source, self._settings.reduce, height, width, rng, smaller)
@@ -90,7 +96,10 @@ class VideoPairs:
 
 
 def _blurred(frame: UInt8[np.ndarray, "h w 3"], flow: Field, exposure: float) -> Light:
-    """Return the mean of a frame that moves along its flow, which is that of an interval."""
+    """Return the mean of a frame that moves along its flow during an exposure.
+
+    `flow` is the motion in the time between the pair's frames, the unit of `exposure`.
+    """
     light = frame * np.float32(1 / 255)
     if not exposure:
         return light
@@ -100,9 +109,9 @@ def _blurred(frame: UInt8[np.ndarray, "h w 3"], flow: Field, exposure: float) ->
 
 
 def _consistent(flow: Field, back: Field) -> Float[np.ndarray, "2 h w"]:
-    """Return a flow with NaN where the flow back does not lead to where it came from."""
+    """Return a flow with NaN where the backward flow does not lead back to the same pixel."""
     returned = sample_at(back, flow)
-    off = np.square(flow + returned).sum(axis=-1)
+    error = np.square(flow + returned).sum(axis=-1)
     lengths = np.square(flow).sum(axis=-1) + np.square(returned).sum(axis=-1)
-    wrong = off > SLACK + RELATIVE * lengths
+    wrong = error > SLACK + RELATIVE * lengths
     return rearrange(np.where(wrong[..., None], np.float32(np.nan), flow), "h w xy -> xy h w")

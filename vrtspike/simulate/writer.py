@@ -1,4 +1,4 @@
-"""Writing what was simulated: the description of a dataset, and its sequences."""
+"""Write a simulated dataset: its description, `dataset.yaml`, and its sequences."""
 
 from __future__ import annotations
 
@@ -16,24 +16,27 @@ from vrtspike.spikes.packed_writer import write_dat
 from vrtspike.spikes.timeline import Timeline
 
 ALWAYS_SAID = frozenset({"downscale", "noise", "dark_rate"})
-"""Settings of the camera that a description names even at their defaults."""
+"""Settings of the camera that a description always names; others only if they are not default."""
 
 
 def camera_facts(camera: CameraSettings) -> dict[str, object]:
-    """Return what a description says of the camera beside its own entries (threshold and rate).
+    """Return the camera settings for a description, without threshold and rate, its own entries.
 
-    Settings younger than `ALWAYS_SAID` are named only where they are set, so that a dataset written
-    before they existed is still the same simulation and continues.
+    Newer settings are named only if they are not default. So a dataset that was written before
+    they existed still has the same description, and its simulation can continue.
     """
     changed = camera.model_dump(exclude_defaults=True)
-    said = camera.model_dump(mode="json", exclude={"threshold", "rate_hz"})
-    return {key: said[key] for key in said if key in ALWAYS_SAID or key in changed}
+    facts = camera.model_dump(mode="json", exclude={"threshold", "rate_hz"})
+    return {key: facts[key] for key in facts if key in ALWAYS_SAID or key in changed}
 
 
 def describe(
     *, height: int, width: int, timeline: Timeline, camera: CameraSettings, source: str
 ) -> DatasetInfo:
-    """Return what `dataset.yaml` says of a simulation."""
+    """Return the content of `dataset.yaml`.
+
+    Raise ConfigError if the frame size is not a multiple of `camera.downscale`.
+    """
     if height % camera.downscale or width % camera.downscale:
         raise ConfigError(
             "the frame does not divide into the spike grid",
@@ -65,9 +68,10 @@ def write_sequence(
     info: DatasetInfo,
     dataset: DatasetInfo | None = None,
 ) -> None:
-    """Write the frames of a sequence as `000000`, `000001`, ...; what is there already is kept.
+    """Write the frames of a sequence as `000000`, `000001`, ...; keep one that already exists.
 
-    Where `dataset`, what is said of all sequences, is not what holds of this one, it says so.
+    `info` describes this sequence. Where it differs from `dataset`, the description of all
+    sequences, the difference is written to the sequence's own file.
     """
     with new_sequence(root, split, sequence) as folder:
         write_changes(folder / SEQUENCE_FILE, info, dataset or info)
