@@ -1,6 +1,6 @@
 """Averaged weights: average <- decay * average + (1 - decay) * weights, after every step.
 
-Each rank averages its own parts, so the average costs as much memory as one rank's weights.
+Each rank averages its own slices, so the average costs as much memory as one rank's weights.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from vrtspike.checkpoints.local_part import LocalParameters
 
 
 class AveragedWeights:
-    """The moving average of this rank's parts of the parameters, by name."""
+    """The moving average of this rank's slices of the parameters, by name."""
 
     def __init__(self, parameters: LocalParameters, decay: float) -> None:
         self.decay = decay
