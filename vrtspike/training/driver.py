@@ -174,14 +174,14 @@ def _train(
     wanted = ENVIRONMENT | {WATCHER: on_cluster, STATE_TRACKING: on_cluster}
     fit = Fit("ray-train", wanted, lambda storage: _trainer(plan, supervisor, storage))
     task = task_of(plan.config)
-    told, ended = False, Update()
+    stop_sent, ended = False, Update()
     try:
         with Progress(f"train {plan.config.run.name}", steps_of(plan.config.train)) as progress:
             while True:
                 over = not fit.is_alive()
-                if stopping.signal is not None and not told:
+                if stopping.signal is not None and not stop_sent:
                     supervisor.ask_to_stop.remote()
-                    told = True
+                    stop_sent = True
                 update: Update = ray.get(supervisor.take.remote())
                 _show(update, progress, task)
                 if heard is not None:
