@@ -105,7 +105,7 @@ class CheckpointWriter:
         self._header = shard_header(self._mine)
 
     def _write_own(self, folder: Folder, staged: Snapshot) -> dict[str, dict[str, Any]]:
-        """Write this rank's file; return its size and SHA-256 by name, or {} if it has no slices."""
+        """Write this rank's file, if it has any slices; return its size and SHA-256 by name."""
         if not self._mine:
             return {}
         name, size, digest = file_name(self._rank), 0, hashlib.sha256()

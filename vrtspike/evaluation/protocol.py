@@ -1,4 +1,4 @@
-"""How the numbers of an evaluation were made, in words, to compare them with others."""
+"""The protocol of an evaluation: a description, in words, of how its numbers were computed."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def protocol_of(
 
 
 def _metrics(split: str, settings: EvaluationSettings) -> dict[str, str | None]:
-    """Describe each metric; None for one that was not asked for."""
+    """Describe each metric; None for metrics that are switched off."""
     ssim = "Gaussian window 11x11, sigma 1.5, population covariance"
     luma = "of Y of BT.601 (16 to 235, not rounded), range 255"
     change = "(r_t - r_t-1) - (s_t - s_t-1)"
@@ -71,7 +71,7 @@ def _metrics(split: str, settings: EvaluationSettings) -> dict[str, str | None]:
 
 
 def _camera(info: DatasetInfo) -> dict[str, Any]:
-    """Describe the spike camera and its times."""
+    """Describe the spike camera and its timeline."""
     if info.spike is None:
         return {"spike_size": None}
     return {

@@ -1,12 +1,12 @@
-"""How sure a method's figures are: their spread over sequences, and gains paired by sequence.
+"""The uncertainty of an evaluation: spread over sequences, and gains paired by sequence.
 
-In: the results of an evaluation. Out, of n sequences with means m_i (of a sequence's frames):
+In: the results of an evaluation of n sequences; m_i is the mean over the frames of sequence i. Out:
 
     Figure   mean over all frames, and the standard deviation of m_i (n - 1 in the denominator)
     Gain     mean of the differences d_i of two methods' m_i, and its standard error s(d) / sqrt(n)
 
-The frames of a sequence show the same scene and are no independent draws; sequences are. Of one
-sequence neither spread is known (None).
+Sequences are independent samples; the frames of a sequence are not, because they show the same
+scene. With one sequence, the standard deviation and error are None.
 """
 
 from __future__ import annotations
@@ -28,14 +28,14 @@ class Figure:
 
 @dataclass(frozen=True)
 class Gain:
-    """What a method's sequences gain over another method's, and the standard error of it."""
+    """The mean gain of one method over another, paired by sequence, and its standard error."""
 
     mean: float
     error: float | None
 
 
 def figure(results: Results, method: str, metric: str) -> Figure | None:
-    """Return a metric of a method; None where its frames do not have it."""
+    """Return a metric of a method; None if its frames do not have it."""
     mean = results.over_frames(method).as_dict()[metric]
     if mean is None:
         return None
@@ -44,7 +44,7 @@ def figure(results: Results, method: str, metric: str) -> Figure | None:
 
 
 def gain(results: Results, method: str, over: str, metric: str = "psnr") -> Gain:
-    """Return how much higher a metric of a method is than another method's."""
+    """Return by how much `method` exceeds the method `over` in a metric."""
     ours, theirs = (by_sequence(results, name, metric) for name in (method, over))
     differences = [ours[name] - theirs[name] for name in ours if name in theirs]
     deviation = _deviation(differences)
@@ -53,7 +53,7 @@ def gain(results: Results, method: str, over: str, metric: str = "psnr") -> Gain
 
 
 def by_sequence(results: Results, method: str, metric: str) -> dict[str, float]:
-    """Return the mean of each sequence that has the metric."""
+    """Return the mean of a metric for each sequence that has it."""
     means = {
         name: results.over_frames(method, name).as_dict()[metric] for name in results.sequences
     }

@@ -174,6 +174,3 @@ def read_metrics(run: Folder) -> list[Record]:
         except json.JSONDecodeError:
             continue
     return records
-
-
-Record = dict[str, Any]

@@ -1,16 +1,16 @@
-"""Spikes as another rig would have given them: another threshold, a clock or a place that is off.
+"""Augment spikes as if another rig had recorded them: other threshold, time, registration, noise.
 
-A model that saw one camera and one alignment alone fails at others. What changes is drawn for each
-sample, and none of it changes what is right: voxels in mode `rate` are scaled by the threshold.
+A model trained on one camera and one alignment fails on others. The augmentation is drawn for each
+sample. The sharp target stays the same, since voxels in mode `rate` are scaled by the threshold.
 
-- A camera of n times the threshold fires at every n-th spike of a pixel. Where it begins to count
-  is drawn for each pixel and frame, as its charge at that time would be.
-- A shift in time moves what is seen of the spikes by some steps against the frames.
-- A camera that is not registered to the frames (`Misregistration`) shows another place: one map for
-  all steps and frames of a sample, by the nearest pixel of the spike grid, around the middle of the
-  crop. What lies around the crop is read, too; the frame's edge is repeated.
-- Spikes are lost, and pixels fire on their own, independently of all else.
-- A camera that is off gives no spike at all.
+- Threshold: a camera with n times the threshold fires at every n-th spike of a pixel. The first one
+  is drawn for each pixel and frame, like the charge of the pixel at that time.
+- Shift: the spikes are moved by some steps relative to the frames.
+- `Misregistration`: the spikes are moved, turned and scaled relative to the frames, around the
+  middle of the crop, by the nearest pixel of the spike grid. All steps and frames of a sample share
+  one map. Spikes around the crop are read too; at the edge of the frame, the edge is repeated.
+- Loss and noise: spikes are lost, and pixels fire at random, independently of everything else.
+- Dropped: the camera is off and gives no spikes.
 """
 
 from __future__ import annotations
@@ -27,36 +27,39 @@ Part = tuple[slice, slice]
 
 @dataclass(frozen=True)
 class Misregistration:
-    """How the spikes' picture lies on that of the frames: moved, turned and scaled a little."""
+    """How the picture of the spikes is moved, turned and scaled relative to the frames."""
 
     down: float = 0.0
-    """Frame pixels by which it lies too low."""
+    """Shift down, in frame pixels."""
     right: float = 0.0
-    """Frame pixels by which it lies too far to the right."""
+    """Shift to the right, in frame pixels."""
     turn: float = 0.0
-    """Degrees by which it is turned clockwise around the middle of the crop."""
+    """Clockwise rotation around the middle of the crop, in degrees."""
     scale: float = 1.0
-    """How many times too large it is."""
+    """Magnification; 1 is the true size."""
 
     def reading(self, crop: Part, shape: tuple[int, int], grid: int) -> Part:
-        """Return the part of a spike grid of a `shape` that is seen in place of a crop of it.
+        """Return the rows and columns of the spike grid to read for a crop.
 
-        The grid is `grid` times coarser than the frame's.
+        `shape`: size of the spike grid. `grid`: how many times coarser it is than the frame.
         """
-        found = self._seen(crop, grid)
+        seen = self._seen(crop, grid)
         rows, columns = (
             slice(
                 int(np.clip(places.min(), 0, length - 1)),
                 int(np.clip(places.max(), 0, length - 1)) + 1,
             )
-            for places, length in zip(found, shape, strict=True)
+            for places, length in zip(seen, shape, strict=True)
         )
         return rows, columns
 
     def apply(
         self, spikes: Bool[np.ndarray, "*time h w"], read: Part, crop: Part, grid: int
     ) -> Bool[np.ndarray, "*time m n"]:
-        """Return the spikes of a crop from those that were read of its `reading`."""
+        """Return the misregistered spikes of a crop.
+
+        `spikes` are those of the part `read`, which `reading` returned for the crop.
+        """
         if self == Misregistration():
             return spikes
         rows, columns = (
@@ -64,15 +67,15 @@ class Misregistration:
             for places, part in zip(self._seen(crop, grid), read, strict=True)
         )
         height, width = spikes.shape[-2:]
-        # One flat index a pixel: two of them take several times as long.
+        # One flat index for each pixel; indexing with two is several times slower.
         flat = spikes.reshape(*spikes.shape[:-2], height * width)
         moved: Bool[np.ndarray, "*time m n"] = np.take(flat, rows * width + columns, axis=-1)
         return moved
 
     def _seen(self, crop: Part, grid: int) -> tuple[Int[np.ndarray, "m n"], Int[np.ndarray, "m n"]]:
-        """Return the rows and columns of the grid that the pixels of a crop show.
+        """Return the row and column of the spike grid that each pixel of a crop shows.
 
-        With m the middle of the crop, the pixel at p shows m + R(-turn) (p - m - shift) / scale.
+        The pixel at p shows m + R(-turn) (p - m - shift) / scale; m is the middle of the crop.
         """
         rows, columns = crop
         middle = ((rows.start + rows.stop - 1) / 2, (columns.start + columns.stop - 1) / 2)
@@ -91,24 +94,23 @@ REGISTERED = Misregistration()
 
 @dataclass(frozen=True)
 class Distortion:
-    """What was drawn for a sample."""
+    """The augmentation of one sample."""
 
     threshold_factor: int = 1
     shift: int = 0
-    """Steps by which exposure and target lie later in the stream than the frames say."""
+    """Steps by which exposure and target are moved later in the stream."""
     dropped: bool = False
-    """Whether all spikes are taken away."""
+    """Whether all spikes are removed."""
     place: Misregistration = REGISTERED
-    """Where the spikes' picture lies."""
     noise: float = 0.0
-    """Probability that a pixel fires in a step on its own."""
+    """Probability that a pixel fires at random in a step."""
     lost: float = 0.0
     """Probability that a spike is lost."""
 
     def apply(
         self, spikes: Bool[np.ndarray, "t s h w"], rng: np.random.Generator
     ) -> Bool[np.ndarray, "t s h w"]:
-        """Change spikes that are those of the right place and steps."""
+        """Apply threshold, loss and noise; the caller has applied `shift` and `place`."""
         spikes = raise_threshold(spikes, self.threshold_factor, rng)
         if self.dropped:
             return np.zeros_like(spikes)
@@ -127,12 +129,14 @@ def draw_distortion(
     noise: float = 0.0,
     lost: float = 0.0,
 ) -> Distortion:
-    """Draw one of the factors, a shift of up to `reach` steps either way, and whether spikes are
-    taken away, which happens to the share `dropped`.
+    """Draw the augmentation of a sample.
 
-    A misregistration is drawn evenly up to `shift` frame pixels down and to the right, `rotate`
-    degrees and the share `scale`, both ways; noise and loss from 0 on. These come from a generator
-    of their own, so that they leave the other draws, and those that follow, as they are.
+    `factors`: the threshold factors to choose from. `reach`: largest shift in time, in steps,
+    either way. `dropped`: probability that all spikes are removed.
+    `shift` (frame pixels), `rotate` (degrees) and `scale` (a fraction): largest misregistration,
+    drawn uniformly in both directions. `noise` and `lost`: largest probabilities, drawn uniformly
+    from 0. These values come from a child generator, so that they do not change other draws of
+    `rng`.
     """
     which, steps = rng.integers(len(factors)), rng.integers(-reach, reach + 1)
     gone = bool(dropped and rng.random() < dropped)
@@ -153,7 +157,7 @@ def draw_distortion(
 def raise_threshold(
     spikes: Bool[np.ndarray, "t s h w"], factor: int, rng: np.random.Generator
 ) -> Bool[np.ndarray, "t s h w"]:
-    """Keep every `factor`-th spike of each pixel of each frame, counted from a random one on."""
+    """Keep every `factor`-th spike of each pixel of each frame; the first one is random."""
     if factor == 1:
         return spikes
     frames, _, height, width = spikes.shape
@@ -170,11 +174,11 @@ def raise_threshold(
 def lose_spikes(
     spikes: Bool[np.ndarray, "n *more h w"], probability: float, rng: np.random.Generator
 ) -> Bool[np.ndarray, "n *more h w"]:
-    """Lose each spike with a probability, independently."""
+    """Remove each spike independently with a probability."""
     if not probability:
         return spikes
     kept = np.empty_like(spikes)
-    # A part at a time: numbers for all of them would take four times the spikes' memory.
+    # One part at a time: random numbers for all would take four times the memory of the spikes.
     for part, fired in enumerate(spikes):
         kept[part] = fired & (rng.random(fired.shape, np.float32) >= probability)
     return kept
@@ -183,7 +187,7 @@ def lose_spikes(
 def add_noise(
     spikes: Bool[np.ndarray, "n *more h w"], probability: float, rng: np.random.Generator
 ) -> Bool[np.ndarray, "n *more h w"]:
-    """Let each pixel fire in each step with a probability, independently of the light."""
+    """Let each pixel fire at random in each step with a probability."""
     if not probability:
         return spikes
     noisy = np.empty_like(spikes)
