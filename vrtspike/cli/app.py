@@ -1,7 +1,7 @@
 """The `vrtspike` command.
 
-Exit status 0: done; 1: done with findings, or failed; 2: refused (one line on standard error says
-what, where, got, expected, fix).
+Exit status 0: done; 1: done with findings, or failed unexpectedly; 2: an error that the user can
+fix (one line on standard error says what, where, got, expected, fix).
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ app = typer.Typer(
     help="Deblur video with the help of a spike camera: simulate, train and evaluate on Ray.",
     no_args_is_help=True,
     add_completion=False,
-    rich_markup_mode=None,  # loading it takes a third of the time of `vrtspike --help`
+    rich_markup_mode=None,  # importing rich would take a third of the time of `vrtspike --help`
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
@@ -52,7 +52,7 @@ for command in (
 ):
     app.command()(command)
 
-bench = typer.Typer(help="Measure this machine.", no_args_is_help=True)
+bench = typer.Typer(help="Benchmark this machine.", no_args_is_help=True)
 bench.command("model")(measure.bench_model)
 bench.command("data")(measure.bench_data)
 bench.command("scaling")(measure.bench_scaling)
@@ -63,7 +63,7 @@ app.add_typer(bench, name="bench")
 
 @app.callback(invoke_without_command=True)
 def _version(
-    version: Annotated[bool, typer.Option("--version", help="Tell the version.")] = False,
+    version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False,
 ) -> None:
     if version:
         say(f"vrtspike {__version__}")
@@ -71,5 +71,5 @@ def _version(
 
 
 def main() -> None:
-    """Run the command."""
+    """Run the command line."""
     app()
