@@ -26,7 +26,7 @@ def checkpoints(
     json_file: JsonFile = None,
     debug: Debug = False,
 ) -> None:
-    """List the checkpoints of a run and verify each; exit status 1 if one is damaged."""
+    """List and verify the checkpoints of a run. Exit status 1 if one is damaged."""
     with command(json_file, debug) as outcome:
         from vrtspike.checkpoints.manifest import inspect
 

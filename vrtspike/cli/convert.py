@@ -63,7 +63,10 @@ def convert(
     json_file: JsonFile = None,
     debug: Debug = False,
 ) -> None:
-    """Convert a published dataset to the vrtspike layout, or a spike stream to another format."""
+    """Convert a dataset or a spike stream.
+
+    Converts a published dataset to the vrtspike layout, or a stream to another file format.
+    """
     with command(json_file, debug) as outcome:
         from vrtspike.datasets.convert import convert as convert_dataset
         from vrtspike.runtime.progress import Progress

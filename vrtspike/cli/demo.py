@@ -13,8 +13,10 @@ def demo(
     json_file: JsonFile = None,
     debug: Debug = False,
 ) -> None:
-    """Run the whole pipeline: simulate, restore with packaged weights, prepare, train twice,
-    evaluate."""
+    """Run the whole pipeline on rendered scenes.
+
+    Simulates, restores with packaged weights, prepares, trains twice and evaluates.
+    """
     with command(json_file, debug) as outcome:
         from vrtspike.cli.demo_phases import demo_folder, plan, run_demo, starting_line
         from vrtspike.config.loader import load_config

@@ -31,7 +31,10 @@ def export(
     json_file: JsonFile = None,
     debug: Debug = False,
 ) -> None:
-    """Write the weights of a checkpoint as one safetensors file, with their configuration."""
+    """Write the weights of a checkpoint to a file.
+
+    Writes one safetensors file with the configuration in its metadata.
+    """
     with command(json_file, debug) as outcome:
         from vrtspike.runs.export import weights_of_checkpoint, write_export
         from vrtspike.runs.paths import EXPORT

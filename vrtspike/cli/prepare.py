@@ -22,7 +22,10 @@ def prepare(
     json_file: JsonFile = None,
     debug: Debug = False,
 ) -> None:
-    """Write a dataset as shards for training (Ray Data); a stopped command continues."""
+    """Write a dataset as shards for training.
+
+    Uses Ray Data. If it was stopped, it continues.
+    """
     with command(json_file, debug) as outcome:
         settings = load(config, overrides)
         data = settings.data

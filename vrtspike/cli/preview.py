@@ -53,7 +53,10 @@ def preview(
     json_file: JsonFile = None,
     debug: Debug = False,
 ) -> None:
-    """Write pictures of a stream: averages (TFP, TFI), bits, voxels, intervals, an animation."""
+    """Write pictures of a spike stream.
+
+    Shows TFP and TFI reconstructions, bits, voxels, intervals, and optionally an animation.
+    """
     with command(json_file, debug) as outcome:
         from vrtspike.report.intervals import measure_intervals
         from vrtspike.report.spike_video import check_animation, write_animation

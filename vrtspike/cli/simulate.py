@@ -33,7 +33,10 @@ def simulate(
     json_file: JsonFile = None,
     debug: Debug = False,
 ) -> None:
-    """Simulate spikes, blurred and sharp frames from a video or from rendered scenes."""
+    """Simulate a dataset from video or scenes.
+
+    Makes spikes, blurred and sharp frames from a sharp video or from rendered scenes.
+    """
     with command(json_file, debug) as outcome:
         settings = load(config, overrides)
         from vrtspike.storage.folder import local_path

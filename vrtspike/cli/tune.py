@@ -31,7 +31,10 @@ def tune(
     json_file: JsonFile = None,
     debug: Debug = False,
 ) -> None:
-    """Sweep over settings and compare with the model without spikes; a stopped sweep continues."""
+    """Sweep over settings on Ray.
+
+    Compares the best trials with the model without spikes. A stopped sweep continues.
+    """
     with command(json_file, debug) as outcome:
         settings = load(config, overrides, base)
         check_data_is_there(settings)

@@ -18,7 +18,7 @@ def validate(
     json_file: JsonFile = None,
     debug: Debug = False,
 ) -> None:
-    """Check a dataset folder before training; exit status 1 if there are findings."""
+    """Check a dataset folder before training. Exit status 1 if there are findings."""
     with command(json_file, debug) as outcome:
         from vrtspike.datasets.index import open_dataset
         from vrtspike.datasets.validate import check_dataset as find_problems
