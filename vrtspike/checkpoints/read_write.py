@@ -49,10 +49,10 @@ class CheckpointWriter:
         self._checkpoints, self._group = checkpoints, group
         self._rank, self._world = dist.get_rank(group), dist.get_world_size(group)
         self._pieces: tuple[TensorSlice, ...] | None = None
-        self._mine: list[TensorSlice] = []
+        self._own_slices: list[TensorSlice] = []
         self._header = b""
 
-    def write(self, step: int, staged: Snapshot, facts: dict[str, Any]) -> Folder:
+    def write(self, step: int, snapshot: Snapshot, facts: dict[str, Any]) -> Folder:
         """Write a checkpoint, on all ranks together; return its folder when it is whole.
 
         Files of an earlier attempt at this step are deleted first. `facts` are taken from rank 0.
@@ -61,15 +61,15 @@ class CheckpointWriter:
         folder = checkpoint_folder(self._checkpoints, step)
         is_first = self._rank == 0
         _, problem = _attempt(lambda: delete(folder) if is_first else None)
-        starts = self._exchange((problem, staged.pieces is not self._pieces))
+        starts = self._exchange((problem, snapshot.pieces is not self._pieces))
         _raise_first([problem for problem, _ in starts], folder)
         if any(changed for _, changed in starts):
-            self._share_out(staged.pieces)
-        entry, problem = _attempt(lambda: self._write_own(folder, staged))
+            self._assign_slices(snapshot.pieces)
+        entry, problem = _attempt(lambda: self._write_own(folder, snapshot))
         reports = self._exchange((entry, problem))
         try:
             _raise_first([problem for _, problem in reports], folder)
-            files = {name: entry for mine, _ in reports for name, entry in (mine or {}).items()}
+            files = {name: entry for own, _ in reports for name, entry in (own or {}).items()}
             manifest = {
                 "version": VERSION,
                 "step": step,
@@ -84,33 +84,33 @@ class CheckpointWriter:
             raise
         return folder
 
-    def agree(self, mine: T) -> T:
+    def agree(self, value: T) -> T:
         """Return rank 0's value on all ranks."""
-        values = [mine]
+        values = [value]
         source = dist.get_global_rank(self._group, 0)
         dist.broadcast_object_list(values, src=source, group=self._group)
         return values[0]
 
-    def _exchange(self, mine: T) -> list[T]:
+    def _exchange(self, value: T) -> list[T]:
         """Return the values of all ranks, on all ranks."""
-        everyone: list[Any] = [None] * self._world
-        dist.all_gather_object(everyone, mine, group=self._group)
-        return everyone
+        values: list[Any] = [None] * self._world
+        dist.all_gather_object(values, value, group=self._group)
+        return values
 
-    def _share_out(self, pieces: tuple[TensorSlice, ...]) -> None:
+    def _assign_slices(self, pieces: tuple[TensorSlice, ...]) -> None:
         """Exchange the slices that each rank has; choose those that this rank writes."""
         self._pieces = pieces
         owners = _owners(self._exchange([(p.key, p.offsets, p.end - p.begin) for p in pieces]))
-        self._mine = [p for p in pieces if owners[p.key, p.offsets] == self._rank]
-        self._header = shard_header(self._mine)
+        self._own_slices = [p for p in pieces if owners[p.key, p.offsets] == self._rank]
+        self._header = shard_header(self._own_slices)
 
-    def _write_own(self, folder: Folder, staged: Snapshot) -> dict[str, dict[str, Any]]:
+    def _write_own(self, folder: Folder, snapshot: Snapshot) -> dict[str, dict[str, Any]]:
         """Write this rank's file, if it has any slices; return its size and SHA-256 by name."""
-        if not self._mine:
+        if not self._own_slices:
             return {}
         name, size, digest = file_name(self._rank), 0, hashlib.sha256()
         with folder.stream(name) as sink:
-            for block in (memoryview(self._header), *shard_data(self._mine, staged.memory)):
+            for block in (memoryview(self._header), *shard_data(self._own_slices, snapshot.memory)):
                 sink.write(block)
                 digest.update(block)
                 size += len(block)

@@ -42,11 +42,11 @@ class SaveResult:
 
 
 @dataclass(frozen=True)
-class _Order:
+class _Job:
     """A copy of the state, ready to be written."""
 
     step: int
-    staged: Snapshot
+    snapshot: Snapshot
     facts: dict[str, Any]
     best_step: int | None
     started: float
@@ -74,7 +74,7 @@ class Saver:
         self._best: int | None = None
         self._rank = dist.get_rank(group)
         self._clock, self._sleep = clock, sleep
-        self._writer, self._staging = CheckpointWriter(checkpoints, group), SnapshotBuffer()
+        self._writer, self._buffer = CheckpointWriter(checkpoints, group), SnapshotBuffer()
         self._thread: threading.Thread | None = None
         self._results: queue.SimpleQueue[SaveResult] = queue.SimpleQueue()
 
@@ -90,11 +90,11 @@ class Saver:
 
         Waits for an earlier save first. `finished` returns the result, also if the save failed.
         """
-        order = self._order(step, state, facts, best_step)
+        job = self._job(step, state, facts, best_step)
         # A daemon thread, because a process that ends with an error must not wait for hanging
         # storage.
         self._thread = threading.Thread(
-            target=lambda: self._results.put(self._carry_out(order)), name="checkpoint", daemon=True
+            target=lambda: self._results.put(self._write(job)), name="checkpoint", daemon=True
         )
         self._thread.start()
 
@@ -113,9 +113,9 @@ class Saver:
         `failing` is called with the error of each failed attempt. Raises CheckpointError on all
         ranks after the timeout.
         """
-        order = self._order(step, state, facts, best_step)
+        job = self._job(step, state, facts, best_step)
         pause, deadline = 1.0, self._clock() + timeout_s
-        while (error := (result := self._carry_out(order)).error) is not None:
+        while (error := (result := self._write(job)).error) is not None:
             left = self._writer.agree(deadline - self._clock())
             if left <= 0:
                 raise CheckpointError(
@@ -144,39 +144,39 @@ class Saver:
             results.append(self._results.get())
         return results
 
-    def _order(
+    def _job(
         self, step: int, state: dict[str, Any], facts: dict[str, Any], best_step: int | None
-    ) -> _Order:
+    ) -> _Job:
         """Wait for the save before this one, which uses the same memory; then copy the state."""
         self.wait()
         started = self._clock()
-        return _Order(step, self._staging.copy(state), copy.deepcopy(facts), best_step, started)
+        return _Job(step, self._buffer.copy(state), copy.deepcopy(facts), best_step, started)
 
-    def _carry_out(self, order: _Order) -> SaveResult:
+    def _write(self, job: _Job) -> SaveResult:
         """Write a checkpoint, then delete old ones; return the result."""
         error = None
         try:
             self._first()
-            self._writer.write(order.step, order.staged, order.facts)
+            self._writer.write(job.step, job.snapshot, job.facts)
         except CheckpointError as problem:
             error = problem
         except Exception as problem:
             # For example an error of the process group; training notices a lost rank by itself.
             error = CheckpointError("cannot save a checkpoint", got=named_line(problem))
-        result = SaveResult(order.step, self._clock() - order.started, error)
+        result = SaveResult(job.step, self._clock() - job.started, error)
         if error is None and self._rank == 0:
-            self._prune(order)
+            self._prune(job)
         return result
 
-    def _prune(self, order: _Order) -> None:
+    def _prune(self, job: _Job) -> None:
         """Delete old checkpoints.
 
         If the newest best checkpoint failed to save, the best one before it is kept too.
         """
-        if order.best_step == order.step:
-            self._best = order.step
-        best = {step for step in (self._best, order.best_step) if step is not None}
+        if job.best_step == job.step:
+            self._best = job.step
+        best = {step for step in (self._best, job.best_step) if step is not None}
         try:
-            prune(self._checkpoints, step=order.step, keep=self._keep, best=best)
+            prune(self._checkpoints, step=job.step, keep=self._keep, best=best)
         except VrtSpikeError as problem:
             logger.warning("old checkpoints were not deleted: %s", problem)

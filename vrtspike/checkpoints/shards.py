@@ -155,11 +155,11 @@ def read_parts(
     by_file: dict[str, list[ReadItem]] = {}
     for item in items:
         by_file.setdefault(places[item.storage_index].file, []).append(item)
-    for file, wanted in by_file.items():
-        first = min(places[item.storage_index].begin for item in wanted)
-        last = max(places[item.storage_index].end for item in wanted)
+    for file, items_of_file in by_file.items():
+        first = min(places[item.storage_index].begin for item in items_of_file)
+        last = max(places[item.storage_index].end for item in items_of_file)
         stretch = _read_stretch(folder, file, first, last)
-        for item in wanted:
+        for item in items_of_file:
             place = places[item.storage_index]
             flat = stretch[place.begin - first : place.end - first]
             whole = flat.view(place.dtype).view(place.shape)

@@ -57,21 +57,21 @@ class Corruption:
         The frame's own spikes are `around[start : start + steps]`. `around` also contains up to
         `reach` steps before and after them, as far as the stream has any.
         """
-        own = around[start : start + steps]
+        frame = around[start : start + steps]
         match self.kind:
             case "threshold":
-                kept: Spikes = raise_threshold(own[None], int(self.level), rng)[0]
+                kept: Spikes = raise_threshold(frame[None], int(self.level), rng)[0]
                 return kept
             case "time":
                 return shift_in_time(around, start, steps, int(self.level))
             case "space":
-                return shift_in_space(own, int(self.level))
+                return shift_in_space(frame, int(self.level))
             case "dropped":
-                return lose_spikes(own, self.level, rng)
+                return lose_spikes(frame, self.level, rng)
             case "noise":
-                return add_noise(own, self.level, rng)
+                return add_noise(frame, self.level, rng)
             case "silent":
-                return np.zeros_like(own) if self.level else own
+                return np.zeros_like(frame) if self.level else frame
 
 
 def levels_of(kind: Kind) -> tuple[float, ...]:

@@ -78,8 +78,8 @@ class Results:
     def over_frames(self, method: str, sequence: str | None = None) -> Score:
         """Return a method's mean over all frames of the split, or of one sequence."""
         rows = self._by_method[method]
-        wanted = self.sequences if sequence is None else [sequence]
-        return Score.mean(score for name in wanted for score in rows.get(name, ()))
+        sequences = self.sequences if sequence is None else [sequence]
+        return Score.mean(score for name in sequences for score in rows.get(name, ()))
 
     @cached_property
     def _by_method(self) -> dict[str, dict[str, list[Score]]]:

@@ -81,10 +81,10 @@ def evaluate_robustness(
     for clip in clips:
         with clip.local() as here:
             for name, restorer in disturbed.items():
-                for disturbance in DISTURBANCES:
-                    log.debug("%s, %s: %s", here.sequence, name, disturbance)
+                for corruption in DISTURBANCES:
+                    log.debug("%s, %s: %s", here.sequence, name, corruption)
                     scorer = SequenceScorer(with_luma=settings.luma, lpips=lpips, device=device)
-                    run = _Run(here, name, restorer, disturbance, tally)
+                    run = _Run(here, name, restorer, corruption, tally)
                     for _ in run.score(settings, scorer):
                         done += 1
                         if progress is not None:
@@ -127,21 +127,22 @@ class _Tally:
 
     scores: dict[tuple[str, Corruption], list[Score]] = field(default_factory=dict)
     rates: dict[tuple[str, Corruption], dict[Frame, float]] = field(default_factory=dict)
-    own: dict[Frame, float] = field(default_factory=dict)
+    uncorrupted: dict[Frame, float] = field(default_factory=dict)
     """Spike rates of the frames without corruption."""
 
-    def response(self, name: str, kind: Kind, at_rest: Score, threshold: float | None) -> Response:
+    def response(
+        self, name: str, kind: Kind, uncorrupted_score: Score, threshold: float | None
+    ) -> Response:
         """Return a model's scores at all levels of a kind.
 
-        `at_rest`: the score without corruption. `threshold`: the camera's; if it is given, levels
-        of kind `threshold` are multiplied by it.
+        `threshold`: the camera's; if it is given, levels of kind `threshold` are multiplied by it.
         """
         unit = threshold if kind == "threshold" and threshold is not None else 1.0
         levels = []
         for level in levels_of(kind):
             key = (name, Corruption(kind, level))
             if level == undisturbed(kind):
-                levels.append(Level(level * unit, _mean(self.own), at_rest))
+                levels.append(Level(level * unit, _mean(self.uncorrupted), uncorrupted_score))
             else:
                 mean = Score.mean(self.scores[key])
                 levels.append(Level(level * unit, _mean(self.rates[key]), mean))
@@ -155,12 +156,12 @@ class _Run:
     clip: Clip
     name: str
     restorer: Restorer
-    disturbance: Corruption
+    corruption: Corruption
     tally: _Tally
 
     def score(self, settings: EvaluationSettings, scorer: SequenceScorer) -> Iterator[None]:
         """Add the score of each frame to the tally; yield after each frame."""
-        scores = self.tally.scores.setdefault((self.name, self.disturbance), [])
+        scores = self.tally.scores.setdefault((self.name, self.corruption), [])
         images = restored_frames(self.clip, self.name, self.restorer, settings, self._spikes)
         for index, image in enumerate(images):
             sharp = read_frames(self.clip, "sharp", index, index + 1)[0]
@@ -170,14 +171,14 @@ class _Run:
     def _spikes(self, clip: Clip, index: int) -> tuple[NDArray[np.bool_], float]:
         """Return a frame's corrupted spikes, and the threshold that the model gets."""
         timeline, frame = clip.info.timeline, (clip.sequence, clip.frames[index].name)
-        around, start = read_spikes_around(clip, index, self.disturbance.reach)
-        rng = generator(SEED, *frame, self.disturbance)
-        spikes = self.disturbance.apply(around, start, timeline.steps_per_frame, rng)
+        around, start = read_spikes_around(clip, index, self.corruption.reach)
+        rng = generator(SEED, *frame, self.corruption)
+        spikes = self.corruption.apply(around, start, timeline.steps_per_frame, rng)
         first, last = timeline.exposure
-        rates = self.tally.rates.setdefault((self.name, self.disturbance), {})
+        rates = self.tally.rates.setdefault((self.name, self.corruption), {})
         rates[frame] = float(spikes[first:last].mean())
-        self.tally.own[frame] = float(around[start + first : start + last].mean())
-        return spikes, clip.info.camera.threshold * self.disturbance.threshold_factor
+        self.tally.uncorrupted[frame] = float(around[start + first : start + last].mean())
+        return spikes, clip.info.camera.threshold * self.corruption.threshold_factor
 
 
 def _mean(rates: Mapping[Frame, float]) -> float:

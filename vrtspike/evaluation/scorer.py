@@ -46,13 +46,13 @@ class SequenceScorer:
     def score(self, images: Mapping[str, Image], sharp: Image) -> dict[str, Score]:
         """Score the images of the next frame, one for each method."""
         truth = self._look(sharp)
-        bright = luma(truth.pixels) if self.with_luma else None
-        changed = None if self._sharp is None else self._distance(self._sharp, truth)
+        sharp_luma = luma(truth.pixels) if self.with_luma else None
+        sharp_change = None if self._sharp is None else self._distance(self._sharp, truth)
         scores = {}
         for name, image in images.items():
             seen = self._look(image)
             before, self._before[name] = self._before.get(name), seen
-            scores[name] = self._compare(seen, before, truth, bright, changed)
+            scores[name] = self._compare(seen, before, truth, sharp_luma, sharp_change)
         self._sharp = truth
         return scores
 
@@ -61,30 +61,32 @@ class SequenceScorer:
         seen: _Seen,
         before: _Seen | None,
         truth: _Seen,
-        bright: Tensor | None,
-        changed: float | None,
+        sharp_luma: Tensor | None,
+        sharp_change: float | None,
     ) -> Score:
         """Score one image.
 
-        `bright`: luma of the sharp frame. `changed`: LPIPS between the sharp frame and the previous
-        one.
+        `sharp_change`: LPIPS between the sharp frame and the one before it.
         """
-        noise_y = similarity_y = difference = jump = None
-        if bright is not None:
-            own = luma(seen.pixels)
-            noise_y, similarity_y = _capped(psnr(own, bright)), ssim(own, bright).item()
+        psnr_y = ssim_y = difference = jump = None
+        if sharp_luma is not None:
+            image_luma = luma(seen.pixels)
+            psnr_y, ssim_y = (
+                _capped(psnr(image_luma, sharp_luma)),
+                ssim(image_luma, sharp_luma).item(),
+            )
         if before is not None and self._sharp is not None:
             pixels = (before.pixels, seen.pixels, self._sharp.pixels, truth.pixels)
             difference = tdiff(*pixels).item()
             own_change = self._distance(before, seen)
-            if own_change is not None and changed is not None:
-                jump = abs(own_change - changed)
+            if own_change is not None and sharp_change is not None:
+                jump = abs(own_change - sharp_change)
         return Score(
             psnr=_capped(psnr(seen.pixels, truth.pixels)),
             ssim=ssim(seen.pixels, truth.pixels).item(),
             lpips=self._distance(seen, truth),
-            psnr_y=noise_y,
-            ssim_y=similarity_y,
+            psnr_y=psnr_y,
+            ssim_y=ssim_y,
             tdiff=difference,
             tlp=jump,
         )

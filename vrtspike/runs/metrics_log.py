@@ -59,14 +59,14 @@ class MetricsLog:
 
     def __init__(self, run: Folder, *, resumed: int, tensorboard: bool = True) -> None:
         self._run, self._resumed, self._tensorboard = run, resumed, tensorboard
-        here = Path(tempfile.mkdtemp(prefix="vrtspike-")) if run.remote else run.path
-        self._here = here
+        folder = Path(tempfile.mkdtemp(prefix="vrtspike-")) if run.remote else run.path
+        self._folder = folder
         self._events: Any = None
         self._failed = False
         kept = [record for record in read_metrics(run) if record["step"] <= resumed]
         text = "".join(json.dumps(record) + "\n" for record in kept)
-        write_atomically(here / METRICS, text.encode())
-        self._file = (here / METRICS).open("ab", buffering=0)
+        write_atomically(folder / METRICS, text.encode())
+        self._file = (folder / METRICS).open("ab", buffering=0)
         self._unwritten = b""
         self._published: dict[str, int] = {}
 
@@ -94,8 +94,8 @@ class MetricsLog:
         try:
             if self._events is not None:
                 self._events.flush()
-            for path in sorted(self._here.rglob("*")):
-                name = path.relative_to(self._here).as_posix()
+            for path in sorted(self._folder.rglob("*")):
+                name = path.relative_to(self._folder).as_posix()
                 if path.is_file() and self._published.get(name) != path.stat().st_size:
                     content = path.read_bytes()
                     self._run.write(name, content)
@@ -112,7 +112,7 @@ class MetricsLog:
                 self._events.close()
         if self._run.remote:
             self.publish()
-            shutil.rmtree(self._here, ignore_errors=True)
+            shutil.rmtree(self._folder, ignore_errors=True)
 
     def _write_lines(self) -> None:
         """Write all waiting lines, as far as the disk has space."""
@@ -127,7 +127,7 @@ class MetricsLog:
             yield
         except OSError as error:
             if not self._failed:
-                logger.warning("cannot write metrics: %s [%s]", error.strerror, self._here)
+                logger.warning("cannot write metrics: %s [%s]", error.strerror, self._folder)
             self._failed = True
 
     def _writer(self) -> Any:
@@ -136,7 +136,7 @@ class MetricsLog:
             # Imported here, because the import is slow and the first step should not wait for it.
             from torch.utils.tensorboard import SummaryWriter
 
-            self._events = SummaryWriter(str(self._here / EVENTS), purge_step=self._resumed + 1)
+            self._events = SummaryWriter(str(self._folder / EVENTS), purge_step=self._resumed + 1)
         return self._events
 
 

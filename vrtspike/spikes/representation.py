@@ -105,12 +105,12 @@ class SpikeRepresentation:
                 expected=f"{timeline.steps_per_frame} (steps_per_frame)",
             )
         stream = spikes.reshape(count * steps, *spikes.shape[2:])
-        wanted = range(count)[frames]
-        out = np.empty((len(wanted), self.channels, *spikes.shape[2:]), np.float16)
-        for planes, index in zip(out, wanted, strict=True):
-            own = index * steps
-            source = stream if continuous else stream[own : own + steps]
-            first = (own if continuous else 0) + shift
+        indices = range(count)[frames]
+        out = np.empty((len(indices), self.channels, *spikes.shape[2:]), np.float16)
+        for planes, index in zip(out, indices, strict=True):
+            begin = index * steps
+            source = stream if continuous else stream[begin : begin + steps]
+            first = (begin if continuous else 0) + shift
             for plane, image in zip(
                 planes, self._images(source, first, timeline, threshold), strict=True
             ):

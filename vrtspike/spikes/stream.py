@@ -223,13 +223,13 @@ def _check_shape(
 ) -> None:
     """Raise DataFormatError if a file has another size, or another number of steps, than given."""
     got_steps, *size = source.shape
-    wanted = [size[0] if height is None else height, size[1] if width is None else width]
-    if size != wanted:
+    expected = [size[0] if height is None else height, size[1] if width is None else width]
+    if size != expected:
         raise DataFormatError(
             "the file holds pictures of another size",
             where=source.path,
             got="{}x{}".format(*size),
-            expected="{}x{}".format(*wanted),
+            expected="{}x{}".format(*expected),
             fix="correct height and width, or axes if they are exchanged",
         )
     if steps is not None and got_steps != steps:

@@ -139,18 +139,18 @@ def draw_distortion(
     `rng`.
     """
     which, steps = rng.integers(len(factors)), rng.integers(-reach, reach + 1)
-    gone = bool(dropped and rng.random() < dropped)
-    own = rng.spawn(1)[0].random(6)
+    is_dropped = bool(dropped and rng.random() < dropped)
+    draws = rng.spawn(1)[0].random(6)
     down, right, turn, larger = (
-        (2 * own[:4] - 1) * np.array([shift, shift, rotate, scale])
+        (2 * draws[:4] - 1) * np.array([shift, shift, rotate, scale])
     ).tolist()
     return Distortion(
         factors[int(which)],
         int(steps),
-        gone,
+        is_dropped,
         Misregistration(down, right, turn, 1.0 + larger),
-        float(own[4] * noise),
-        float(own[5] * lost),
+        float(draws[4] * noise),
+        float(draws[5] * lost),
     )
 
 

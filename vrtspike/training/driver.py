@@ -110,7 +110,7 @@ def run_training(
     check_model_and_loss(config)
     following = stop_on_signals() if stopping is None else nullcontext(stopping)
     with only_one(run), following as stopped:
-        supervisor = _board_of(config, run)
+        supervisor = _start_supervisor(config, run)
         run.write(CONFIG, dump_config(config).encode())
         may_go = nodes_may_go(config) if preemptible is None else preemptible
         plan = WorkerPlan(config, run, cpus, preemptible=may_go)
@@ -141,7 +141,7 @@ def ensure_data(config: Config) -> Manifest:
     return read_manifest(data.shards)
 
 
-def _board_of(config: Config, run: Folder) -> Any:
+def _start_supervisor(config: Config, run: Folder) -> Any:
     """Start the run's supervisor; its unique name stops other jobs from training the same run."""
     return claim(
         run,
@@ -171,8 +171,8 @@ def _train(
     import ray
 
     on_cluster = str(int(plan.preemptible))
-    wanted = ENVIRONMENT | {WATCHER: on_cluster, STATE_TRACKING: on_cluster}
-    fit = Fit("ray-train", wanted, lambda storage: _trainer(plan, supervisor, storage))
+    environment = ENVIRONMENT | {WATCHER: on_cluster, STATE_TRACKING: on_cluster}
+    fit = Fit("ray-train", environment, lambda storage: _trainer(plan, supervisor, storage))
     task = task_of(plan.config)
     stop_sent, ended = False, Update()
     try:

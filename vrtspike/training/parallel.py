@@ -61,7 +61,7 @@ def parallelize(
     for part in (*blocks, model):
         fully_shard(part, mesh=mesh, reshard_after_forward=reshard)
     model.to_empty(device=device)
-    _spread(_build_on_first_rank(build, load, device), model, device)
+    _copy_to_ranks(_build_on_first_rank(build, load, device), model, device)
     return model
 
 
@@ -72,14 +72,14 @@ def reshard_all(model: nn.Module) -> None:
             module.reshard()
 
 
-def synchronize_gradients(model: nn.Module, wanted: bool, *, reshard: bool) -> None:
+def synchronize_gradients(model: nn.Module, enabled: bool, *, reshard: bool) -> None:
     """Turn gradient synchronisation on (last micro-batch of a step) or off (all others).
 
     If `reshard` is false, parameters stay gathered until the last micro-batch has run.
     """
     if isinstance(model, FSDPModule):
-        model.set_requires_gradient_sync(wanted)
-        model.set_reshard_after_backward(wanted or reshard)
+        model.set_requires_gradient_sync(enabled)
+        model.set_reshard_after_backward(enabled or reshard)
 
 
 def full_weights(model: nn.Module) -> dict[str, Tensor]:
@@ -124,14 +124,16 @@ def _build_on_first_rank(
 
 
 @torch.no_grad()
-def _spread(given: dict[str, Tensor] | None, model: nn.Module, device: torch.device) -> None:
-    """Copy the first rank's tensors into `model` on all ranks; this empties `given`."""
+def _copy_to_ranks(
+    weights: dict[str, Tensor] | None, model: nn.Module, device: torch.device
+) -> None:
+    """Copy the first rank's tensors into `model` on all ranks; this empties `weights`."""
     for name, target in _tensors(model):
-        if given is None:
+        if weights is None:
             whole = torch.empty(target.shape, dtype=target.dtype, device=device)
         else:
             # Removed one by one, so that the first rank never holds the model twice.
-            whole = given.pop(name).detach().to(device).contiguous()
+            whole = weights.pop(name).detach().to(device).contiguous()
         dist.broadcast(whole, 0)
         if isinstance(target, DTensor):
             mesh, placements = target.device_mesh, target.placements

@@ -75,17 +75,17 @@ class TrainingState:
         for (name, key), value in moments.items():
             state[f"optimizer/{name}/{key}"] = self._sharded(name, value)
         state[STEPS] = torch.zeros(len(self._parameters.parts))
-        own = self._generators()
-        known = own.keys() <= keys
-        load(saved, state | own if known else state, group=group)
+        generators = self._generators()
+        has_generators = generators.keys() <= keys
+        load(saved, state | generators if has_generators else state, group=group)
         for (name, key), value in moments.items():
             self._optimizer.state[self._parameters.parts[name]][key] = value
         for part, step in zip(self._parameters.parts.values(), state[STEPS], strict=True):
             if step >= 0:
                 self._optimizer.state[part]["step"] = step.clone().to(self._device)
-        if known:
-            self._set_generators(own)
-        return known
+        if has_generators:
+            self._set_generators(generators)
+        return has_generators
 
     def _weights(self) -> dict[str, Any]:
         state = {f"model/{name}": value for name, value in self._model.state_dict().items()}

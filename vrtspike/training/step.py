@@ -54,10 +54,10 @@ class Loss(Protocol):
     weights: dict[str, float]
     """Weight of each term, by name."""
 
-    def __call__(self, given: Any, wanted: Any) -> tuple[Tensor, dict[str, Tensor]]:
-        """Return the weighted sum, and the unweighted terms in the order of `weights`.
+    def __call__(self, output: Any, target: Any) -> tuple[Tensor, dict[str, Tensor]]:
+        """Return the weighted sum, and the unweighted terms by the names of `weights`.
 
-        `given` is the output of the model and `wanted` the target of `Unpacked`. The sum and the
+        `output`: what the model returns; `target`: the second part of `Unpacked`. The sum and the
         terms are scalars, means over the batch. See `LossTerms.forward` and `FlowLoss.forward`.
         """
         ...
@@ -163,10 +163,10 @@ class TrainingStep:
 
     def _learn(self, arrays: Arrays) -> Tensor:
         """Add the gradients of a run; return its loss and terms, divided as the gradients are."""
-        taken, wanted = self._unpack(arrays, self._device)
+        inputs, target = self._unpack(arrays, self._device)
         with self.autocast():
-            given = self._model(*taken)
-        loss, terms = self._loss(given, wanted)
+            output = self._model(*inputs)
+        loss, terms = self._loss(output, target)
         # This equals the number of micro-batches if the number of runs is a multiple of the ranks.
         divisor = self._share.runs / self._share.ranks
         (loss / divisor).backward()  # type: ignore[no-untyped-call]
@@ -174,12 +174,12 @@ class TrainingStep:
 
     def _accompany(self, arrays: Arrays) -> None:
         """Take part in the collectives of a micro-batch, and add gradients of zero."""
-        taken, _ = self._unpack(arrays, self._device)
+        inputs, _ = self._unpack(arrays, self._device)
         with self.autocast():
-            given = self._model(
-                *(torch.zeros_like(x) if isinstance(x, Tensor) else x for x in taken)
+            output = self._model(
+                *(torch.zeros_like(x) if isinstance(x, Tensor) else x for x in inputs)
             )
-        outputs = [given] if isinstance(given, Tensor) else list(given)
+        outputs = [output] if isinstance(output, Tensor) else list(output)
         zeros = [torch.zeros_like(output) for output in outputs]
         torch.autograd.backward(outputs, zeros)
 
@@ -191,9 +191,9 @@ class TrainingStep:
         # All copies of the weights have the same gradients, so only the first copy counts.
         squares = squares * (self._parameters.replica == 0)
         names = sorted(notices)
-        given = torch.tensor([notices[name] for name in names], dtype=squares.dtype)
-        given = given.to(self._device, non_blocking=True)
-        figures = torch.cat([squares[None], losses.double(), given])
+        flags = torch.tensor([notices[name] for name in names], dtype=squares.dtype)
+        flags = flags.to(self._device, non_blocking=True)
+        figures = torch.cat([squares[None], losses.double(), flags])
         dist.all_reduce(figures)
         square_sum, *sums = figures.tolist()
         means = [value / self._share.ranks for value in sums[: len(losses)]]

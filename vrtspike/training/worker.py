@@ -55,20 +55,20 @@ def run_worker(plan: WorkerPlan, supervisor: Any) -> None:
     """Train until the last step or until asked to stop."""
     # Objects and checkpoints are exchanged through the CPU (gloo), also if gradients use NCCL.
     patience = timedelta(seconds=collective_timeout_s(plan.config.train))
-    own = dist.new_group(backend="gloo", timeout=patience)
-    assert isinstance(own, dist.ProcessGroup)
+    gloo = dist.new_group(backend="gloo", timeout=patience)
+    assert isinstance(gloo, dist.ProcessGroup)
 
     def begin() -> str | None:
         name = uuid.uuid4().hex
         return name if ray.get(supervisor.begin.remote(name, dist.get_world_size())) else None
 
-    attempt = from_first_rank(begin, group=own)
+    attempt = from_first_rank(begin, group=gloo)
     if attempt is None:
         return
     link = SupervisorLink(supervisor, attempt, dist.get_rank())
     link.start()
     try:
-        Worker(plan, link, own).run()
+        Worker(plan, link, gloo).run()
     except StorageError as error:
         # Storage may work again when the workers have restarted.
         link.fail(error)
@@ -87,9 +87,9 @@ def run_worker(plan: WorkerPlan, supervisor: Any) -> None:
 class Worker:
     """One rank of a run."""
 
-    def __init__(self, plan: WorkerPlan, link: SupervisorLink, own: dist.ProcessGroup) -> None:
+    def __init__(self, plan: WorkerPlan, link: SupervisorLink, gloo: dist.ProcessGroup) -> None:
         self.config, self.run_folder, self.link = plan.config, plan.run, link
-        self.own = own
+        self.gloo = gloo
         self.rank, self.world = dist.get_rank(), dist.get_world_size()
         self.device = ray.train.torch.get_device()
         train = self.config.train
@@ -98,9 +98,9 @@ class Worker:
             keep_heap()
         else:
             torch.cuda.set_device(self.device)
-        check_shared(self.run_folder, group=own)
+        check_shared(self.run_folder, group=gloo)
         checkpoints = checkpoints_of(self.run_folder)
-        self.saved, self.passed_over = from_first_rank(lambda: newest(checkpoints), group=own)
+        self.saved, self.passed_over = from_first_rank(lambda: newest(checkpoints), group=gloo)
         link.tick("building the model")
         self.task = task_of(self.config)
         self.inputs = Inputs(self.task, self.rank, self.world)
@@ -114,14 +114,14 @@ class Worker:
         )
         self.step = self.learner.step_over(self.inputs.share, self.task.unpack)
         keep = train.keep_checkpoints
-        saver = Saver(checkpoints, group=own, keep=keep, first=self._publish)
+        saver = Saver(checkpoints, group=gloo, keep=keep, first=self._publish)
         patience = train.storage_timeout_s
         self.schedule = SaveSchedule(saver, self.learner.state, link, self._describe, patience)
         spent = self.saved.facts.get("spent", NO_TIME) if self.saved else NO_TIME
         self.clock = StepClock(self.batches, Seconds(*spent))
         self.best: tuple[float, int] | None = None
         self.skipped = self.validated = 0
-        self.look_at = 0.0 if plan.preemptible else float("inf")
+        self.next_check = 0.0 if plan.preemptible else float("inf")
         self.started = time.time()
 
     def run(self) -> None:
@@ -130,7 +130,7 @@ class Worker:
         done = self._resume()
         if self.rank == 0:
             self.metrics_log = MetricsLog(self.run_folder, resumed=done)
-            self._tell(
+            self._record(
                 "start",
                 done,
                 world_size=self.world,
@@ -149,14 +149,14 @@ class Worker:
         """Return how many ranks share one copy of the weights; None if all ranks do."""
         if self.config.train.shard_over == "all":
             return None
-        return ranks_per_node(ray.train.get_context().get_local_world_size(), group=self.own)
+        return ranks_per_node(ray.train.get_context().get_local_world_size(), group=self.gloo)
 
     def _resume(self) -> int:
         """Load the chosen checkpoint, if any; return the number of steps done."""
         saved = self.saved
         if saved is None:
             return 0
-        if not self.learner.state.restore(saved, group=self.own):
+        if not self.learner.state.restore(saved, group=self.gloo):
             # The number of ranks has changed, so this rank has no saved generator: use a new seed,
             # so that it does not repeat the draws of the first steps.
             seeds = np.random.SeedSequence((self.config.run.seed, saved.step, self.rank))
@@ -180,7 +180,7 @@ class Worker:
             step = done
             self._set_rate(step)
             result = self.step(
-                self._take(stream),
+                self._micro_batches(stream),
                 freeze_flow=step < train.freeze_flow_steps,
                 notices=self._notices(),
             )
@@ -192,16 +192,16 @@ class Worker:
             last, stop = done == self.budget.steps, "stop" in result.notices
             if self.rank == 0 and (done % train.log_every == 0 or last or done == first + 1):
                 self._log(done, result)
-            self._note(self.schedule.ended())
+            self._record_saves(self.schedule.ended())
             if last or (self._is_due(done) and not stop):
                 self._validate(done)
             if last or stop:
-                self._note(self.schedule.save_surely(done))
+                self._record_saves(self.schedule.save_surely(done))
                 return done, not last
             if done % train.checkpoint_every == 0 or {"save", "measured"} & result.notices:
                 self._save(done)
             if "look" in result.notices:
-                self._look_out()
+                self._check_preemption()
             clock.resume()
         return done, False
 
@@ -217,9 +217,9 @@ class Worker:
         assert steps is not None and pace is not None
         self.inputs.end_at(self.batches, steps)
         if self.rank == 0:
-            self._tell("measured", done, steps=steps, step_s=pace.wall, step_cpu_s=pace.cpu)
+            self._record("measured", done, steps=steps, step_s=pace.wall, step_cpu_s=pace.cpu)
 
-    def _take(self, stream: Iterator[MicroBatch]) -> Iterator[MicroBatch]:
+    def _micro_batches(self, stream: Iterator[MicroBatch]) -> Iterator[MicroBatch]:
         """Yield the micro-batches of a step; tick for each of them."""
         for _ in range(self.inputs.share.accumulation):
             self.link.tick("waiting for data")
@@ -236,13 +236,13 @@ class Worker:
         return {
             "stop": self.link.stop,
             "save": self.schedule.wanted,
-            "look": now > self.look_at,
+            "look": now > self.next_check,
             "measured": self.budget.measured,
         }
 
-    def _look_out(self) -> None:
+    def _check_preemption(self) -> None:
         """Ask Ray whether a node will be taken away; if so, save as often as storage allows."""
-        self.look_at = time.monotonic() + LOOK_SECONDS
+        self.next_check = time.monotonic() + LOOK_SECONDS
         notice = ray.train.get_preemption_info()
         if notice is None or self.schedule.hurried:
             return
@@ -293,13 +293,13 @@ class Worker:
             )
         return bad + 1
 
-    def _tell(self, kind: str, step: int, **fields: Any) -> None:
+    def _record(self, kind: str, step: int, **fields: Any) -> None:
         """Write a record to the metrics log and send it to the driver (rank 0)."""
         self.link.post(self.metrics_log.write(kind, step, **fields))
 
     def _log(self, done: int, result: StepResult) -> None:
         taken, rates = self.clock.take(), learning_rates(self.learner.optimizer)
-        self._tell(
+        self._record(
             "train",
             done,
             loss=result.loss,
@@ -336,7 +336,7 @@ class Worker:
         assert self.best is not None
         if self.rank == 0:
             best, share = {f"best_{judged}": self.best[0]}, self.budget.share(done)
-            self._tell("val", done, **figures, **best, share=share)
+            self._record("val", done, **figures, **best, share=share)
             assert picture is not None
             self.metrics_log.picture(self.task.shown, done, picture)
         if improved:
@@ -367,14 +367,14 @@ class Worker:
         if self.rank == 0:
             self.metrics_log.publish()
 
-    def _note(self, saves: list[SaveResult]) -> None:
+    def _record_saves(self, saves: list[SaveResult]) -> None:
         """Record the saves that succeeded."""
         if self.rank != 0:
             return
         for saved in saves:
             if saved.error is None:
                 blocked = self.schedule.blocked_s
-                self._tell("saved", saved.step, seconds=saved.seconds, blocked_s=blocked)
+                self._record("saved", saved.step, seconds=saved.seconds, blocked_s=blocked)
 
     def _export(self, done: int) -> None:
         """Write the final weights on rank 0; wait while storage is full or unavailable."""
