@@ -1,1 +1,1 @@
-"""Checkpoints of a training run: all ranks write them together, and every read verifies them."""
+"""Checkpoints of a training run: all ranks write them together; a run verifies them before use."""

@@ -31,7 +31,8 @@ def preview(
     width: Width = None,
     out: Annotated[str, typer.Option(help="Folder for the images.")] = "preview",
     threshold: Annotated[
-        float, typer.Option(help="Light at which a pixel fires; scales the images.")
+        float,
+        typer.Option(help="Charge at which a pixel fires, in steps of full brightness."),
     ] = 2.0,
     center: Annotated[int | None, typer.Option(help="Step to show; default: the middle.")] = None,
     window: Annotated[int, typer.Option(help="Length of the averaged window, in steps.")] = 32,

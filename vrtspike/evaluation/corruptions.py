@@ -96,9 +96,9 @@ def undisturbed(kind: Kind) -> float:
     return 1.0 if kind == "threshold" else 0.0
 
 
-def generator(seed: int, sequence: str, frame: str, disturbance: Corruption) -> np.random.Generator:
+def generator(seed: int, sequence: str, frame: str, corruption: Corruption) -> np.random.Generator:
     """Return the random generator of one frame and corruption; it depends on the arguments only."""
-    name = "\0".join((str(seed), sequence, frame, disturbance.kind, f"{disturbance.level:g}"))
+    name = "\0".join((str(seed), sequence, frame, corruption.kind, f"{corruption.level:g}"))
     return np.random.default_rng(int.from_bytes(hashlib.sha256(name.encode()).digest()))
 
 

@@ -20,7 +20,10 @@ def protocol_of(
     settings: EvaluationSettings,
     models: Mapping[str, Restorer],
 ) -> dict[str, Any]:
-    """Describe the data, the metrics, the controls, and how the models ran."""
+    """Return a description of the data, the metrics, the controls and the models, for results.json.
+
+    `clips` must not be empty.
+    """
     info = clips[0].info
     return {
         "vrtspike": vrtspike.__version__,

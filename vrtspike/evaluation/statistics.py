@@ -20,7 +20,7 @@ from vrtspike.evaluation.results import Results
 
 @dataclass(frozen=True)
 class Figure:
-    """A metric's mean over frames, and its standard deviation over sequences."""
+    """The mean of a metric over all frames, and its standard deviation over sequences."""
 
     mean: float
     spread: float | None

@@ -1,7 +1,7 @@
 """The folder of a run: on this machine, on a disk that nodes share, or in an object store.
 
 config.yaml  metrics.jsonl  tensorboard/  checkpoints/  export/model.safetensors
-.lock        held by the driver of the run while it trains (on a disk only)
+.lock        locked by the driver while the run trains (on a disk only)
 """
 
 from __future__ import annotations

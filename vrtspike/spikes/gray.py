@@ -13,7 +13,7 @@ from PIL import Image
 from vrtspike.errors import ConfigError
 
 LUMA = np.array([0.299, 0.587, 0.114], np.float32)
-"""BT.601 weights of R, G and B."""
+"""Weights of R, G and B (ITU-R BT.601)."""
 
 
 def luma(rgb: Float[np.ndarray, "*n 3"]) -> Float[np.ndarray, "*n"]:

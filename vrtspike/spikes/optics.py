@@ -40,7 +40,7 @@ class Optics:
     downscale: int = 1
 
     def at_pixels(self, rgb: Float[np.ndarray, "n h w 3"]) -> Float[np.ndarray, "n hs ws"]:
-        """Return the light at the spike camera's pixels."""
+        """Return the light that each pixel of the spike camera integrates, in [0, 1]."""
         if self.color == "gray":
             return self._collect(luma(rgb))
         n, height, width, _ = rgb.shape

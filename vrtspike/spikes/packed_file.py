@@ -40,7 +40,7 @@ def bytes_per_step(height: int, width: int) -> int:
 def pack_steps(
     spikes: Bool[np.ndarray, "s h w"], *, bit_order: BitOrder, flip: bool
 ) -> UInt8[np.ndarray, "s bytes"]:
-    """Pack each step into whole bytes."""
+    """Pack the pixels of each step into bits, padded to whole bytes."""
     rows = spikes[:, ::-1] if flip else spikes
     return np.packbits(rows.reshape(len(spikes), -1), axis=-1, bitorder=bit_order)
 

@@ -35,7 +35,7 @@ class SpikeStream:
     """A stream of spikes `(s, h, w)`; slices and crops read only what they need.
 
     Create one with `SpikeStream.open` or `SpikeStream.from_array`. `rate_hz` is the number of steps
-    per second, `threshold` the light at which a pixel fires (in steps of full brightness); both may
+    per second, `threshold` the charge at which a pixel fires, in steps of full brightness; both may
     be None.
     """
 
@@ -135,12 +135,12 @@ class SpikeStream:
 
     @property
     def height(self) -> int:
-        """Return the rows of the picture, or of the crop."""
+        """Return the height of the picture, or of the crop, in pixels."""
         return self.box.height
 
     @property
     def width(self) -> int:
-        """Return the columns of the picture, or of the crop."""
+        """Return the width of the picture, or of the crop, in pixels."""
         return self.box.width
 
     @property

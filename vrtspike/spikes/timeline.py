@@ -78,7 +78,7 @@ class Timeline:
         )
 
     def reversed(self) -> Timeline:
-        """Return the timeline of the same frame when its steps are read backwards."""
+        """Return the timeline of the frame with its steps in reverse order."""
         start, stop = (self.steps_per_frame - edge for edge in reversed(self.exposure))
         return Timeline(
             self.steps_per_frame, (start, stop), self.steps_per_frame - self.target_step

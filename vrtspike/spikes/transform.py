@@ -22,7 +22,7 @@ import numpy as np
 from jaxtyping import Bool, Int
 
 Part = tuple[slice, slice]
-"""Rows and columns of a spike grid."""
+"""A rectangle of a spike grid: its rows and its columns."""
 
 
 @dataclass(frozen=True)

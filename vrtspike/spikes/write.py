@@ -83,7 +83,7 @@ def write_stream(
 
 
 def _write_npy(file: IO[bytes], stream: SpikeStream, axes: Axes, flip: bool) -> None:
-    """Write a `.npy` of uint8 from front to back."""
+    """Write a `.npy` of uint8, piece by piece."""
     steps, height, width = stream.shape
     shape = (steps, height, width) if axes == "shw" else (height, width, steps)
     header = {"descr": "|u1", "fortran_order": axes == "hws", "shape": shape}
@@ -96,7 +96,7 @@ def _write_npy(file: IO[bytes], stream: SpikeStream, axes: Axes, flip: bool) -> 
 
 
 def _write_hdf5(path: Path, stream: SpikeStream, axes: Axes, key: str, flip: bool) -> None:
-    """Write one dataset of uint8, compressed in chunks."""
+    """Write an HDF5 dataset of uint8 in compressed chunks; raise the OSError of a full disk."""
     import h5py
 
     steps, height, width = stream.shape

@@ -56,7 +56,7 @@ logger = logging.getLogger(__name__)
 ENVIRONMENT = {
     # How often Ray Train polls its workers. Its default of 2 s would delay every start and end.
     "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.25",
-    # Workers stay in the driver's folder; paths are absolute anyway.
+    # Do not change the working folder of workers; all paths are absolute.
     "RAY_CHDIR_TO_TRIAL_DIR": "0",
     "RAY_TRAIN_METRICS_ENABLED": "0",
     "RAY_TRAIN_PREEMPTION_POLL_INTERVAL_S": "1",
@@ -95,7 +95,7 @@ def run_training(
 
     Raises ConfigError, ResourceError or CheckpointError if the run cannot start or go on.
     """
-    config = resolve_paths(config)  # Ray's workers run in folders of their own
+    config = resolve_paths(config)  # Ray's workers may run in other working folders
     run = run_folder(config.run)
     if not run.remote and run.path.exists() and not run.path.is_dir():
         raise ResourceError("the run's folder is a file", where=run)
@@ -203,7 +203,6 @@ def _train(
 
 
 def _trainer(plan: WorkerPlan, supervisor: Any, storage: str) -> Any:
-    """Build Ray Train's trainer."""
     from ray.train import RunConfig, ScalingConfig
     from ray.train.torch import TorchConfig, TorchTrainer
     from ray.train.v2.api.config import FailureConfig

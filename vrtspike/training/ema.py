@@ -23,13 +23,13 @@ class AveragedWeights:
 
     @torch.no_grad()
     def update(self) -> None:
-        """Move the average towards the present weights."""
+        """Update the average with the current weights."""
         weights = self._parameters.tensors()
         torch._foreach_lerp_(list(self.parts.values()), weights, 1.0 - self.decay)
 
     @contextmanager
     def in_place_of_weights(self) -> Iterator[None]:
-        """Give the model the averages inside the block, and its own weights back after it.
+        """Inside the block, replace the model's weights by the averages; restore them afterwards.
 
         The model must be sharded (not gathered) on entry and when the block ends.
         """

@@ -26,7 +26,7 @@ from torch import Tensor, nn
 
 SCALES = (1, 2, 4, 8)
 EPS = 1e-2
-"""Where the error turns from quadratic to linear (pixels)."""
+"""Error (pixels) at which the loss changes from quadratic to linear."""
 
 
 def end_point_error(

@@ -64,7 +64,7 @@ class StepClock:
         return took
 
     def resume(self) -> None:
-        """Begin the next step."""
+        """Start to measure the next step."""
         self._since = Seconds.now()
 
     def take(self) -> Taken:

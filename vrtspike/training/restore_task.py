@@ -64,7 +64,7 @@ class RestoreTask(Task):
         return self.manifest.fingerprint
 
     def samples(self, split: str) -> int:
-        """Return how many samples a split has."""
+        """Return the number of samples of a split."""
         return len(self.manifest.splits[split].samples)
 
     def reader(self, split: str) -> SampleReader:

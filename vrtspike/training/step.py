@@ -35,14 +35,15 @@ Arrays = Mapping[str, NDArray[Any]]
 """A batch of samples, by name, with the batch as first axis.
 
 A restoring task has `blurred` and `sharp`, uint8 `(b, t, 3, h, w)`, and `voxels`
-`(b, t, c, hs, ws)` if the model uses spikes. A flow task has `frames`, `flow` and `scale`.
+`(b, t, c, hs, ws)` if the model uses spikes. A flow task has `frames` `(n, 2, 3, h, w)` from 0 to
+255, `flow` float32 `(n, 2, h, w)` and `scale` `(n)` (`vrtspike.simulate.flow_pairs`).
 """
 Unpacked = tuple[tuple[Any, ...], Tensor]
 """The positional arguments of the model's forward pass, and the target of the loss.
 
 A restoring task has `(blurred, voxels)`, or `(blurred, voxels, True)` if the model also returns its
-first guess, and the sharp frames `(b, t, 3, h, w)` in [0, 1]. A flow task has `(pairs, scale)` and
-the true flow `(n, 2, h, w)` in pixels.
+first guess, and the sharp frames `(b, t, 3, h, w)` in [0, 1]. A flow task has `(pairs, scale)`,
+with pairs `(n, 2, 3, h, w)` in [0, 1], and the true flow `(n, 2, h, w)` in pixels.
 """
 Unpack = Callable[[Arrays, torch.device], Unpacked]
 """Copy a batch to a device and turn it into the arguments and the target of a step."""

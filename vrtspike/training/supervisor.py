@@ -59,7 +59,7 @@ class Command:
 
 @dataclass
 class Update:
-    """What happened since the driver last asked."""
+    """What happened since the driver's last request."""
 
     records: list[Record] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
