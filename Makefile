@@ -11,7 +11,7 @@ demo: $(BIN)/.installed
 
 test: $(BIN)/.installed-dev
 	@echo "Tests without Ray ..."
-	@pytest
+	@OMP_NUM_THREADS=1 pytest -n auto --maxprocesses 8 --dist loadfile
 	@echo "Tests with a local Ray, and slow ones ..."
 	@pytest -m "ray or slow"
 

@@ -290,3 +290,19 @@ def test_the_configuration_of_a_run_leads_to_no_other_file(tmp_path: Path) -> No
     assert "hunter2" not in str(caught.value)
     with pytest.raises(ConfigError, match="unknown setting"):
         load_saved(write(tmp_path, "c.yaml", "modle: {}"))
+
+
+@pytest.mark.parametrize("name", ["demo", "tune/heads", "model/small"])
+def test_a_shipped_configuration_is_found_by_name(name: str, repository: Path) -> None:
+    assert load_config(name) == load_config(repository / f"configs/{name}.yaml")
+
+
+def test_a_file_of_that_name_comes_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "demo").write_text("train: {steps: 7}\n")
+    assert load_config("demo").train.steps == 7
+
+
+def test_a_name_that_ships_not_names_the_nearest() -> None:
+    with pytest.raises(ConfigError, match="did you mean demo"):
+        load_config("dmeo")

@@ -6,6 +6,10 @@ fix (one line on standard error says what, where, got, expected, fix).
 
 from __future__ import annotations
 
+import contextlib
+import subprocess
+from importlib import metadata
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -66,8 +70,21 @@ def _version(
     version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False,
 ) -> None:
     if version:
-        say(f"vrtspike {__version__}")
+        say(version_line())
         raise typer.Exit
+
+
+def version_line() -> str:
+    """Return the versions of vrtspike, with its commit in a checkout, and of torch and Ray."""
+    checkout = Path(__file__).resolve().parents[2]
+    git = ["git", "-C", str(checkout), "describe", "--always", "--dirty", "--exclude=*"]
+    commit = ""
+    if (checkout / ".git").exists():
+        with contextlib.suppress(OSError, subprocess.SubprocessError):
+            described = subprocess.run(git, capture_output=True, text=True, check=True, timeout=10)
+            commit = f" (commit {described.stdout.strip()})"
+    libraries = [f"{name} {metadata.version(name)}" for name in ("torch", "ray")]
+    return f"vrtspike {__version__}{commit}, {', '.join(libraries)}"
 
 
 def main() -> None:

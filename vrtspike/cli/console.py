@@ -24,7 +24,12 @@ if TYPE_CHECKING:
     from vrtspike.config.config import Config
     from vrtspike.datasets.index import Dataset
 
-ConfigFile = Annotated[Path, typer.Option("--config", "-c", help="Configuration file (YAML).")]
+ConfigFile = Annotated[
+    Path,
+    typer.Option(
+        "--config", "-c", help="Configuration: a YAML file, or the name of a shipped one (demo)."
+    ),
+]
 OptionalConfigFile = Annotated[
     Path | None, typer.Option("--config", "-c", help="Configuration file (YAML).")
 ]

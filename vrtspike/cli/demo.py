@@ -9,7 +9,7 @@ from vrtspike.cli.console import ConfigFile, Debug, JsonFile, Overrides, command
 
 def demo(
     overrides: Overrides = None,
-    config: ConfigFile = Path("configs/demo.yaml"),
+    config: ConfigFile = Path("demo"),
     json_file: JsonFile = None,
     debug: Debug = False,
 ) -> None:

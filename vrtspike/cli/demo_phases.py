@@ -32,8 +32,6 @@ from vrtspike.runtime.ray_session import connect
 from vrtspike.storage.folder import Folder, local_path
 from vrtspike.weights import DEFAULT, WITHOUT_SPIKES, packaged
 
-TRAIN_SCRIPT = Path("ray_jobs/train.py")
-
 
 @dataclass(frozen=True)
 class Phase:
@@ -46,8 +44,7 @@ class Phase:
 
     def argv(self) -> list[str]:
         """Return the command with this Python interpreter, so that PATH does not matter."""
-        program, *rest = self.command
-        return [sys.executable, *(["-m", "vrtspike"] if program == "vrtspike" else []), *rest]
+        return [sys.executable, "-m", *self.command]
 
 
 def plan(path: Path, config: Config, overrides: Sequence[str] = ()) -> list[Phase]:
@@ -68,15 +65,9 @@ def plan(path: Path, config: Config, overrides: Sequence[str] = ()) -> list[Phas
             got=f"evaluation.split {config.evaluation.split}",
             expected=f"one of {', '.join(config.scenes.sequences)}",
         )
-    if not TRAIN_SCRIPT.is_file():
-        raise ConfigError(
-            f"no {TRAIN_SCRIPT} here",
-            where=Path.cwd(),
-            fix="run the demo in a checkout of vrtspike",
-        )
     common = ("--config", str(path), *(o for o in overrides if not o.startswith("run.name=")))
     out = demo_folder(config)
-    train = ("python", str(TRAIN_SCRIPT), *common)
+    train = ("vrtspike", "train", *common)
     return [
         Phase("scenes", ("vrtspike", "simulate", *common)),
         Phase("restored", restore_command(config), joins_ray=False),

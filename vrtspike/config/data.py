@@ -60,7 +60,8 @@ class DataSettings(Section):
     many times the threshold."""
     time_shift_steps: Annotated[Count, SPIKES] = 0
     """Training samples' spikes are shifted against their frames by up to so many steps, earlier or
-    later."""
+    later. Of this and the next limits most draws are small: half are below an eighth of the limit
+    (`vrtspike.spikes.transform.draw_distortion`)."""
     drop_spikes: Annotated[Fraction, SPIKES] = 0.0
     """Share of the training samples whose spikes are all taken away, so that the model learns what
     to do without."""

@@ -32,16 +32,45 @@ def load_config(
 ) -> Config:
     """Read a configuration file and its bases, apply overrides, and validate the whole.
 
-    Without a file the overrides apply to the defaults. `base` replaces the one that the file names.
+    `path` is a file, or a configuration that ships with the package by its name, such as `demo` or
+    `tune/heads`. Without one the overrides apply to the defaults. `base` replaces the one that the
+    file names.
     """
     sources: Sources = {}
-    tree = {} if path is None else _read_with_bases(Path(path), (), sources, base)
+    base = None if base is None else find_config(Path(base))
+    tree = {} if path is None else _read_with_bases(find_config(Path(path)), (), sources, base)
     for override in overrides:
         _apply_override(tree, override, sources)
     try:
         return Config.model_validate(tree)
     except ValidationError as error:
         raise _explain(error, str(path or "defaults"), sources) from None
+
+
+def find_config(path: Path) -> Path:
+    """Return the file of a configuration: the path itself, or a shipped one by its name."""
+    if path.suffix or path.is_absolute() or path.exists():
+        return path
+    shipped = shipped_configs()
+    if (shipped / f"{path}.yaml").is_file():
+        return shipped / f"{path}.yaml"
+    names = [file.relative_to(shipped).with_suffix("") for file in shipped.rglob("*.yaml")]
+    near = difflib.get_close_matches(str(path), map(str, names), n=1, cutoff=0.5)
+    raise ConfigError(
+        "no configuration of this name ships with the package",
+        where="--config",
+        got=str(path),
+        expected="a file, or one of "
+        + ", ".join(sorted(str(n) for n in names if n.parent == Path())),
+        fix=f"did you mean {near[0]}?" if near else None,
+    )
+
+
+def shipped_configs() -> Path:
+    """Return the folder of the configurations that ship: in a wheel, or in a checkout."""
+    package = Path(__file__).resolve().parent.parent
+    installed = package / "configs"
+    return installed if installed.is_dir() else package.parent / "configs"
 
 
 def load_saved(path: Path) -> Config:
