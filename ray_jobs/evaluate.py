@@ -1,9 +1,10 @@
-"""Evaluate trained runs: the job behind `vrtspike evaluate`, for `ray job submit`.
+"""Evaluate trained runs: `vrtspike evaluate` as a job for `ray job submit`.
 
     ray job submit --working-dir . --entrypoint-num-gpus 1 -- python ray_jobs/evaluate.py \\
         --config configs/demo.yaml --fused runs/demo/fused --baseline runs/demo/baseline
 
-Runs where the job starts, on a GPU if that gives it one (leave the option out without GPUs).
+It runs on the node where the job starts. On a cluster without GPUs, leave out
+`--entrypoint-num-gpus 1`.
 """
 
 from __future__ import annotations

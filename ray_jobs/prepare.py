@@ -1,8 +1,8 @@
-"""Shard a dataset with Ray Data: the job behind `vrtspike prepare`, for `ray job submit`.
+"""Write a dataset as shards with Ray Data: `vrtspike prepare` as a job for `ray job submit`.
 
     ray job submit --working-dir . -- python ray_jobs/prepare.py --config configs/demo.yaml
 
-Continues where it was stopped; shards that are there and verify are not written again.
+A stopped job continues: shards that exist and verify are not written again.
 """
 
 from __future__ import annotations

@@ -1,10 +1,10 @@
-"""Restore video on Ray: the job behind `vrtspike restore`, for `ray job submit`.
+"""Restore video on Ray: `vrtspike restore` as a job for `ray job submit`.
 
     ray job submit --working-dir . -- python ray_jobs/restore.py --weights runs/demo/fused \\
         --input data/clip/test --spikes data/clip/test --out restored
 
-One worker a GPU of the cluster, or as --workers says; files lie where all nodes see them. The same
-command finishes what was stopped.
+There is one worker for each GPU of the cluster, or as many as `--workers` says. Files must be in a
+folder that all nodes share. A stopped job continues when the same command runs again.
 """
 
 from __future__ import annotations

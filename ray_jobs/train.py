@@ -1,8 +1,8 @@
-"""Train a configuration on Ray: the job behind `vrtspike train`, for `ray job submit`.
+"""Train a configuration on Ray: `vrtspike train` as a job for `ray job submit`.
 
     ray job submit --working-dir . -- python ray_jobs/train.py --config configs/debug.yaml
 
-Renders and prepares the data first where they are missing. A run of the same name continues.
+If the data are missing, it renders and prepares them first. A run of the same name continues.
 """
 
 from __future__ import annotations

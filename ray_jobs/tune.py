@@ -1,9 +1,9 @@
-"""Sweep over settings on Ray: the job behind `vrtspike tune`, for `ray job submit`.
+"""Run a sweep over settings on Ray: `vrtspike tune` as a job for `ray job submit`.
 
     ray job submit --working-dir . -- python ray_jobs/tune.py --config configs/tune/debug.yaml
 
-Renders and prepares the data first where they are missing. The same command finishes a sweep that
-was stopped.
+If the data are missing, it renders and prepares them first. A stopped sweep continues when the same
+command runs again.
 """
 
 from __future__ import annotations

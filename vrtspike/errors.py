@@ -1,12 +1,12 @@
-"""The exceptions that vrtspike raises on purpose.
+"""The exceptions of vrtspike.
 
     VrtSpikeError
-    ├── ConfigError       a setting is unknown, of the wrong type, or impossible with another
-    ├── DataFormatError   a file or folder is not what its geometry or layout says
-    │   └── StorageError  a disk or store fails; later it may not
+    ├── ConfigError       a setting is unknown, has the wrong type, or contradicts another
+    ├── DataFormatError   a file or folder does not match its geometry or layout
+    │   └── StorageError  a disk or object store fails; trying again later may work
     ├── CheckpointError   saved state is damaged, missing, or does not fit the model
-    └── ResourceError     the machine or cluster cannot run what was asked for
-        └── NoRoomError   a cluster has no room now; later it may
+    └── ResourceError     the machine or cluster cannot run the job
+        └── NoRoomError   a cluster has no free resources now; later it may
 
 Each message is one line: what, where, got, expected, fix.
 """
@@ -22,28 +22,28 @@ _COLOUR = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
 _HIDDEN = re.compile(
     "[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]"
 )
-"""What moves a terminal's cursor or turns its text round, and what is no text."""
+"""Control characters, which move a terminal's cursor or reverse its text, and lone surrogates."""
 
 
 def one_line(error: object, most: int = 300) -> str:
-    """Return an exception's message on one line, without colours, cut to a length."""
+    """Return an exception's message on one line, without colours, cut to `most` characters."""
     return " ".join(_COLOUR.sub("", str(error)).split())[:most]
 
 
 def visible(text: str) -> str:
-    """Return a text whose letters all show: line breaks and the like as `\\n`."""
+    """Return a text with its control characters escaped: a line break becomes `\\n`."""
     if text.isprintable():
         return text
-    return _HIDDEN.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
+    return _HIDDEN.sub(lambda match: match[0].encode("unicode_escape").decode(), text)
 
 
 def named_line(error: BaseException, most: int = 300) -> str:
-    """Return an exception's kind and its message on one line."""
+    """Return an exception's class name and its message on one line."""
     return f"{type(error).__name__}: {one_line(error, most)}"
 
 
 class VrtSpikeError(Exception):
-    """Hold the five parts of a message that a user can act on."""
+    """An error with the five parts of a helpful message: what, where, got, expected, fix."""
 
     def __init__(
         self,
@@ -54,7 +54,7 @@ class VrtSpikeError(Exception):
         expected: object = None,
         fix: str | None = None,
     ) -> None:
-        # A URI may hold keys, and messages get about.
+        # A URI may contain secret keys, and users share error messages.
         self.what, self.fix = without_secrets(what), fix and without_secrets(fix)
         self.where, self.got, self.expected = map(_shareable, (where, got, expected))
         super().__init__(self.what)
@@ -73,7 +73,7 @@ class VrtSpikeError(Exception):
         return visible(line + (f". Fix: {self.fix}" if self.fix else ""))
 
     def __reduce__(self) -> tuple[object, ...]:
-        """Keep every part when the error travels between processes."""
+        """Keep all parts when the error is pickled."""
         return (type(self), (self.what,), self.__dict__)
 
 
@@ -82,27 +82,27 @@ def _shareable(part: object) -> object:
 
 
 class ConfigError(VrtSpikeError):
-    """Report a setting that is unknown, of the wrong type, or impossible with another."""
+    """A setting is unknown, has the wrong type, or contradicts another."""
 
 
 class DataFormatError(VrtSpikeError):
-    """Report a file or folder that is not what its geometry or layout says."""
+    """A file or folder does not match its geometry or layout."""
 
 
 class StorageError(DataFormatError):
-    """Report a disk or store that fails; later it may not."""
+    """A disk or object store fails; trying again later may work."""
 
 
 class CheckpointError(VrtSpikeError):
-    """Report saved state that is damaged, missing, or does not fit the model."""
+    """Saved state is damaged, missing, or does not fit the model."""
 
 
 class ResourceError(VrtSpikeError):
-    """Report a machine or cluster that cannot run what was asked for."""
+    """The machine or cluster cannot run the job."""
 
 
 class NoRoomError(ResourceError):
-    """Report a cluster that has no room now; later it may."""
+    """A cluster has no free resources now; later it may."""
 
 
 KINDS = {
@@ -115,7 +115,7 @@ KINDS = {
 
 
 def error_text(error: VrtSpikeError) -> str:
-    """Write an error as JSON; its parts are kept as text."""
+    """Return an error as JSON, with its parts as text."""
     parts = {"what": error.what, "where": error.where, "got": error.got}
     parts |= {"expected": error.expected, "fix": error.fix}
     texts = {name: str(part) for name, part in parts.items() if part is not None}
@@ -123,7 +123,7 @@ def error_text(error: VrtSpikeError) -> str:
 
 
 def error_from_text(text: str | bytes) -> VrtSpikeError:
-    """Read what `error_text` wrote; anything else is a ValueError."""
+    """Return the error that `error_text` wrote; raise ValueError for any other text."""
     try:
         parts = json.loads(text)
         kind = KINDS[parts.pop("kind")]

@@ -1,1 +1,1 @@
-"""Checkpoints of a training run: written by all ranks, verified, and read again."""
+"""Checkpoints of a training run: all ranks write them together; a run verifies them before use."""

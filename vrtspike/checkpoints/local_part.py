@@ -1,8 +1,8 @@
-"""This rank's part of a sharded model: plain tensors that share memory with it.
+"""This rank's slices of a sharded model, as plain tensors that share memory with it.
 
-Optimiser, average, norm and clipping work element by element, so each rank does them on its own
-slices as ordinary tensors. Doing the same on the distributed tensors gives the same numbers, after
-seconds of planning in the first step and milliseconds of dispatch in every one.
+Optimiser, average, norm and clipping work element by element, so each rank applies them to its own
+slices as ordinary tensors. Distributed tensors would give the same numbers, but cost seconds of
+planning in the first step and milliseconds of dispatch in every step.
 """
 
 from __future__ import annotations
@@ -13,13 +13,14 @@ from torch.distributed.tensor import DTensor
 
 
 def local(tensor: Tensor) -> Tensor:
-    """Return this rank's part of a sharded tensor (sharing memory), or the tensor itself."""
-    # `to_local` would take part in autograd.
+    """Return this rank's slice of a sharded tensor (same memory); a plain tensor is returned as it
+    is."""
+    # `to_local` would be recorded by autograd.
     return tensor._local_tensor if isinstance(tensor, DTensor) else tensor
 
 
 def like(whole: Tensor, part: Tensor) -> Tensor:
-    """Return the sharded tensor of the layout of `whole` whose part on this rank is `part`."""
+    """Return a tensor sharded like `whole`, whose slice on this rank is `part`."""
     if not isinstance(whole, DTensor):
         return part
     return DTensor.from_local(
@@ -33,10 +34,11 @@ def like(whole: Tensor, part: Tensor) -> Tensor:
 
 
 class LocalParameters:
-    """The parameters of a sharded model by name: as the model holds them, and this rank's parts.
+    """The trainable parameters of a sharded model, by name.
 
-    `replica` is the copy of the weights, from 0, that the parts belong to: hybrid sharding makes
-    one for each node.
+    `wholes`: the model's own (sharded) parameters. `parts`: this rank's slices of them, sharing
+    memory. `replica`: which copy of the weights the slices belong to, from 0; hybrid sharding keeps
+    one copy on each node.
     """
 
     def __init__(self, model: nn.Module) -> None:
@@ -45,13 +47,13 @@ class LocalParameters:
         self.replica = max((_replica(p) for p in self.wholes.values()), default=0)
 
     def drop_gradients(self) -> None:
-        """Forget all gradients."""
+        """Set all gradients to None."""
         for tensors in (self.wholes, self.parts):
             for tensor in tensors.values():
                 tensor.grad = None
 
     def take_gradients(self) -> list[Tensor]:
-        """Give each part its gradient, where there is one; return them."""
+        """Set the gradient of each slice from its parameter; return all gradients."""
         gradients = []
         for whole, part in zip(self.wholes.values(), self.parts.values(), strict=True):
             if whole.grad is not None:
@@ -61,16 +63,16 @@ class LocalParameters:
 
     @torch.no_grad()
     def copy_from(self, source: list[Tensor]) -> None:
-        """Overwrite the parts."""
+        """Copy `source` into the slices, in the order of `tensors`."""
         torch._foreach_copy_(self.tensors(), source)
 
     def tensors(self) -> list[Tensor]:
-        """Return the parts in order."""
+        """Return the slices in the model's order."""
         return list(self.parts.values())
 
 
 def _replica(whole: Tensor) -> int:
-    """Return which of its equal copies this rank holds a part of."""
+    """Return the index of the copy of a parameter that this rank holds a slice of."""
     if not isinstance(whole, DTensor):
         return 0
     place = whole.device_mesh.get_coordinate()

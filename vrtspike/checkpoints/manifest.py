@@ -1,13 +1,16 @@
-"""Checkpoints that can be trusted: sharded files, and a manifest with their sizes and SHA-256.
+"""The manifest of a checkpoint: the sizes and SHA-256 of its files, to verify it before it is read.
 
-    <run>/checkpoints/step_00001000/   rank_00000.safetensors, ...   the parts that each rank wrote
+    <run>/checkpoints/step_00001000/   rank_00000.safetensors, ...   the slices of each rank
                                        manifest.json                 written last
 
-A folder without a manifest is partial: it is being written, or its writing was cut short. What
-`vrtspike.checkpoints.read_write` gave a manifest was whole once. What is partial or was damaged
-later does not verify: it is passed over with a warning and never loaded. It goes when its step is
-saved again, a partial one also when a later step has been saved. Tensors are in the shards
-(`vrtspike.training.state`), everything that JSON can hold is in the manifest's `facts`.
+A checkpoint is in one of three states. `whole`: all files match the manifest. `partial`: there is
+no manifest, because the checkpoint is being written or its writing was interrupted. `damaged`:
+there is a manifest, but a file does not match it. Partial and damaged checkpoints are skipped with
+a warning and never loaded. Both are deleted when the same step is saved again; partial ones also
+when a later step has been saved.
+
+Tensors are in the shards (`vrtspike.training.state`); all other state is JSON, in the manifest's
+`facts`.
 """
 
 from __future__ import annotations
@@ -25,7 +28,7 @@ from vrtspike.storage.folder import Folder
 MANIFEST = "manifest.json"
 VERSION = 2
 PAUSES_S = (0.5, 2.0, 5.0)
-"""How long to wait before a checkpoint that storage did not give is read again."""
+"""Pauses between attempts to read a checkpoint when storage fails."""
 _NAME = re.compile(r"step_(\d{8,})")
 
 State = Literal["whole", "damaged", "partial"]
@@ -33,26 +36,28 @@ State = Literal["whole", "damaged", "partial"]
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A checkpoint that verifies: where it is, and what its manifest says."""
+    """A verified checkpoint: its folder and the contents of its manifest."""
 
     folder: Folder
     step: int
     world_size: int
+    """Number of ranks that wrote it."""
     facts: dict[str, Any]
+    """All state that is not a tensor: configuration, best score and the like."""
     files: tuple[str, ...]
 
 
 @dataclass(frozen=True)
 class Inspected:
-    """What is there of one checkpoint."""
+    """The state of one checkpoint folder."""
 
     step: int
     bytes: int
     state: State
     saved: Checkpoint | None
-    """What the manifest says, if it is whole."""
+    """The checkpoint, if it is whole."""
     problem: str | None
-    """What is wrong, if it is not."""
+    """What is wrong, if it is not whole."""
 
 
 def checkpoint_folder(checkpoints: Folder, step: int) -> Folder:
@@ -61,16 +66,16 @@ def checkpoint_folder(checkpoints: Folder, step: int) -> Folder:
 
 
 def checkpoint_steps(checkpoints: Folder) -> list[int]:
-    """Return the steps of which there is a checkpoint, whole or not, newest first."""
-    found = [_NAME.fullmatch(name) for name in checkpoints.folders()]
-    return sorted((int(match[1]) for match in found if match), reverse=True)
+    """Return the steps of all checkpoints, whole or not, newest first."""
+    matches = [_NAME.fullmatch(name) for name in checkpoints.folders()]
+    return sorted((int(match[1]) for match in matches if match), reverse=True)
 
 
 def verify(checkpoint: Folder, *, content: bool = True) -> Checkpoint:
-    """Check a checkpoint against its manifest; raise CheckpointError with what is wrong.
+    """Check a checkpoint against its manifest; raise CheckpointError if they differ.
 
-    Without `content` only names and sizes are checked. Storage that fails is asked again for some
-    seconds.
+    If `content` is false, check only names and sizes, not SHA-256. If storage fails, try again
+    after the pauses of `PAUSES_S`.
     """
     for pause in (*PAUSES_S, None):
         try:
@@ -83,7 +88,7 @@ def verify(checkpoint: Folder, *, content: bool = True) -> Checkpoint:
 
 
 def _verify(checkpoint: Folder, content: bool) -> Checkpoint:
-    """Check a checkpoint once; raise DataFormatError where files cannot be looked at."""
+    """Check a checkpoint once; raise DataFormatError if its files cannot be read."""
     sizes = {name: stamp.size for name, stamp in checkpoint.listing().items()}
     if MANIFEST not in sizes:
         raise CheckpointError(
@@ -104,12 +109,12 @@ def _verify(checkpoint: Folder, content: bool) -> Checkpoint:
 
 
 def _read_manifest(checkpoint: Folder) -> tuple[Checkpoint, dict[str, dict[str, Any]]]:
-    """Return what a manifest says, and size and SHA-256 of its files by name."""
+    """Return the checkpoint of a manifest, and the size and SHA-256 of each file by name."""
     try:
         manifest = json.loads(checkpoint.read(MANIFEST))
         version = manifest["version"]
         if version == VERSION:
-            # Only so is it known to have the rest.
+            # Other versions may lack these fields.
             step, ranks, facts = manifest["step"], manifest["world_size"], dict(manifest["facts"])
             files = {
                 name: {"bytes": entry["bytes"], "sha256": entry["sha256"]}
@@ -123,9 +128,10 @@ def _read_manifest(checkpoint: Folder) -> tuple[Checkpoint, dict[str, dict[str, 
 
 
 def newest(checkpoints: Folder, *, content: bool = True) -> tuple[Checkpoint | None, list[str]]:
-    """Return the newest checkpoint that verifies, and what is wrong with those passed over.
+    """Return the newest checkpoint that verifies, and what is wrong with each newer one.
 
-    None where no checkpoint was ever finished; CheckpointError where there are but none verifies.
+    Returns None if no checkpoint was ever finished. Raises CheckpointError if some were finished
+    but none verifies. `content`: as in `verify`.
     """
     passed_over: list[str] = []
     finished = 0
@@ -145,8 +151,8 @@ def newest(checkpoints: Folder, *, content: bool = True) -> tuple[Checkpoint | N
 
 
 def inspect(checkpoints: Folder, *, content: bool = True) -> list[Inspected]:
-    """Describe every checkpoint, newest first; without `content` by names and sizes alone."""
-    found = []
+    """Return the state of every checkpoint, newest first; `content`: as in `verify`."""
+    inspected = []
     for step in checkpoint_steps(checkpoints):
         folder = checkpoint_folder(checkpoints, step)
         if not folder.exists():
@@ -154,19 +160,20 @@ def inspect(checkpoints: Folder, *, content: bool = True) -> list[Inspected]:
         size = sum(stamp.size for stamp in folder.listing().values())
         try:
             saved = verify(folder, content=content)
-            found.append(Inspected(step, size, "whole", saved, None))
+            inspected.append(Inspected(step, size, "whole", saved, None))
         except CheckpointError as error:
             state: State = "partial" if folder.size(MANIFEST) is None else "damaged"
             problem = CheckpointError(error.what, got=error.got, expected=error.expected)
-            found.append(Inspected(step, size, state, None, str(problem)))
-    return found
+            inspected.append(Inspected(step, size, state, None, str(problem)))
+    return inspected
 
 
 def prune(checkpoints: Folder, *, step: int, keep: int, best: Collection[int]) -> None:
-    """Delete what a run that has just saved `step` needs no more; call it on one rank.
+    """Delete the checkpoints that a run no longer needs after it has saved `step`.
 
-    The newest `keep` checkpoints and the best stay. Later steps are of a past that was given up,
-    and are left alone, as is what is damaged; what was never finished before this step goes.
+    It keeps the newest `keep` whole checkpoints up to `step` and those of the steps in `best`, and
+    deletes partial ones. It leaves damaged checkpoints alone, and later steps, which an earlier
+    attempt of the run wrote. Call it on one rank.
     """
     whole = []
     for past in checkpoint_steps(checkpoints):
@@ -183,14 +190,16 @@ def prune(checkpoints: Folder, *, step: int, keep: int, best: Collection[int]) -
 
 
 def delete(checkpoint: Folder) -> None:
-    """Delete a checkpoint, or what remains of one; the manifest goes first, so no part passes for
-    the whole."""
+    """Delete a checkpoint, whole or partial.
+
+    The manifest is deleted first, so that an interrupted deletion leaves a partial checkpoint.
+    """
     checkpoint.remove(MANIFEST)
     checkpoint.clear()
 
 
 def _looks_whole(checkpoint: Folder) -> bool:
-    """Tell whether a checkpoint verifies by names and sizes."""
+    """Return whether the names and sizes of a checkpoint's files match its manifest."""
     try:
         verify(checkpoint, content=False)
     except CheckpointError:

@@ -1,11 +1,13 @@
-"""Writing and reading checkpoints from all ranks, on a disk that they share or in an object store.
+"""Write and read checkpoints from all ranks, on a shared disk or in an object store.
 
-Each rank writes one file; of what several ranks hold (hybrid sharding, buffers) one rank writes it,
-the one with the fewest bytes so far. Size and SHA-256 are taken while writing. When all ranks are
-done and rank 0 sees all their files, it writes the manifest, and only then the checkpoint is one.
-What goes wrong on any rank becomes the same CheckpointError on all of them, and what was written is
-deleted. A checkpoint can be loaded by any number of ranks: PyTorch's distributed checkpoints (DCP)
-plan which rank needs which part.
+Each rank writes one file. If several ranks hold the same slice (hybrid sharding, buffers), the one
+with the fewest bytes so far writes it. Size and SHA-256 are computed while writing. When all ranks
+have finished and rank 0 sees all files, rank 0 writes the manifest, which makes the checkpoint
+whole. If any rank fails, all ranks raise the same CheckpointError, and the written files are
+deleted.
+
+A checkpoint can be loaded by any number of ranks: the planner of PyTorch's distributed checkpoint
+(DCP) decides which rank reads which slices.
 """
 
 from __future__ import annotations
@@ -34,36 +36,40 @@ from vrtspike.storage.folder import Folder
 
 T = TypeVar("T")
 SEEN_WITHIN_S = 5.0
-"""How long rank 0 looks for the files of other ranks: network disks show them late."""
+"""How long rank 0 waits for the files of other ranks to appear; network disks show them late."""
 
 
 class CheckpointWriter:
-    """Writes checkpoints of one run; `group` (gloo) is used by nothing else meanwhile."""
+    """Write the checkpoints of one run.
+
+    `group` is a gloo process group; nothing else may use it while a checkpoint is written.
+    """
 
     def __init__(self, checkpoints: Folder, group: dist.ProcessGroup) -> None:
         self._checkpoints, self._group = checkpoints, group
         self._rank, self._world = dist.get_rank(group), dist.get_world_size(group)
         self._pieces: tuple[TensorSlice, ...] | None = None
-        self._mine: list[TensorSlice] = []
+        self._own_slices: list[TensorSlice] = []
         self._header = b""
 
-    def write(self, step: int, staged: Snapshot, facts: dict[str, Any]) -> Folder:
-        """Write a checkpoint, on all ranks together; return its folder once it is whole.
+    def write(self, step: int, snapshot: Snapshot, facts: dict[str, Any]) -> Folder:
+        """Write a checkpoint, on all ranks together; return its folder when it is whole.
 
-        What remains of an earlier attempt at this step is deleted first. The facts of rank 0 count.
+        Files of an earlier attempt at this step are deleted first. `facts` are taken from rank 0.
+        Raises CheckpointError on all ranks if one fails.
         """
         folder = checkpoint_folder(self._checkpoints, step)
-        leads = self._rank == 0
-        _, problem = _attempt(lambda: delete(folder) if leads else None)
-        news = self._exchange((problem, staged.pieces is not self._pieces))
-        _raise_first([problem for problem, _ in news], folder)
-        if any(changed for _, changed in news):
-            self._share_out(staged.pieces)
-        entry, problem = _attempt(lambda: self._write_own(folder, staged))
+        is_first = self._rank == 0
+        _, problem = _attempt(lambda: delete(folder) if is_first else None)
+        starts = self._exchange((problem, snapshot.pieces is not self._pieces))
+        _raise_first([problem for problem, _ in starts], folder)
+        if any(changed for _, changed in starts):
+            self._assign_slices(snapshot.pieces)
+        entry, problem = _attempt(lambda: self._write_own(folder, snapshot))
         reports = self._exchange((entry, problem))
         try:
             _raise_first([problem for _, problem in reports], folder)
-            files = {name: entry for mine, _ in reports for name, entry in (mine or {}).items()}
+            files = {name: entry for own, _ in reports for name, entry in (own or {}).items()}
             manifest = {
                 "version": VERSION,
                 "step": step,
@@ -71,48 +77,47 @@ class CheckpointWriter:
                 "files": files,
                 "facts": facts,
             }
-            _, problem = _attempt(lambda: _commit(folder, manifest) if leads else None)
+            _, problem = _attempt(lambda: _commit(folder, manifest) if is_first else None)
             _raise_first(self._exchange(problem), folder)
         except CheckpointError:
             self._clean_up(folder)
             raise
         return folder
 
-    def agree(self, mine: T) -> T:
-        """Return rank 0's value, on all ranks."""
-        values = [mine]
+    def agree(self, value: T) -> T:
+        """Return rank 0's value on all ranks."""
+        values = [value]
         source = dist.get_global_rank(self._group, 0)
         dist.broadcast_object_list(values, src=source, group=self._group)
         return values[0]
 
-    def _exchange(self, mine: T) -> list[T]:
-        """Return what all ranks have, on all ranks."""
-        everyone: list[Any] = [None] * self._world
-        dist.all_gather_object(everyone, mine, group=self._group)
-        return everyone
+    def _exchange(self, value: T) -> list[T]:
+        """Return the values of all ranks, on all ranks."""
+        values: list[Any] = [None] * self._world
+        dist.all_gather_object(values, value, group=self._group)
+        return values
 
-    def _share_out(self, pieces: tuple[TensorSlice, ...]) -> None:
-        """Let all ranks tell what they hold; find what this rank writes."""
+    def _assign_slices(self, pieces: tuple[TensorSlice, ...]) -> None:
+        """Exchange the slices that each rank has; choose those that this rank writes."""
         self._pieces = pieces
-        held = self._exchange([(p.key, p.offsets, p.end - p.begin) for p in pieces])
-        owners = _owners(held)
-        self._mine = [p for p in pieces if owners[p.key, p.offsets] == self._rank]
-        self._header = shard_header(self._mine)
+        owners = _owners(self._exchange([(p.key, p.offsets, p.end - p.begin) for p in pieces]))
+        self._own_slices = [p for p in pieces if owners[p.key, p.offsets] == self._rank]
+        self._header = shard_header(self._own_slices)
 
-    def _write_own(self, folder: Folder, staged: Snapshot) -> dict[str, dict[str, Any]]:
-        """Write this rank's file, if it has anything to write; return its size and SHA-256."""
-        if not self._mine:
+    def _write_own(self, folder: Folder, snapshot: Snapshot) -> dict[str, dict[str, Any]]:
+        """Write this rank's file, if it has any slices; return its size and SHA-256 by name."""
+        if not self._own_slices:
             return {}
         name, size, digest = file_name(self._rank), 0, hashlib.sha256()
         with folder.stream(name) as sink:
-            for block in (memoryview(self._header), *shard_data(self._mine, staged.memory)):
+            for block in (memoryview(self._header), *shard_data(self._own_slices, snapshot.memory)):
                 sink.write(block)
                 digest.update(block)
                 size += len(block)
         return {name: {"bytes": size, "sha256": digest.hexdigest()}}
 
     def _clean_up(self, folder: Folder) -> None:
-        """Delete what a failed save has written, as far as storage lets us."""
+        """Delete the files of a failed save, if storage allows it."""
         _attempt(lambda: folder.remove(file_name(self._rank)))
         if self._rank == 0:
             _attempt(lambda: delete(folder))
@@ -121,27 +126,29 @@ class CheckpointWriter:
 def load(
     saved: Checkpoint, state: dict[str, Any], *, group: dist.ProcessGroup | None = None
 ) -> None:
-    """Fill the tensors of `state` in place, each rank its own parts.
+    """Read a checkpoint into the tensors of `state`, in place; each rank reads its own slices.
 
-    Without a process group this process is alone. An error of any rank is raised on all.
+    `group`: the process group of all ranks (default: the default group, if there is one). Raises
+    CheckpointError on all ranks if one fails.
     """
     _, problem = _attempt(lambda: _load_own(saved, state))
     problems: list[CheckpointError | None] = [problem]
     if dist.is_initialized():
         problems = [None] * dist.get_world_size(group)
         dist.all_gather_object(problems, problem, group=group)
-    for found in problems:
-        if found is not None:
-            raise found
+    for error in problems:
+        if error is not None:
+            raise error
 
 
 def stored_keys(saved: Checkpoint) -> set[str]:
-    """Return the keys of the state that a checkpoint holds."""
+    """Return the keys of all tensors in a checkpoint."""
     return set(read_headers(saved.folder, saved.files)[0].state_dict_metadata)
 
 
 def empty_tensors(saved: Checkpoint, beginning: str) -> dict[str, torch.Tensor]:
-    """Return a tensor, to be filled, for every key that begins so."""
+    """Return an uninitialised tensor of the right size for every key that starts with
+    `beginning`."""
     tensors: dict[str, Any] = dict(read_headers(saved.folder, saved.files)[0].state_dict_metadata)
     return {
         key: torch.empty(tensor.size, dtype=tensor.properties.dtype)
@@ -151,7 +158,7 @@ def empty_tensors(saved: Checkpoint, beginning: str) -> dict[str, torch.Tensor]:
 
 
 def _load_own(saved: Checkpoint, state: dict[str, Any]) -> None:
-    """Fill this rank's parts."""
+    """Read this rank's slices of a checkpoint into `state`."""
     metadata, places = read_headers(saved.folder, saved.files)
     planner = DefaultLoadPlanner(flatten_state_dict=False, flatten_sharded_tensors=False)
     planner.set_up_planner(state, metadata, is_coordinator=False)
@@ -167,18 +174,19 @@ def _load_own(saved: Checkpoint, state: dict[str, Any]) -> None:
             planner.resolve_tensor(item).copy_(part)
 
 
-def _owners(held: Sequence[Sequence[tuple[str, tuple[int, ...], int]]]) -> dict[Any, int]:
-    """Return which rank writes each part; `held`: what each rank has, with bytes.
+def _owners(parts_of_ranks: Sequence[Sequence[tuple[str, tuple[int, ...], int]]]) -> dict[Any, int]:
+    """Return which rank writes each slice, by (key, offsets).
 
-    What only one rank has is its own; the rest goes, the largest first, where the least is.
+    `parts_of_ranks`: key, offsets and bytes of each slice of each rank. A slice that only one rank
+    has is written by that rank. The others, largest first, go to the rank with the fewest bytes.
     """
     holders: dict[Any, list[int]] = {}
     sizes: dict[Any, int] = {}
-    for rank, parts in enumerate(held):
+    for rank, parts in enumerate(parts_of_ranks):
         for key, offsets, size in parts:
             holders.setdefault((key, offsets), []).append(rank)
             sizes[key, offsets] = size
-    loads, owners = [0] * len(held), {}
+    loads, owners = [0] * len(parts_of_ranks), {}
     for part in sorted(holders, key=lambda part: (len(holders[part]) > 1, -sizes[part], part)):
         owner = min(holders[part], key=lambda rank: (loads[rank], rank))
         owners[part] = owner
@@ -187,7 +195,7 @@ def _owners(held: Sequence[Sequence[tuple[str, tuple[int, ...], int]]]) -> dict[
 
 
 def _commit(folder: Folder, manifest: dict[str, Any]) -> None:
-    """Check that the files of all ranks are here, and write the manifest."""
+    """Wait until the files of all ranks are visible, then write the manifest."""
     text = json.dumps(manifest, indent=1) + "\n"
     missing = {name: entry["bytes"] for name, entry in manifest["files"].items()}
     deadline = time.monotonic() + SEEN_WITHIN_S
@@ -195,11 +203,11 @@ def _commit(folder: Folder, manifest: dict[str, Any]) -> None:
         missing = {name: size for name, size in missing.items() if folder.size(name) != size}
         if missing and time.monotonic() > deadline:
             name, size = next(iter(missing.items()))
-            found = folder.size(name)
+            visible = folder.size(name)
             raise CheckpointError(
                 "rank 0 does not see what another rank has written",
                 where=folder.name(name),
-                got="no file" if found is None else f"{found} bytes",
+                got="no file" if visible is None else f"{visible} bytes",
                 expected=f"{size} bytes",
                 fix="set run.root to a folder that all nodes share, or to an object store",
             )
@@ -209,7 +217,7 @@ def _commit(folder: Folder, manifest: dict[str, Any]) -> None:
 
 
 def _attempt(work: Callable[[], T]) -> tuple[T | None, CheckpointError | None]:
-    """Do something; return its result, or what went wrong as an error that travels."""
+    """Call `work`; return its result, or its error as a CheckpointError that can be pickled."""
     try:
         return work(), None
     except VrtSpikeError as error:
@@ -221,7 +229,7 @@ def _attempt(work: Callable[[], T]) -> tuple[T | None, CheckpointError | None]:
 
 
 def _raise_first(problems: Sequence[CheckpointError | None], folder: Folder) -> None:
-    """Raise the problem of the lowest rank that has one."""
+    """Raise the error of the lowest rank that has one."""
     for rank, problem in enumerate(problems):
         if problem is not None:
             raise CheckpointError(

@@ -1,9 +1,9 @@
-"""Checkpoints that are written while training goes on, at most one at a time.
+"""Save checkpoints in the background while training continues, at most one at a time.
 
-`save` copies the state (milliseconds) and leaves the writing to a thread. Storage that is slower
-than training makes `save` wait, so nothing piles up. Storage that fails costs a checkpoint, not the
-run: the failure is among the results, and the next save is a new attempt. What must not be lost,
-the last one, is written by `save_surely`.
+`save` copies the state (milliseconds) and a thread writes it. If storage is slower than training,
+`save` waits for the save before it, so copies never pile up. If storage fails, only that checkpoint
+is lost, not the run: the results contain the failure, and the next save tries again. The last
+checkpoint must not be lost, so `save_surely` retries it.
 """
 
 from __future__ import annotations
@@ -32,32 +32,32 @@ LONGEST_PAUSE_S = 30.0
 
 @dataclass(frozen=True)
 class SaveResult:
-    """How a save ended; `error` is None where the checkpoint is whole."""
+    """The result of one save."""
 
     step: int
     seconds: float
-    """From the copy of the state to the manifest."""
+    """Time from the copy of the state to the manifest."""
     error: CheckpointError | None
+    """Why the save failed; None if the checkpoint is whole."""
 
 
 @dataclass(frozen=True)
-class _Order:
-    """What is to be written."""
+class _Job:
+    """A copy of the state, ready to be written."""
 
     step: int
-    staged: Snapshot
+    snapshot: Snapshot
     facts: dict[str, Any]
     best_step: int | None
     started: float
 
 
 class Saver:
-    """Save a run's checkpoints, on all ranks alike: each call is made by all, in the same
-    order.
+    """Save the checkpoints of a run; all ranks make the same calls in the same order.
 
-    `group` is a gloo group that nothing else uses while a save is under way; it needs a timeout
-    longer than the slowest write. The newest `keep` checkpoints and the best one stay. `first` is
-    called before each checkpoint is written, where and when that happens.
+    `group`: a gloo process group that nothing else uses during a save; its timeout must be longer
+    than the slowest write. `keep`: the newest checkpoints to keep, besides the best one. `first` is
+    called on each rank before each checkpoint is written, in the thread that writes it.
     """
 
     def __init__(
@@ -74,26 +74,27 @@ class Saver:
         self._best: int | None = None
         self._rank = dist.get_rank(group)
         self._clock, self._sleep = clock, sleep
-        self._writer, self._staging = CheckpointWriter(checkpoints, group), SnapshotBuffer()
+        self._writer, self._buffer = CheckpointWriter(checkpoints, group), SnapshotBuffer()
         self._thread: threading.Thread | None = None
         self._results: queue.SimpleQueue[SaveResult] = queue.SimpleQueue()
 
     @property
     def busy(self) -> bool:
-        """Tell whether a save is under way."""
+        """Whether a save is running in the background."""
         return self._thread is not None and self._thread.is_alive()
 
     def save(
         self, step: int, state: dict[str, Any], facts: dict[str, Any], *, best_step: int | None
     ) -> None:
-        """Begin to save; the state and the facts may change once this returns.
+        """Start a save in the background; afterwards the state and the facts may change.
 
-        Waits for an earlier save first. A failure is among the results.
+        Waits for an earlier save first. `finished` returns the result, also if the save failed.
         """
-        order = self._order(step, state, facts, best_step)
-        # A process that ends in an error must not wait for storage that hangs.
+        job = self._job(step, state, facts, best_step)
+        # A daemon thread, because a process that ends with an error must not wait for hanging
+        # storage.
         self._thread = threading.Thread(
-            target=lambda: self._results.put(self._carry_out(order)), name="checkpoint", daemon=True
+            target=lambda: self._results.put(self._write(job)), name="checkpoint", daemon=True
         )
         self._thread.start()
 
@@ -107,11 +108,14 @@ class Saver:
         timeout_s: float,
         failing: Callable[[CheckpointError], None],
     ) -> None:
-        """Save before returning; try again for as long as rank 0's clock says, then raise
-        CheckpointError. `failing` is told of each attempt that failed."""
-        order = self._order(step, state, facts, best_step)
+        """Save before returning; if that fails, try again for `timeout_s` by rank 0's clock.
+
+        `failing` is called with the error of each failed attempt. Raises CheckpointError on all
+        ranks after the timeout.
+        """
+        job = self._job(step, state, facts, best_step)
         pause, deadline = 1.0, self._clock() + timeout_s
-        while (error := (result := self._carry_out(order)).error) is not None:
+        while (error := (result := self._write(job)).error) is not None:
             left = self._writer.agree(deadline - self._clock())
             if left <= 0:
                 raise CheckpointError(
@@ -128,7 +132,7 @@ class Saver:
         self._results.put(result)
 
     def wait(self) -> None:
-        """Wait until no save is under way."""
+        """Wait until no save is running."""
         if self._thread is not None:
             self._thread.join()
             self._thread = None
@@ -140,36 +144,39 @@ class Saver:
             results.append(self._results.get())
         return results
 
-    def _order(
+    def _job(
         self, step: int, state: dict[str, Any], facts: dict[str, Any], best_step: int | None
-    ) -> _Order:
-        """Copy what is to be saved, once the copy before it is no longer needed."""
+    ) -> _Job:
+        """Wait for the save before this one, which uses the same memory; then copy the state."""
         self.wait()
         started = self._clock()
-        return _Order(step, self._staging.copy(state), copy.deepcopy(facts), best_step, started)
+        return _Job(step, self._buffer.copy(state), copy.deepcopy(facts), best_step, started)
 
-    def _carry_out(self, order: _Order) -> SaveResult:
-        """Write a checkpoint and delete what is not kept; tell how it ended."""
+    def _write(self, job: _Job) -> SaveResult:
+        """Write a checkpoint, then delete old ones; return the result."""
         error = None
         try:
             self._first()
-            self._writer.write(order.step, order.staged, order.facts)
+            self._writer.write(job.step, job.snapshot, job.facts)
         except CheckpointError as problem:
             error = problem
         except Exception as problem:
-            # Of the process group, say; training meets the loss of a rank by itself.
+            # For example an error of the process group; training notices a lost rank by itself.
             error = CheckpointError("cannot save a checkpoint", got=named_line(problem))
-        result = SaveResult(order.step, self._clock() - order.started, error)
+        result = SaveResult(job.step, self._clock() - job.started, error)
         if error is None and self._rank == 0:
-            self._prune(order)
+            self._prune(job)
         return result
 
-    def _prune(self, order: _Order) -> None:
-        """Delete what is no longer kept. A best one whose save failed pushes out none before it."""
-        if order.best_step == order.step:
-            self._best = order.step
-        best = {step for step in (self._best, order.best_step) if step is not None}
+    def _prune(self, job: _Job) -> None:
+        """Delete old checkpoints.
+
+        If the newest best checkpoint failed to save, the best one before it is kept too.
+        """
+        if job.best_step == job.step:
+            self._best = job.step
+        best = {step for step in (self._best, job.best_step) if step is not None}
         try:
-            prune(self._checkpoints, step=order.step, keep=self._keep, best=best)
+            prune(self._checkpoints, step=job.step, keep=self._keep, best=best)
         except VrtSpikeError as problem:
             logger.warning("old checkpoints were not deleted: %s", problem)

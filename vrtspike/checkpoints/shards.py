@@ -1,13 +1,13 @@
-"""The file of one rank in a checkpoint: safetensors, with the place of each part in its tensor.
+"""The file of one rank in a checkpoint: safetensors, with the position of each slice in its tensor.
 
     8 bytes       length of the header (little endian)
     header        JSON: name -> dtype, shape, data_offsets; `__metadata__` -> DCP_SHARDING_INFO,
-                  itself JSON: name -> saved_offsets, where the part begins in the whole tensor
-    data          the parts, without gaps
+                  itself JSON: name -> saved_offsets, where the slice starts in the whole tensor
+    data          the slices, without gaps
 
-This is also what PyTorch's distributed checkpoints write as safetensors, so its
-`HuggingFaceStorageReader` reads a checkpoint, and any reader of safetensors each file. No part of
-it is a pickle: reading runs no code.
+PyTorch's distributed checkpoint writes the same format, so its `HuggingFaceStorageReader` can read
+a checkpoint, and any safetensors reader can read each file. Nothing is pickled, so reading a file
+never runs code.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ def file_name(rank: int) -> str:
 
 
 def shard_header(pieces: Sequence[TensorSlice]) -> bytes:
-    """Return what comes before the data of some pieces."""
+    """Return the first bytes of a file: the length of the header, and the header."""
     places = {piece.key: {"saved_offsets": piece.offsets} for piece in pieces}
     header: dict[str, Any] = {
         "__metadata__": {
@@ -79,7 +79,7 @@ def shard_header(pieces: Sequence[TensorSlice]) -> bytes:
 
 
 def shard_data(pieces: Sequence[TensorSlice], memory: memoryview) -> Iterator[memoryview]:
-    """Yield the data of some pieces in blocks, neighbours together."""
+    """Yield the bytes of slices, in blocks of at most `BLOCK_BYTES` that may span slices."""
     begin = end = 0
     for piece in pieces:
         if piece.begin != end:
@@ -96,7 +96,7 @@ def _blocks(data: memoryview) -> Iterator[memoryview]:
 
 @dataclass(frozen=True)
 class SliceInTensor:
-    """Where a part of a tensor is stored."""
+    """Where a slice of a tensor is stored: bytes [begin, end) of a file."""
 
     file: str
     begin: int
@@ -106,7 +106,11 @@ class SliceInTensor:
 
 
 def read_headers(folder: Folder, files: Sequence[str]) -> tuple[Metadata, dict[Any, SliceInTensor]]:
-    """Return which parts of which tensors files hold, and where, by PyTorch's index of a part."""
+    """Read the headers of files: DCP's metadata of all tensors, and where each slice is stored.
+
+    The second result is keyed by DCP's `MetadataIndex`. Raises CheckpointError if a header is
+    unreadable.
+    """
     tensors: dict[str, TensorStorageMetadata] = {}
     places: dict[Any, SliceInTensor] = {}
     for file in files:
@@ -135,7 +139,7 @@ def _add_part(
     offsets: torch.Size,
     sizes: torch.Size,
 ) -> None:
-    """Note a part of a tensor, which reaches at least as far as its parts."""
+    """Add a slice to the metadata of its tensor; the tensor's size is where its slices end."""
     tensor = tensors.setdefault(
         key, TensorStorageMetadata(TensorProperties(dtype=dtype), sizes, [])
     )
@@ -147,15 +151,15 @@ def _add_part(
 def read_parts(
     folder: Folder, items: Sequence[ReadItem], places: dict[Any, SliceInTensor]
 ) -> Iterator[tuple[ReadItem, Tensor]]:
-    """Yield what each item asks for; from each file one stretch is read, that holds all of it."""
+    """Yield each item with its tensor; one read from each file covers all items in it."""
     by_file: dict[str, list[ReadItem]] = {}
     for item in items:
         by_file.setdefault(places[item.storage_index].file, []).append(item)
-    for file, wanted in by_file.items():
-        first = min(places[item.storage_index].begin for item in wanted)
-        last = max(places[item.storage_index].end for item in wanted)
+    for file, items_of_file in by_file.items():
+        first = min(places[item.storage_index].begin for item in items_of_file)
+        last = max(places[item.storage_index].end for item in items_of_file)
         stretch = _read_stretch(folder, file, first, last)
-        for item in wanted:
+        for item in items_of_file:
             place = places[item.storage_index]
             flat = stretch[place.begin - first : place.end - first]
             whole = flat.view(place.dtype).view(place.shape)
@@ -164,15 +168,15 @@ def read_parts(
 
 
 def _read_stretch(folder: Folder, file: str, first: int, last: int) -> Tensor:
-    """Read some bytes of a file into memory of their own."""
+    """Read bytes [first, last) of a file."""
     stretch = torch.empty(last - first, dtype=torch.uint8)
     if not len(stretch):
         return stretch
     with folder.open(file) as source:
         source.seek(first)
-        found = source.readinto(stretch.numpy().data)
-    if found != last - first:
+        count = source.readinto(stretch.numpy().data)
+    if count != last - first:
         raise CheckpointError(
-            f"{file} is cut short", where=folder, got=f"{first + found} bytes", expected=last
+            f"{file} is cut short", where=folder, got=f"{first + count} bytes", expected=last
         )
     return stretch

@@ -1,9 +1,9 @@
-"""A copy of this rank's part of the training state, in one piece of main memory.
+"""A copy of this rank's part of the training state, in one block of main memory.
 
 In: a flat dictionary of tensors, sharded (DTensor) or not, on any device. Out: `Snapshot`, the
-bytes of all local parts one after another, and where in them and in the whole tensors each part
-lies. The memory is kept and used again, so only one copy is good at a time. Copying thousands of
-small tensors one by one would cost the training loop more than all the bytes do.
+bytes of all local slices one after another, and the position of each slice in these bytes and in
+its whole tensor. The memory is reused, so only the newest copy is valid. All tensors are copied in
+one call, because thousands of small copies would take longer than the bytes themselves.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from vrtspike.checkpoints.local_part import local
 
 @dataclass(frozen=True)
 class TensorSlice:
-    """A box of a tensor, and the bytes of a copy (from `begin` to before `end`) that hold it."""
+    """A box of a tensor, stored in the bytes [begin, end) of a snapshot."""
 
     key: str
     dtype: torch.dtype
@@ -33,14 +33,14 @@ class TensorSlice:
 
 @dataclass(frozen=True)
 class Snapshot:
-    """The parts of one rank. `pieces` is the same object as long as the layout is the same."""
+    """The slices of one rank. `pieces` stays the same object while the layout stays the same."""
 
     pieces: tuple[TensorSlice, ...]
     memory: memoryview
 
 
 class SnapshotBuffer:
-    """Copies states of one layout after another into memory of its own."""
+    """Memory for one snapshot; it is allocated again only if the layout of the state changes."""
 
     def __init__(self) -> None:
         self._layout: list[tuple[Any, ...]] = []
@@ -50,7 +50,7 @@ class SnapshotBuffer:
 
     @torch.no_grad()
     def copy(self, state: dict[str, Any]) -> Snapshot:
-        """Copy a state; once this returns, its tensors may change. The last copy is overwritten."""
+        """Copy a state and overwrite the last copy; afterwards the state's tensors may change."""
         parts = {key: local(value) for key, value in state.items()}
         layout = [
             (key, part.dtype, part.shape, part.device, state[key].shape)
@@ -66,15 +66,15 @@ class SnapshotBuffer:
         return Snapshot(self._pieces, self._memory.numpy().data)
 
     def _lay_out(self, state: dict[str, Any], parts: dict[str, Tensor]) -> None:
-        """Find where each part belongs, and make room for all."""
+        """Compute the position of each slice, and allocate memory for all."""
         boxes = []
         for item in create_default_local_save_plan(state, is_coordinator=False).items:
             assert item.tensor_data is not None, f"{item.index.fqn} is no tensor"
             box = item.tensor_data.chunk
-            # A rank may have no part of a small tensor; a tensor of no elements is a part itself.
+            # Skip empty slices, which ranks have of small tensors, but keep tensors of no elements.
             if math.prod(box.sizes) or not math.prod(item.tensor_data.size):
                 boxes.append((item.index.fqn, tuple(box.offsets), tuple(box.sizes)))
-        # Wide types first: so every part lies where its type may lie.
+        # Wide types first, so that every slice is aligned to its type.
         boxes.sort(key=lambda box: -parts[box[0]].dtype.itemsize)
         pieces, end = [], 0
         for key, offsets, sizes in boxes:

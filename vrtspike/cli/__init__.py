@@ -1,1 +1,1 @@
-"""The `vrtspike` command: one file a command."""
+"""The `vrtspike` command line; each command has its own file."""

@@ -1,7 +1,7 @@
 """The `vrtspike` command.
 
-Exit status 0: done; 1: done with findings, or failed; 2: refused (one line on standard error says
-what, where, got, expected, fix).
+Exit status 0: done; 1: done with findings, or failed unexpectedly; 2: an error that the user can
+fix (one line on standard error says what, where, got, expected, fix).
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ app = typer.Typer(
     help="Deblur video with the help of a spike camera: simulate, train and evaluate on Ray.",
     no_args_is_help=True,
     add_completion=False,
-    rich_markup_mode=None,  # loading it takes a third of the time of `vrtspike --help`
+    rich_markup_mode=None,  # importing rich would take a third of the time of `vrtspike --help`
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
@@ -57,14 +57,14 @@ for command in (
 ):
     app.command()(command)
 
-bench = typer.Typer(help="Measure this machine.", no_args_is_help=True)
+bench = typer.Typer(help="Benchmark this machine.", no_args_is_help=True)
 bench.command("model")(bench_model)
 app.add_typer(bench, name="bench")
 
 
 @app.callback(invoke_without_command=True)
 def _version(
-    version: Annotated[bool, typer.Option("--version", help="Tell the version.")] = False,
+    version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False,
 ) -> None:
     if version:
         say(version_line())
@@ -85,5 +85,5 @@ def version_line() -> str:
 
 
 def main() -> None:
-    """Run the command."""
+    """Run the command line."""
     app()

@@ -1,4 +1,4 @@
-"""`vrtspike checkpoints`: what a run has saved, and whether it is whole."""
+"""`vrtspike checkpoints`: list the checkpoints of a run and verify them."""
 
 from __future__ import annotations
 
@@ -14,24 +14,25 @@ if TYPE_CHECKING:
     from vrtspike.checkpoints.manifest import Inspected
     from vrtspike.storage.folder import Folder
 
-Run = Annotated[str, typer.Argument(help="Folder of the run: a path or a URI.")]
+Run = Annotated[str, typer.Argument(help="Folder of the run (path or URI).")]
 
 
 def checkpoints(
     run: Run,
     quick: Annotated[
-        bool, typer.Option("--quick", help="Check names and sizes, not the content.")
+        bool,
+        typer.Option("--quick", help="Check only names and sizes of files, not their SHA-256."),
     ] = False,
     json_file: JsonFile = None,
     debug: Debug = False,
 ) -> None:
-    """List a run's checkpoints and whether each is whole; status 1 if one is damaged."""
+    """List and verify the checkpoints of a run. Exit status 1 if one is damaged."""
     with command(json_file, debug) as outcome:
         from vrtspike.checkpoints.manifest import inspect
 
         folder = open_run(run)
-        found = inspect(folder, content=not quick)
-        best = _best_step(found)
+        inspected = inspect(folder, content=not quick)
+        best = _best_step(inspected)
         outcome.facts = {
             "checkpoints": [
                 {
@@ -42,18 +43,18 @@ def checkpoints(
                     "best": one.step == best,
                     "problem": one.problem,
                 }
-                for one in found
+                for one in inspected
             ]
         }
-        outcome.status = int(any(one.state == "damaged" for one in found))
-        if found:
-            print_tables(_table(found, best))
+        outcome.status = int(any(one.state == "damaged" for one in inspected))
+        if inspected:
+            print_tables(_table(inspected, best))
         else:
             say(f"no checkpoints in {folder}")
 
 
 def open_run(run: str) -> Folder:
-    """Return the folder of a run's checkpoints; refuse a place that is no run."""
+    """Return the folder of a run's checkpoints; raise CheckpointError if `run` is not a run."""
     from vrtspike.errors import CheckpointError
     from vrtspike.runs.folder import checkpoints_of
     from vrtspike.runs.paths import CONFIG
@@ -71,14 +72,14 @@ def open_run(run: str) -> Folder:
     return checkpoints
 
 
-def _best_step(found: list[Inspected]) -> int | None:
-    """Return the step that scored best, as the newest whole checkpoint knows it."""
-    newest = next((one.saved for one in found if one.saved), None)
+def _best_step(inspected: list[Inspected]) -> int | None:
+    """Return the best step so far, as stored in the newest whole checkpoint."""
+    newest = next((one.saved for one in inspected if one.saved), None)
     best = newest.facts.get("best") if newest else None
     return int(best[1]) if best else None
 
 
-def _table(found: list[Inspected], best: int | None) -> Table:
+def _table(inspected: list[Inspected], best: int | None) -> Table:
     from rich.markup import escape
     from rich.table import Table
 
@@ -87,7 +88,7 @@ def _table(found: list[Inspected], best: int | None) -> Table:
         table.add_column(heading, justify="right")
     for heading in ("state", "best", "problem"):
         table.add_column(heading)
-    for one in found:
+    for one in inspected:
         table.add_row(
             str(one.step),
             str(one.saved.world_size) if one.saved else "",

@@ -1,7 +1,8 @@
-"""What all commands share: options, output, and how a command's body is run.
+"""Shared parts of all commands: common options, output, and error handling.
 
-Every command takes `--json FILE` (a machine-readable result) and `--debug` (tracebacks), and, where
-it has a configuration, `--config FILE` and overrides `a.b=c`. Nothing else in the package prints.
+Every command has `--json FILE` (a machine-readable result) and `--debug` (tracebacks). Commands
+with a configuration also have `--config FILE` and overrides `a.b=c`. All output but the progress
+line is printed here.
 """
 
 from __future__ import annotations
@@ -26,39 +27,43 @@ if TYPE_CHECKING:
 ConfigFile = Annotated[
     Path,
     typer.Option(
-        "--config", "-c", help="Configuration: a YAML file, or a shipped one by name (demo)."
+        "--config", "-c", help="Configuration: a YAML file, or the name of a shipped one (demo)."
     ),
 ]
 OptionalConfigFile = Annotated[
-    Path | None, typer.Option("--config", "-c", help="Configuration (YAML).")
+    Path | None, typer.Option("--config", "-c", help="Configuration file (YAML).")
 ]
 Overrides = Annotated[
     list[str] | None,
-    typer.Argument(help="Settings that replace the file's, such as train.steps=100."),
+    typer.Argument(help="Settings that override the file, such as train.steps=100."),
 ]
-LayoutOption = Annotated[LayoutName, typer.Option(help="How the dataset folder is laid out.")]
-JsonFile = Annotated[str | None, typer.Option("--json", help="Write the result here as JSON.")]
+LayoutOption = Annotated[LayoutName, typer.Option(help="Layout of the dataset folder.")]
+JsonFile = Annotated[
+    str | None, typer.Option("--json", help="Write the result to this file as JSON.")
+]
 Debug = Annotated[bool, typer.Option("--debug", help="Show tracebacks and debug logs.")]
 
 
 def command(json_file: str | None, debug: bool) -> AbstractContextManager[Outcome]:
-    """Return the context of a command's body: it says errors and sets the exit status."""
+    """Return the context for the body of a command: it prints errors and sets the exit status."""
     return outcome_of_command(json_file, debug=debug, say_error=say_error)
 
 
 def say(text: str = "") -> None:
-    """Print a line."""
+    """Print lines; control characters are escaped."""
     print("\n".join(map(visible, text.split("\n"))), flush=True)
 
 
 def say_error(text: str) -> None:
-    """Print a line on standard error."""
+    """Print one line on standard error; control characters are escaped."""
     print(f"vrtspike: {visible(text)}", file=sys.stderr, flush=True)
 
 
 def load(config: Path | None, overrides: list[str] | None, base: Path | None = None) -> Config:
-    """Read a configuration, over another base if one is given, and its overrides; paths become
-    absolute."""
+    """Read a configuration file and apply overrides; relative paths become absolute.
+
+    `base` replaces the file's own `base`.
+    """
     from vrtspike.config.loader import load_config
     from vrtspike.runtime.ray_session import resolve_paths
 
@@ -66,7 +71,7 @@ def load(config: Path | None, overrides: list[str] | None, base: Path | None = N
 
 
 def check_dataset(settings: Config) -> Dataset:
-    """Open the dataset; refuse one that is not there or lacks a split before Ray is started."""
+    """Open the dataset, before Ray starts; raise an error if it or one of its splits is missing."""
     from vrtspike.datasets.index import open_dataset
 
     dataset = open_dataset(settings.data.source, settings.data.layout)
@@ -76,7 +81,8 @@ def check_dataset(settings: Config) -> Dataset:
 
 
 def check_data_is_there(settings: Config) -> None:
-    """Refuse, before Ray is started, a dataset that is neither prepared nor there nor rendered."""
+    """Check, before Ray starts, that training data exist or can be rendered; otherwise raise an
+    error."""
     from vrtspike.samples.shards import MANIFEST
     from vrtspike.storage.folder import Folder
 
@@ -88,17 +94,16 @@ def check_data_is_there(settings: Config) -> None:
 
 
 def print_tables(*tables: Table) -> None:
-    """Print tables."""
     from rich.console import Console
 
-    # What is piped or logged must not be folded to the width of a terminal that is not there.
+    # Piped or logged output must not be wrapped to rich's default width of 80 columns.
     console = Console() if sys.stdout.isatty() else Console(width=160)
     for table in tables:
         console.print(table)
 
 
 def short(path: Path | str) -> Path | str:
-    """Write a path below the current folder relative to it, and a URI without its keys."""
+    """Return a path relative to the current folder, if it is inside, or a URI without keys."""
     if isinstance(path, str):
         from vrtspike.storage.folder import Folder
 
@@ -110,7 +115,7 @@ def short(path: Path | str) -> Path | str:
 
 
 def range_of(option: str, text: str) -> tuple[int, int]:
-    """Read `400:416` as a half-open range."""
+    """Parse a half-open range such as `400:416`; raise ConfigError if `text` is none."""
     first, colon, last = text.partition(":")
     if not (colon and first.isdigit() and last.isdigit() and int(first) < int(last)):
         raise ConfigError("not a range", where=option, got=text, expected="such as 400:416")

@@ -1,4 +1,4 @@
-"""`vrtspike convert`: a published dataset, or a stream, in another format."""
+"""`vrtspike convert`: convert a published dataset, or a spike stream, to another format."""
 
 from __future__ import annotations
 
@@ -26,8 +26,15 @@ from vrtspike.errors import ConfigError, DataFormatError
 
 
 def convert(
-    source: Annotated[str, typer.Argument(help="Dataset folder (or its URI), or a stream.")],
-    out: Annotated[str, typer.Argument(help="Dataset folder to write, or a stream by suffix.")],
+    source: Annotated[
+        str, typer.Argument(help="Dataset folder (path or URI), or a spike stream file.")
+    ],
+    out: Annotated[
+        str,
+        typer.Argument(
+            help="Dataset folder or spike stream file to write; the suffix sets the format."
+        ),
+    ],
     layout: LayoutOption = "vrtspike",
     height: Height = None,
     width: Width = None,
@@ -37,21 +44,29 @@ def convert(
     drop_columns: DropColumns = None,
     axes: AxesOption = None,
     key: Key = None,
-    out_axes: Annotated[Axes | None, typer.Option(help="Axes of an array that is written.")] = None,
+    out_axes: Annotated[
+        Axes | None, typer.Option(help="Order of axes of the written array; default: shw.")
+    ] = None,
     out_bit_order: Annotated[
-        BitOrder | None, typer.Option(help="Order of the pixels in a byte that is written.")
+        BitOrder | None, typer.Option(help="Order of pixels in a written byte; default: little.")
     ] = None,
     out_flip: Annotated[
         bool | None,
         typer.Option(
-            "--out-flip/--no-out-flip", help="Write rows bottom-up; as the format has it."
+            "--out-flip/--no-out-flip",
+            help="Write rows bottom-up; default: yes for bit-packed files, no for arrays.",
         ),
     ] = None,
-    out_key: Annotated[str | None, typer.Option(help="Name of the array that is written.")] = None,
+    out_key: Annotated[
+        str | None, typer.Option(help="Name of the written array; default: spikes.")
+    ] = None,
     json_file: JsonFile = None,
     debug: Debug = False,
 ) -> None:
-    """Turn a published dataset into ours, or a spike stream into another format."""
+    """Convert a dataset or a spike stream.
+
+    Converts a published dataset to the vrtspike layout, or a stream to another file format.
+    """
     with command(json_file, debug) as outcome:
         from vrtspike.datasets.convert import convert as convert_dataset
         from vrtspike.runtime.progress import Progress

@@ -1,4 +1,4 @@
-"""`vrtspike demo`: the main job from nothing to a report."""
+"""`vrtspike demo`: run the whole pipeline, from rendering scenes to a report."""
 
 from __future__ import annotations
 
@@ -13,8 +13,10 @@ def demo(
     json_file: JsonFile = None,
     debug: Debug = False,
 ) -> None:
-    """Run the main job from nothing to a report: simulate, restore with packaged weights, prepare,
-    train twice, evaluate."""
+    """Run the whole pipeline on rendered scenes.
+
+    Simulates, restores with packaged weights, prepares, trains twice and evaluates.
+    """
     with command(json_file, debug) as outcome:
         from vrtspike.cli.demo_phases import demo_folder, plan, run_demo, starting_line
         from vrtspike.config.loader import load_config

@@ -1,10 +1,15 @@
-"""The main job from nothing to a report: the commands a user would type, one after another.
+"""The phases of the demo: the commands that a user would type, one after another.
 
-Simulate scenes, restore the held-out ones with packaged weights, prepare shards, train the fused
-model and the baseline without spikes (equal size and budget) from scratch, evaluate both beside the
-packaged models. All but restoring share one local Ray (or join RAY_ADDRESS), and each continues
-where an earlier demo stopped. In: a configuration with `scenes`. Out:
-`<run.root>/<run.name>/{restored,fused,baseline}/` and, beside them, results.json and report.html.
+1. Simulate scenes.
+2. Restore the held-out scenes with packaged weights.
+3. Prepare shards.
+4. Train the fused model from scratch.
+5. Train the baseline without spikes, with the same size and budget.
+6. Evaluate both, and the packaged models.
+
+All phases but restoring share one local Ray (or join RAY_ADDRESS). Each phase continues where an
+earlier demo stopped. In: a configuration with `scenes`. Out, in the folder
+`<run.root>/<run.name>/`: `restored/`, `fused/`, `baseline/`, `results.json` and `report.html`.
 """
 
 from __future__ import annotations
@@ -35,15 +40,18 @@ class Phase:
     title: str
     command: tuple[str, ...]
     joins_ray: bool = True
-    """Whether it computes on the demo's Ray; for a few frames no workers need to be started."""
+    """Whether it uses the demo's Ray; restoring a few frames is faster in its own process."""
 
     def argv(self) -> list[str]:
-        """Return the same command for this interpreter, whatever the PATH is."""
+        """Return the command with this Python interpreter, so that PATH does not matter."""
         return [sys.executable, "-m", *self.command]
 
 
 def plan(path: Path, config: Config, overrides: Sequence[str] = ()) -> list[Phase]:
-    """List the phases of the demo that a configuration describes."""
+    """Return the phases of the demo of a configuration; raise ConfigError if it cannot run.
+
+    `path` is the configuration file; `overrides` are passed to every command.
+    """
     if config.scenes is None:
         raise ConfigError(
             "the demo renders its own scenes, but the configuration has none",
@@ -79,14 +87,14 @@ def plan(path: Path, config: Config, overrides: Sequence[str] = ()) -> list[Phas
 
 
 def demo_folder(config: Config) -> Path:
-    """Return the folder of what a demo writes, but for its data."""
+    """Return the folder that a demo writes everything but its data to."""
     return local_path(config.run.root, "a demo") / config.run.name
 
 
 def restore_command(config: Config) -> tuple[str, ...]:
-    """Return the command that restores the held-out scenes with what restores by default.
+    """Return the command that restores the held-out scenes with the default weights.
 
-    It replaces pictures that another version of the weights or scenes made, and keeps its own.
+    It overwrites pictures that were made from other weights or scenes, and keeps up-to-date ones.
     """
     scenes = str(local_path(config.data.source, "a simulation") / config.evaluation.split)
     out = str(demo_folder(config) / "restored")
@@ -95,7 +103,7 @@ def restore_command(config: Config) -> tuple[str, ...]:
 
 
 def starting_line(config: Config) -> str:
-    """Say which packaged weights the demo starts from, and where their pictures are to be."""
+    """Return the first line of output: the packaged weights used, and where their pictures go."""
     weights = packaged(DEFAULT)
     assert weights is not None
     step = exported_step(Folder.at(weights.parent), weights.name)
@@ -107,10 +115,13 @@ def starting_line(config: Config) -> str:
 
 
 def run_demo(phases: Sequence[Phase], say: Callable[[str], None]) -> tuple[int, dict[str, float]]:
-    """Run the phases on one Ray; return the first exit status that is not 0, and the seconds."""
+    """Run the phases on one Ray; stop at the first one that fails.
+
+    Returns its exit status, or 0, and the seconds of each phase by title. `say` prints a line.
+    """
     seconds: dict[str, float] = {}
     with connect() as address:
-        # The machine of a demo stays: nobody needs to watch whether it is taken away.
+        # Nobody takes the machine of a demo away, so Ray need not watch for that.
         watcher = {"RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0"}
         alone = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
         joined = {**watcher, **os.environ, "RAY_ADDRESS": address}
@@ -126,9 +137,10 @@ def run_demo(phases: Sequence[Phase], say: Callable[[str], None]) -> tuple[int, 
 
 
 def run_to_its_end(argv: Sequence[str], environment: Mapping[str, str]) -> int:
-    """Run a command and return its exit status; a signal is the command's to answer.
+    """Run a command until it ends by itself; return its exit status.
 
-    Ctrl-C reaches it from the terminal, SIGTERM is passed on: training saves before it ends.
+    The command handles signals, so that training can save before it ends: it gets Ctrl-C from the
+    terminal, and this process passes SIGTERM on.
     """
     process = subprocess.Popen(argv, env=environment)
     before = signal.signal(signal.SIGTERM, lambda number, frame: process.terminate())

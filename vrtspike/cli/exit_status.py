@@ -1,8 +1,8 @@
-"""How a command ends: exit status, one line for an error, and a JSON file for machines.
+"""The end of a command: exit status, one line for an error, and an optional JSON file.
 
 0    done
 1    done with findings, or failed unexpectedly
-2    refused: a VrtSpikeError, wherever Ray may have wrapped it
+2    a VrtSpikeError, also if Ray has wrapped it
 130  interrupted
 """
 
@@ -22,19 +22,22 @@ from vrtspike.runtime.refusal import configure_logging, find_refusal, innermost
 
 @dataclass
 class Outcome:
-    """What a command has to say to a machine, and its exit status."""
+    """The result of a command; its body fills it in."""
 
     status: int = 0
+    """Exit status."""
     facts: dict[str, Any] = field(default_factory=dict)
+    """Contents of the JSON file."""
 
 
 @contextmanager
 def outcome_of_command(
     json_file: Path | str | None, *, debug: bool, say_error: Callable[[str], None]
 ) -> Iterator[Outcome]:
-    """Run a command's body; turn what it raises into one line, and end with its exit status.
+    """Run the body of a command; print an error as one line, and exit with the status.
 
-    A place for the JSON file that cannot be written to is refused before the work.
+    If the JSON file cannot be written, the command ends before it does any work. With `debug`, also
+    print a traceback.
     """
     outcome = Outcome()
     configure_logging(debug)
@@ -57,11 +60,11 @@ def outcome_of_command(
             outcome.facts |= {"error": type(refusal).__name__, **vars(refusal)}
             say_error(str(refusal))
         else:
-            found = innermost(error)
-            text = one_line(found)
+            cause = innermost(error)
+            kind, text = type(cause).__name__, one_line(cause)
             outcome.status = 1
-            outcome.facts |= {"error": type(found).__name__, "what": text}
-            say_error(f"failed unexpectedly: {type(found).__name__}: {text} (--debug tells where)")
+            outcome.facts |= {"error": kind, "what": text}
+            say_error(f"failed unexpectedly: {kind}: {text} (--debug tells where)")
     if target is not None:
         try:
             _write_json(target, outcome)
@@ -73,8 +76,8 @@ def outcome_of_command(
 
 
 def _json_target(where: Path | str) -> Path:
-    """Return the path of the JSON file; what cannot be written to is refused."""
-    from vrtspike.storage.folder import check_target, local_path  # heavy, and needed by few
+    """Return the path of the JSON file; raise a VrtSpikeError if it cannot be written."""
+    from vrtspike.storage.folder import check_target, local_path  # slow to import, rarely needed
 
     path = local_path(where, "the result")
     check_target(path)
@@ -82,7 +85,7 @@ def _json_target(where: Path | str) -> Path:
 
 
 def _write_json(path: Path, outcome: Outcome) -> None:
-    """Write status and facts, whole or not at all."""
+    """Write status and facts as JSON, atomically."""
     from vrtspike.storage.folder import write_atomically
 
     facts = json.dumps({"status": outcome.status, **outcome.facts}, indent=2, default=str)

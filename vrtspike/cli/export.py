@@ -1,4 +1,4 @@
-"""`vrtspike export`: the weights of a checkpoint as one file."""
+"""`vrtspike export`: write the weights of a checkpoint to one file."""
 
 from __future__ import annotations
 
@@ -17,20 +17,24 @@ if TYPE_CHECKING:
 def export(
     run: Run,
     step: Annotated[
-        int | None, typer.Option(min=0, help="Step of the checkpoint; without: the newest whole.")
+        int | None,
+        typer.Option(min=0, help="Step of the checkpoint; default: the newest whole one."),
     ] = None,
     weights: Annotated[
         Literal["averaged", "raw"] | None,
-        typer.Option(help="Without: averaged, where the run averages."),
+        typer.Option(help="Which weights; default: averaged, if the run averages them."),
     ] = None,
     out: Annotated[
         str | None,
-        typer.Option(help="File (path or URI); without: RUN/export/model.safetensors."),
+        typer.Option(help="File to write (path or URI); default: RUN/export/model.safetensors."),
     ] = None,
     json_file: JsonFile = None,
     debug: Debug = False,
 ) -> None:
-    """Write the weights of a checkpoint as one safetensors file, with their configuration."""
+    """Write the weights of a checkpoint to a file.
+
+    Writes one safetensors file with the configuration in its metadata.
+    """
     with command(json_file, debug) as outcome:
         from vrtspike.runs.export import weights_of_checkpoint, write_export
         from vrtspike.runs.paths import EXPORT
@@ -49,7 +53,7 @@ def export(
 
 
 def _choose(checkpoints: Folder, step: int | None) -> Checkpoint:
-    """Return the checkpoint to export; say what was passed over on the way."""
+    """Return the checkpoint to export; print a line for each newer one that is not whole."""
     from vrtspike.checkpoints.manifest import checkpoint_folder, checkpoint_steps, newest, verify
     from vrtspike.errors import CheckpointError
 

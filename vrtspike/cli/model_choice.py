@@ -1,9 +1,8 @@
-"""Which models an evaluation compares, and on which datasets, as options name them.
+"""Choose the models and the datasets of an evaluation from the command's options.
 
-In: names of packaged weights (`small`), run folders (path or URI), files of weights, and dataset
-folders. Out: the chosen models, each with the method that it is in the results and what it is
-called, and configurations by the name of their dataset. A name of packaged weights is taken as
-such; a folder of the same name is `./small`.
+In: names of packaged weights (`small`), run folders (path or URI), weight files, and dataset
+folders. Out: the chosen models, and a configuration for each dataset by its name. `small` means the
+packaged weights; write `./small` for a folder of that name.
 """
 
 from __future__ import annotations
@@ -22,71 +21,81 @@ from vrtspike.storage.folder import Folder
 from vrtspike.weights import DEFAULT, WITHOUT_SPIKES, packaged
 
 NONE = "none"
-"""Given for a model: there is none."""
+"""The value of an option that means no model."""
 DEFAULTS = {BASELINE: WITHOUT_SPIKES, MAIN: DEFAULT}
-"""Packaged weights that are taken where no model is given."""
+"""Packaged weights to use if no model is given."""
 
 
 @dataclass(frozen=True)
 class ModelChoice:
-    """A model: its method in the results, its name there, and where its weights are."""
+    """A model of an evaluation."""
 
     method: str
+    """Its key in the results."""
     known_as: str
+    """Its name for people, such as the path of its run."""
     place: Folder
+    """Its run folder or weight file."""
 
     @property
     def is_run(self) -> bool:
-        """Tell whether it is a run's folder, which may hold a report, and not a file."""
+        """Whether `place` is a run folder, not a weight file."""
         return self.place.remote or self.place.path.is_dir()
 
 
 def choose_models(
     fused: str | None, baseline: str | None, beside: Sequence[str]
 ) -> tuple[ModelChoice, ...]:
-    """Return the models that options name, the baseline first; without: the packaged ones."""
+    """Return the models of `--fused`, `--baseline` and `--beside`, the baseline first.
+
+    If neither `fused` nor `baseline` is given, both are packaged weights. Raises ConfigError if a
+    model is given twice.
+    """
     given: Mapping[str, str | None] = {BASELINE: baseline, MAIN: fused}
     if fused is None and baseline is None:
         given = DEFAULTS
-    found = [
+    chosen = [
         ModelChoice(role, *_weights(name))
         for role, name in given.items()
         if name is not None and name != NONE
     ]
     for name in beside:
         known_as, place = _weights(name)
-        taken = [contender.method for contender in found]
+        taken = [choice.method for choice in chosen]
         method = _method(known_as, taken)
         if method in taken:
             raise ConfigError("a model is named twice", where="--beside", got=known_as)
-        found.append(ModelChoice(method, known_as, place))
-    return tuple(found)
+        chosen.append(ModelChoice(method, known_as, place))
+    return tuple(chosen)
 
 
 def datasets(settings: Config, sources: Sequence[str]) -> dict[str, Config]:
-    """Return the configuration of each dataset by its folder's name; without: the settings' own."""
+    """Return a configuration for each dataset in `sources`, by the name of its folder.
+
+    Without sources, the dataset of the settings. Raises ConfigError if two names are equal.
+    """
     places = [resolve_place(source) for source in sources] or [Folder.at(settings.data.source)]
-    found: dict[str, Config] = {}
+    configs: dict[str, Config] = {}
     for place in places:
         name = file_name(PurePosixPath(str(place)).name)
-        if name in found:
+        if name in configs:
             raise ConfigError(
                 "two datasets have the same name",
                 where="--source",
                 got=name,
                 fix="give each folder a name of its own: results are written to folders by it",
             )
-        found[name] = change(settings, {"data.source": place.where})
-    return found
+        configs[name] = change(settings, {"data.source": place.where})
+    return configs
 
 
 def file_name(text: str) -> str:
-    """Return a name as one that a file and a link can have."""
+    """Return a text as a name that is valid in paths and links."""
     return re.sub(r"[^\w.-]+", "-", text).strip("-.") or "data"
 
 
 def _weights(name: str) -> tuple[str, Folder]:
-    """Return what weights are called, and where they are."""
+    """Return the display name and the folder or file of weights."""
     file = packaged(name)
     if file is not None:
         return name + PACKAGED, Folder(str(file))
@@ -94,6 +103,6 @@ def _weights(name: str) -> tuple[str, Folder]:
 
 
 def _method(known_as: str, taken: Sequence[str]) -> str:
-    """Return the shortest name that is no other method's: the last part of a path, or all of it."""
+    """Return a method key that is not taken: the last part of a path, or else the whole path."""
     last = PurePosixPath(known_as).name
     return known_as if last in taken or is_known(last) or not last else last

@@ -1,4 +1,4 @@
-"""`vrtspike prepare`: shard a dataset for training."""
+"""`vrtspike prepare`: write a dataset as shards for training."""
 
 from __future__ import annotations
 
@@ -22,7 +22,10 @@ def prepare(
     json_file: JsonFile = None,
     debug: Debug = False,
 ) -> None:
-    """Shard a dataset for training (Ray Data); continues where it was stopped."""
+    """Write a dataset as shards for training.
+
+    Uses Ray Data. If it was stopped, it continues.
+    """
     with command(json_file, debug) as outcome:
         settings = load(config, overrides)
         data = settings.data

@@ -1,4 +1,4 @@
-"""`vrtspike preview`: pictures of a spike stream."""
+"""`vrtspike preview`: write pictures of a spike stream."""
 
 from __future__ import annotations
 
@@ -25,15 +25,18 @@ from vrtspike.cli.stream_options import (
 def preview(
     file: Annotated[
         Path,
-        typer.Argument(help="Spike stream (.dat, .npy, .npz, .h5), or a folder of SpikeCV's."),
+        typer.Argument(help="Spike stream (.dat, .npy, .npz, .h5), or a SpikeCV folder."),
     ],
     height: Height = None,
     width: Width = None,
     out: Annotated[str, typer.Option(help="Folder for the images.")] = "preview",
-    threshold: Annotated[float, typer.Option(help="Scales spikes to brightness.")] = 2.0,
-    center: Annotated[int | None, typer.Option(help="Step to look at; the middle.")] = None,
-    window: Annotated[int, typer.Option(help="Steps that are averaged.")] = 32,
-    bins: Annotated[int, typer.Option(help="Voxel bins of the window.")] = 8,
+    threshold: Annotated[
+        float,
+        typer.Option(help="Charge at which a pixel fires, in steps of full brightness."),
+    ] = 2.0,
+    center: Annotated[int | None, typer.Option(help="Step to show; default: the middle.")] = None,
+    window: Annotated[int, typer.Option(help="Length of the averaged window, in steps.")] = 32,
+    bins: Annotated[int, typer.Option(help="Number of voxel bins in the window.")] = 8,
     bit_order: BitOrderOption = None,
     flip: Flip = None,
     pad_to_byte: PadToByte = False,
@@ -41,15 +44,20 @@ def preview(
     axes: AxesOption = None,
     key: Key = None,
     frame: Annotated[
-        Path | None, typer.Option(help="Sharp frame of the same instant, to compare with.")
+        Path | None,
+        typer.Option(help="Image file: a sharp frame of the same instant to compare with."),
     ] = None,
     animation: Annotated[
-        str | None, typer.Option(help="Write averages through time: a .gif or .mp4 file.")
+        str | None,
+        typer.Option(help="Write an animation of moving averages to this .gif or .mp4 file."),
     ] = None,
     json_file: JsonFile = None,
     debug: Debug = False,
 ) -> None:
-    """Look at a stream: average (TFP), interval (TFI), bits, voxels, intervals, an animation."""
+    """Write pictures of a spike stream.
+
+    Shows TFP and TFI reconstructions, bits, voxels, intervals, and optionally an animation.
+    """
     with command(json_file, debug) as outcome:
         from vrtspike.report.spike_video import check_animation, write_animation
         from vrtspike.report.spikes import compare, interval_chart, preview, write_preview
@@ -87,7 +95,7 @@ def preview(
 
 
 def _say_figures(facts: dict[str, Any]) -> None:
-    """Print what is known of a stream's intervals, a line each."""
+    """Print the statistics of a stream's intervals, one on each line."""
     for name, value in facts.items():
         if value is not None and name != "steps":
             say(f"{name.replace('_', ' ')}: {value:.4g}")

@@ -1,4 +1,4 @@
-"""Where `vrtspike restore` computes: in this process, or in several on Ray."""
+"""The workers of `vrtspike restore`: this process, or several processes on Ray."""
 
 from __future__ import annotations
 
@@ -18,19 +18,23 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Workers:
-    """What restores."""
+    """The processes that restore."""
 
     count: int
     gpu: bool
+    """Whether each worker has a GPU."""
     threads: int
-    """Of a worker on a CPU."""
+    """CPU threads of each worker; used without a GPU only."""
     machines: int
     on_ray: bool
+    """Whether the workers are Ray actors."""
 
     def share(self, bound: int | None) -> int | None:
-        """Return the bytes of each worker, where several on a CPU share a machine's.
+        """Return how much memory each worker may use, in bytes, if several share a machine's RAM.
 
-        Without a bound that is most of what is free on this machine, which stands for the others.
+        `bound`: bytes for all workers of a machine (default: most of the free memory of this
+        machine; other machines are assumed to have the same). On GPUs, or with one worker on each
+        machine, return `bound`.
         """
         at_once = -(-self.count // self.machines)
         if self.gpu or at_once == 1:
@@ -40,7 +44,7 @@ class Workers:
         return (free_for_all() if bound is None else bound) // at_once
 
     def runner(self, restorer: Restorer, settings: RestoreSettings, stack: ExitStack) -> Runner:
-        """Return what restores segments; Ray is started for it where it is not there."""
+        """Start the workers and return the runner; start Ray if it is needed and not running."""
         if self.on_ray:
             stack.enter_context(connect())
             from vrtspike.restoration.on_ray import OnRay
@@ -61,9 +65,10 @@ def find_workers(
     threads: int | None,
     stack: ExitStack,
 ) -> Workers:
-    """Choose what restores: GPUs where there are some; on a CPU one process a machine.
+    """Choose the workers: by default one for each GPU, or without GPUs one for each machine.
 
-    The cluster that RAY_ADDRESS names is joined and asked.
+    If RAY_ADDRESS is set, join that cluster and count its GPUs and cores. Raises ResourceError if
+    there are too few, or none of the requested `device`.
     """
     import torch
 
@@ -92,7 +97,7 @@ def find_workers(
 
 
 def _own_cores() -> int:
-    """Return the cores that this process may use."""
+    """Return the number of CPU cores that this process may use."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1

@@ -1,4 +1,4 @@
-"""`vrtspike simulate`: spikes and blur from sharp video or rendered scenes."""
+"""`vrtspike simulate`: simulate spikes and blur from sharp video or rendered scenes."""
 
 from __future__ import annotations
 
@@ -25,15 +25,18 @@ def simulate(
     overrides: Overrides = None,
     config: OptionalConfigFile = None,
     video: Annotated[
-        Path | None, typer.Option(help="Sharp video, or folder of frames; without: scenes.")
+        Path | None, typer.Option(help="Sharp video, or folder of frames; default: render scenes.")
     ] = None,
     out: Annotated[
-        str | None, typer.Option(help="Dataset folder to write; without: data.source.")
+        str | None, typer.Option(help="Dataset folder to write; default: data.source.")
     ] = None,
     json_file: JsonFile = None,
     debug: Debug = False,
 ) -> None:
-    """Make spikes, blurred and sharp frames from a video or from rendered scenes."""
+    """Simulate a dataset from video or scenes.
+
+    Makes spikes, blurred and sharp frames from a sharp video or from rendered scenes.
+    """
     with command(json_file, debug) as outcome:
         settings = load(config, overrides)
         from vrtspike.storage.folder import local_path
@@ -51,7 +54,7 @@ def simulate(
         from vrtspike.runtime.progress import Progress
         from vrtspike.video.inspect import iter_frames
 
-        # What does not decode costs no start of Ray.
+        # Check the video before Ray starts.
         if video is not None:
             video = resolve_path(video)
             if next(iter_frames(video), None) is None:

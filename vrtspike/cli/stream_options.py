@@ -1,4 +1,4 @@
-"""Options that say how a spike stream is stored, and opening it as they say."""
+"""Options that describe the format of a spike stream, and opening it with them."""
 
 from __future__ import annotations
 
@@ -16,19 +16,23 @@ if TYPE_CHECKING:
 
 BitOrder = Literal["little", "big"]
 Axes = Literal["shw", "hws"]
-Height = Annotated[int | None, typer.Option(help="Rows of the spike grid.")]
-Width = Annotated[int | None, typer.Option(help="Columns of the spike grid.")]
+Height = Annotated[int | None, typer.Option(help="Height of the picture, in pixels.")]
+Width = Annotated[int | None, typer.Option(help="Width of the picture, in pixels.")]
 BitOrderOption = Annotated[
-    BitOrder | None, typer.Option(help="Order of the pixels in a byte; bit-packed: little.")
+    BitOrder | None,
+    typer.Option(help="Order of pixels in a byte of a bit-packed file; default: little."),
 ]
 Flip = Annotated[
     bool | None,
-    typer.Option("--flip/--no-flip", help="Rows are stored bottom-up; as the format has it."),
+    typer.Option(
+        "--flip/--no-flip",
+        help="Rows are stored bottom-up; default: yes for bit-packed files, no for arrays.",
+    ),
 ]
-PadToByte = Annotated[bool, typer.Option(help="Each step ends on a byte.")]
+PadToByte = Annotated[bool, typer.Option(help="Each step is padded to whole bytes.")]
 DropColumns = Annotated[
     list[str] | None,
-    typer.Option(help="Stored columns that are no picture, as FIRST:LAST+1; may be repeated."),
+    typer.Option(help="Stored columns that are not pixels, such as 400:416; may be repeated."),
 ]
 AxesOption = Annotated[
     Axes | None, typer.Option(help="Order of an array's axes: steps, rows (h), columns (w).")
@@ -46,7 +50,7 @@ def describe_stream(
     axes: Axes | None,
     key: str | None,
 ) -> dict[str, Any]:
-    """Return what the user says of a stream: the options that were given, by name."""
+    """Return the options that the user has given, by name."""
     options = {
         "height": height,
         "width": width,
@@ -63,9 +67,10 @@ def describe_stream(
 def open_stream(
     file: Path, described: Mapping[str, Any], threshold: float | None
 ) -> tuple[SpikeStream, Path, int]:
-    """Open a stream as it is described; of a folder, the first that SpikeCV's file in it names.
+    """Open a stream file with the options `described`, or the first stream of a SpikeCV folder.
 
-    Returns the stream, its file, and how many there are.
+    Returns the stream, its file, and the number of streams. Raises ConfigError if options are given
+    for a folder, whose config.yaml describes the format.
     """
     from vrtspike.datasets.spikecv import read_spikecv
     from vrtspike.spikes.stream import SpikeStream
@@ -79,11 +84,11 @@ def open_stream(
         paths = folder.stream_paths()
         return folder.open(paths[0], threshold=threshold), paths[0], len(paths)
     columns = described.get("drop_columns", ())
-    others = {name: value for name, value in described.items() if name != "drop_columns"}
-    stream = SpikeStream.open(file, threshold=threshold, dropped_columns=columns, **others)
+    options = {name: value for name, value in described.items() if name != "drop_columns"}
+    stream = SpikeStream.open(file, threshold=threshold, dropped_columns=columns, **options)
     return stream, file, 1
 
 
 def option_name(name: str) -> str:
-    """Return how an option is written."""
+    """Return an option as typed on the command line: `--drop-columns` for `drop_columns`."""
     return f"--{name.replace('_', '-')}"

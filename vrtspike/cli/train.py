@@ -23,7 +23,7 @@ def train(
     json_file: JsonFile = None,
     debug: Debug = False,
 ) -> None:
-    """Train on Ray; the same as `python ray_jobs/train.py`. A run of the same name continues."""
+    """Train a model on Ray. A run of the same name continues."""
     with command(json_file, debug) as outcome:
         settings = load(config, overrides)
         if settings.sweep is not None:

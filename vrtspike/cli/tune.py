@@ -1,4 +1,4 @@
-"""`vrtspike tune`: a sweep over settings."""
+"""`vrtspike tune`: run a sweep over settings."""
 
 from __future__ import annotations
 
@@ -26,12 +26,15 @@ def tune(
     config: ConfigFile,
     overrides: Overrides = None,
     base: Annotated[
-        Path | None, typer.Option(help="Configuration that trials start from, for the file's own.")
+        Path | None, typer.Option(help="Configuration to use instead of the file's own `base`.")
     ] = None,
     json_file: JsonFile = None,
     debug: Debug = False,
 ) -> None:
-    """Sweep over settings beside the model without spikes; the same command finishes a sweep."""
+    """Sweep over settings on Ray.
+
+    Compares the best trials with the model without spikes. A stopped sweep continues.
+    """
     with command(json_file, debug) as outcome:
         settings = load(config, overrides, base)
         check_data_is_there(settings)
@@ -55,6 +58,7 @@ def tune(
 
 
 def print_trials(headings: list[str], rows: list[list[str]]) -> None:
+    """Print the table of trials."""
     from rich.table import Table
 
     table = Table(*headings)

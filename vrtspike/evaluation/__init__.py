@@ -1,1 +1,1 @@
-"""Scoring models beside controls that need no training."""
+"""Evaluation: score models, and compare them with controls that need no training."""

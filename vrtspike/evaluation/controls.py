@@ -1,14 +1,14 @@
-"""What anyone gets without a trained network: the controls that a model has to beat.
+"""The controls: images without a trained network, which a model has to beat.
 
-In: one blurred frame, uint8 `(h, w, 3)`, and the spikes `(s, hs, ws)` of its stretch of the stream.
-Out: uint8 RGB images on the frame's grid (spike images are gray, and enlarged bilinearly).
+In: one blurred frame, uint8 `(h, w, 3)`, and its spikes `(s, hs, ws)`. Out: uint8 RGB images on the
+grid of the frame; spike images are gray and resized bilinearly.
 
     blurred   the input itself
-    tfp       threshold * mean of the spikes in a window centred at the target instant
+    tfp       threshold * mean of the spikes in a window centred on the target instant
     tfi       threshold / length of the spike interval around the target instant
-    sdm       blurred * TFP(short window) / TFP(exposure): the spike/blur ratio method without
-              training (Chen et al., "Spike-guided motion deblurring ... S-SDM", NeurIPS 2024); one
-              spike is added to both means, so that pixels that hardly fire keep the blurred value
+    sdm       blurred * TFP(short window) / TFP(exposure): the spike/blur ratio without training
+              (Chen et al., "Spike-guided motion deblurring ... S-SDM", NeurIPS 2024); one spike is
+              added to both means, so that pixels that hardly fire keep the blurred value
 """
 
 from __future__ import annotations
@@ -41,9 +41,11 @@ def controls(
     sdm_steps: int,
     light: Literal["gamma", "linear"] = "gamma",
 ) -> dict[str, Image]:
-    """Return every control's image of one frame, by name.
+    """Return the image of every control for one frame, by name.
 
-    Spike images of a camera that integrates linear light are gamma-encoded to be compared.
+    `exposure` and `target_step` are steps of `spikes`; `tfp_steps` and `sdm_steps` are the lengths
+    of the windows. `light`: what the camera integrates; for `linear`, spike images are
+    gamma-encoded so that they compare with frames.
     """
     size = blurred.shape[:2]
     average = tfp(spikes, threshold=threshold, center=target_step, window=tfp_steps)
@@ -66,7 +68,7 @@ def _sharpening_ratio(
     target_step: int,
     steps: int,
 ) -> Float[np.ndarray, "hs ws"]:
-    """Return how much brighter each pixel is at the target instant than over the exposure."""
+    """Return the brightness of each pixel at the target instant / that over the exposure."""
     start, stop = exposure
     one_spike = np.float32(threshold / (stop - start))
     short = tfp(spikes, threshold=threshold, center=target_step, window=steps)
@@ -75,12 +77,12 @@ def _sharpening_ratio(
 
 
 def _gray_image(intensity: NDArray[np.float32], size: tuple[int, int]) -> Image:
-    """Turn an intensity on the spike grid into a gray RGB image on the frame's."""
+    """Turn an intensity on the spike grid into a gray RGB image on the frame's grid."""
     return np.asarray(repeat(_round(_resize(intensity, size)), "h w -> h w c", c=3))
 
 
 def _resize(image: NDArray[np.float32], size: tuple[int, int]) -> NDArray[np.float32]:
-    """Bring an image on the spike grid to the frame's grid."""
+    """Resize an image on the spike grid to the frame's grid."""
     if image.shape == size:
         return image
     planes = torch.from_numpy(image)[None, None]

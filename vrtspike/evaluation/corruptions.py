@@ -1,17 +1,17 @@
-"""Spikes as a worse rig would have given them: what a user's camera may do that training did not.
+"""Corrupted spikes, to test how a model reacts to a worse camera than in training.
 
-In: spikes `(s, h, w)` of one frame and a generator of random numbers. Out: spikes of the same
-shape; the input is left as it is.
+In: spikes `(s, h, w)` of one frame and a random generator. Out: spikes of the same shape; the input
+is not changed.
 
-    threshold   every n-th spike: a camera of n times the threshold
-    time        the steps that lie `offset` later in the stream (earlier, if negative)
+    threshold   every n-th spike only: a camera with n times the threshold
+    time        the steps `offset` later in the stream (earlier, if negative)
     space       the grid moved down and right, its edge repeated
     dropped     each spike lost with a probability, independently
-    noise       each pixel and step fires with a probability, whether it should or not
-    silent      no spike at all
+    noise       each pixel fires at random in each step with a probability
+    silent      no spikes
 
-A generator is a function of what is disturbed (`generator`), so a frame that is read twice, by
-clips that share it, has the same spikes twice. Training may draw some of this, too
+The random numbers depend on the frame and the corruption only (`generator`). So a frame that two
+clips share has the same spikes in both. Training can draw some of these, too
 (`vrtspike.spikes.transform`).
 """
 
@@ -31,51 +31,51 @@ KINDS: tuple[Kind, ...] = ("threshold", "time", "space", "dropped", "noise", "si
 
 Spikes = Bool[np.ndarray, "s h w"]
 Around = Bool[np.ndarray, "n h w"]
-"""Spikes of a frame and of the steps around it."""
+"""Spikes of a frame and of some steps before and after it."""
 
 
 @dataclass(frozen=True)
 class Corruption:
-    """One kind of disturbance at one level: a factor, steps, pixels, or a probability."""
+    """One kind of corruption at one level: a factor, steps, pixels, or a probability."""
 
     kind: Kind
     level: float
 
     @property
     def threshold_factor(self) -> float:
-        """Return how many times as high the camera's threshold is, which its user knows."""
+        """Return the factor of the camera's threshold, which its user knows."""
         return self.level if self.kind == "threshold" else 1.0
 
     @property
     def reach(self) -> int:
-        """Return how many steps beyond the frame's own it takes."""
+        """Return how many steps before and after the frame are needed."""
         return abs(int(self.level)) if self.kind == "time" else 0
 
     def apply(self, around: Around, start: int, steps: int, rng: np.random.Generator) -> Spikes:
-        """Return a frame's steps as the disturbed camera gives them.
+        """Return the corrupted spikes of a frame.
 
-        The frame's own are the `steps` from `start` on; those `around` them reach further where the
-        stream does.
+        The frame's own spikes are `around[start : start + steps]`. `around` also contains up to
+        `reach` steps before and after them, as far as the stream has any.
         """
-        own = around[start : start + steps]
+        frame = around[start : start + steps]
         match self.kind:
             case "threshold":
-                kept: Spikes = raise_threshold(own[None], int(self.level), rng)[0]
+                kept: Spikes = raise_threshold(frame[None], int(self.level), rng)[0]
                 return kept
             case "time":
                 return shift_in_time(around, start, steps, int(self.level))
             case "space":
-                return shift_in_space(own, int(self.level))
+                return shift_in_space(frame, int(self.level))
             case "dropped":
-                return lose_spikes(own, self.level, rng)
+                return lose_spikes(frame, self.level, rng)
             case "noise":
-                return add_noise(own, self.level, rng)
+                return add_noise(frame, self.level, rng)
             case "silent":
-                return np.zeros_like(own) if self.level else own
+                return np.zeros_like(frame) if self.level else frame
 
 
 def levels_of(kind: Kind) -> tuple[float, ...]:
-    """Return the levels that are tried, in order; the one that changes nothing is among them."""
+    """Return the levels to test, ascending; they include the level that changes nothing."""
     match kind:
         case "threshold":
             return (1.0, 2.0, 4.0)
@@ -96,14 +96,14 @@ def undisturbed(kind: Kind) -> float:
     return 1.0 if kind == "threshold" else 0.0
 
 
-def generator(seed: int, sequence: str, frame: str, disturbance: Corruption) -> np.random.Generator:
-    """Return the random numbers of one frame's disturbance, whenever and wherever it is read."""
-    name = "\0".join((str(seed), sequence, frame, disturbance.kind, f"{disturbance.level:g}"))
+def generator(seed: int, sequence: str, frame: str, corruption: Corruption) -> np.random.Generator:
+    """Return the random generator of one frame and corruption; it depends on the arguments only."""
+    name = "\0".join((str(seed), sequence, frame, corruption.kind, f"{corruption.level:g}"))
     return np.random.default_rng(int.from_bytes(hashlib.sha256(name.encode()).digest()))
 
 
 def shift_in_time(around: Around, start: int, steps: int, offset: int) -> Spikes:
-    """Return the `steps` that begin at `start + offset`; beyond the stream its ends are mirrored.
+    """Return the `steps` steps from `start + offset` on; outside the stream, mirror its ends.
 
     The mirror repeats the last step: ... b a | a b ... y z | z y ...
     """
@@ -114,7 +114,7 @@ def shift_in_time(around: Around, start: int, steps: int, offset: int) -> Spikes
 
 
 def shift_in_space(spikes: Spikes, pixels: int) -> Spikes:
-    """Move the spikes down and right by some pixels of their grid; the edge is repeated."""
+    """Move the spikes down and right by `pixels` of their grid; repeat the edge."""
     _, height, width = spikes.shape
     rows, columns = (np.maximum(np.arange(side) - pixels, 0) for side in (height, width))
     return spikes[:, rows[:, None], columns]

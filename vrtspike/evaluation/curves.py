@@ -1,8 +1,8 @@
-"""How models answer to disturbed spikes: scores by kind and level, and where spikes stop paying.
+"""Scores of models under corrupted spikes, and the level at which spikes stop being useful.
 
-A model falls under its reference (the model without spikes, or the blurred input where there is no
-such model) at the level at which its PSNR, linear between the levels that were tried, crosses the
-reference's. Offsets in time have two sides, the other kinds one.
+The reference is the model without spikes, or the blurred input if there is no such model. A model
+falls below it at the level where its PSNR, interpolated linearly between the tested levels, crosses
+the PSNR of the reference. Time offsets have two sides (earlier, later), other kinds have one.
 """
 
 from __future__ import annotations
@@ -21,7 +21,10 @@ from vrtspike.storage.csv_text import csv_cell
 
 @dataclass(frozen=True)
 class Level:
-    """A model's mean score at one level, and the spikes per pixel and step of the exposure."""
+    """The mean score of a model at one level of corruption.
+
+    `rate`: mean spikes per pixel and step of the exposure.
+    """
 
     level: float
     rate: float
@@ -30,7 +33,10 @@ class Level:
 
 @dataclass(frozen=True)
 class Response:
-    """A model's scores at the levels of one kind of disturbance, in ascending order."""
+    """The scores of a model for one kind of corruption, by ascending level.
+
+    `undisturbed` is the level that changes nothing.
+    """
 
     model: str
     kind: Kind
@@ -38,10 +44,11 @@ class Response:
     levels: tuple[Level, ...]
 
     def falls_at(self, psnr: float) -> dict[str, float | None]:
-        """Return, by side, the level at which the model's PSNR falls under `psnr`.
+        """Return, for each side, the level at which the PSNR of the model falls below `psnr` (dB).
 
-        The undisturbed level where it is under it from the start; None: at no level tried. Between
-        spikes and none there is nothing, so the level of no spikes is not taken for a scale.
+        This is the undisturbed level if the PSNR is below from the start, and None if it is not
+        below at any tested level. Kind `silent` has only spikes or no spikes, so its levels are not
+        interpolated.
         """
         if self.kind == "silent":
             return {"more": next((at.level for at in self.levels if at.score.psnr < psnr), None)}
@@ -52,7 +59,7 @@ class Response:
         return {"more": _crossing(later, psnr)}
 
     def as_dict(self, psnr: float) -> dict[str, Any]:
-        """Return what results.json holds."""
+        """Return the entry in results.json; `psnr` is that of the reference."""
         levels = [{"level": at.level, "rate": at.rate, **at.score.as_dict()} for at in self.levels]
         return {
             "undisturbed": self.undisturbed,
@@ -63,35 +70,35 @@ class Response:
 
 @dataclass(frozen=True)
 class Robustness:
-    """The responses of all models that take spikes, and what they are held against."""
+    """The responses of all models that use spikes, and the methods to compare them with."""
 
     reference: str
-    """Method that a model falls under: the model without spikes, or the blurred input."""
+    """The method to compare with: the model without spikes, or the blurred input."""
     references: Mapping[str, Score]
-    """Means of the methods that do not see spikes, `reference` among them."""
+    """Mean scores of all methods that use no spikes, including `reference`."""
     responses: tuple[Response, ...]
     protocol: Mapping[str, str]
 
     @property
     def models(self) -> list[str]:
-        """List the models that were disturbed."""
+        """List the models that use spikes."""
         return list(dict.fromkeys(response.model for response in self.responses))
 
     @property
     def kinds(self) -> list[Kind]:
-        """List the kinds of disturbance that were tried."""
+        """List the kinds of corruption."""
         return list(dict.fromkeys(response.kind for response in self.responses))
 
     def of(self, kind: Kind) -> list[Response]:
-        """Return the responses of every model to one kind."""
+        """Return the responses of all models to one kind."""
         return [response for response in self.responses if response.kind == kind]
 
     def falls_at(self, response: Response) -> dict[str, float | None]:
-        """Return where a model falls under the reference, by side."""
+        """Return, for each side, the level at which a model falls below the reference."""
         return response.falls_at(self.references[self.reference].psnr)
 
     def as_dict(self) -> dict[str, Any]:
-        """Return what results.json holds."""
+        """Return the entry `robustness` of results.json."""
         psnr = self.references[self.reference].psnr
         return {
             "protocol": dict(self.protocol),
@@ -104,7 +111,7 @@ class Robustness:
         }
 
     def csv(self, split: str) -> str:
-        """Return one line for each model, kind and level."""
+        """Return a CSV table with a row for each model, kind and level."""
         text = io.StringIO()
         rows = csv.writer(text, lineterminator="\n")
         rows.writerow(["split", "model", "kind", "level", "rate", *METRICS])
@@ -118,7 +125,7 @@ class Robustness:
 
 
 def _crossing(levels: Sequence[Level], psnr: float) -> float | None:
-    """Return where the PSNR first falls under a value, going away from the first level."""
+    """Return the first level, in the given order, at which the PSNR falls below `psnr`."""
     if levels[0].score.psnr < psnr:
         return levels[0].level
     for near, far in pairwise(levels):

@@ -1,4 +1,4 @@
-"""How the numbers of an evaluation were made, in words, to compare them with others."""
+"""The protocol of an evaluation: a description, in words, of how its numbers were computed."""
 
 from __future__ import annotations
 
@@ -20,7 +20,10 @@ def protocol_of(
     settings: EvaluationSettings,
     models: Mapping[str, Restorer],
 ) -> dict[str, Any]:
-    """Describe the data, the metrics, the controls, and how the models ran."""
+    """Return a description of the data, the metrics, the controls and the models, for results.json.
+
+    `clips` must not be empty.
+    """
     info = clips[0].info
     return {
         "vrtspike": vrtspike.__version__,
@@ -51,7 +54,7 @@ def protocol_of(
 
 
 def _metrics(split: str, settings: EvaluationSettings) -> dict[str, str | None]:
-    """Describe each metric; None for one that was not asked for."""
+    """Describe each metric; None for metrics that are switched off."""
     ssim = "Gaussian window 11x11, sigma 1.5, population covariance"
     luma = "of Y of BT.601 (16 to 235, not rounded), range 255"
     change = "(r_t - r_t-1) - (s_t - s_t-1)"
@@ -71,7 +74,7 @@ def _metrics(split: str, settings: EvaluationSettings) -> dict[str, str | None]:
 
 
 def _camera(info: DatasetInfo) -> dict[str, Any]:
-    """Describe the spike camera and its times."""
+    """Describe the spike camera and its timeline."""
     if info.spike is None:
         return {"spike_size": None}
     return {

@@ -1,9 +1,10 @@
-"""What an evaluation found: scores of every frame and method, their means, pictures to look at.
+"""The results of an evaluation: the scores of all frames and methods, their means, and pictures.
 
-    mean over frames   all frames of the split count the same (the figure that tables print)
-    mean over clips    every sequence counts the same, however long it is
+    mean over frames   every frame of the split has the same weight (tables show this mean)
+    mean over clips    every sequence has the same weight, whatever its length
 
-Both leave out what a frame does not have: nothing goes before a sequence's first one.
+Both ignore metrics that a frame does not have: the first frame of a sequence has no `tdiff` or
+`tlp`.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ Image = UInt8[np.ndarray, "h w 3"]
 
 @dataclass(frozen=True)
 class FrameScore:
-    """The score of one method in one frame."""
+    """The score of one method on one frame."""
 
     sequence: str
     frame: str
@@ -42,7 +43,7 @@ class FrameScore:
 
 @dataclass(frozen=True, eq=False)
 class Panel:
-    """One frame as every method gives it, `sharp` among them."""
+    """One frame by all methods, for a picture; `images` also has the `sharp` frame."""
 
     sequence: str
     frame: str
@@ -52,14 +53,14 @@ class Panel:
 
 @dataclass(frozen=True, eq=False)
 class Results:
-    """The scores of a split, and how they were made (`protocol`)."""
+    """The scores of a split, and how they were computed (`protocol`)."""
 
     split: str
     protocol: dict[str, Any]
     frames: list[FrameScore]
     panels: list[Panel] = field(default_factory=list)
     robustness: Robustness | None = None
-    """What disturbed spikes do to the models, where that was asked for."""
+    """The scores under corrupted spikes, if requested."""
 
     def __post_init__(self) -> None:
         if not self.frames:
@@ -67,34 +68,33 @@ class Results:
 
     @property
     def methods(self) -> list[str]:
-        """List the methods, in the order in which they were evaluated."""
+        """List the methods in the order of evaluation."""
         return list(dict.fromkeys(row.method for row in self.frames))
 
     @cached_property
     def sequences(self) -> list[str]:
-        """List the sequences."""
         return list(dict.fromkeys(row.sequence for row in self.frames))
 
     def over_frames(self, method: str, sequence: str | None = None) -> Score:
-        """Return a method's mean over all frames (of a sequence)."""
+        """Return a method's mean over all frames of the split, or of one sequence."""
         rows = self._by_method[method]
-        wanted = self.sequences if sequence is None else [sequence]
-        return Score.mean(score for name in wanted for score in rows.get(name, ()))
+        sequences = self.sequences if sequence is None else [sequence]
+        return Score.mean(score for name in sequences for score in rows.get(name, ()))
 
     @cached_property
     def _by_method(self) -> dict[str, dict[str, list[Score]]]:
-        """Return the scores of each method's frames by sequence."""
-        found: dict[str, dict[str, list[Score]]] = {}
+        """Return all scores by method and sequence."""
+        scores: dict[str, dict[str, list[Score]]] = {}
         for row in self.frames:
-            found.setdefault(row.method, {}).setdefault(row.sequence, []).append(row.score)
-        return found
+            scores.setdefault(row.method, {}).setdefault(row.sequence, []).append(row.score)
+        return scores
 
     def over_clips(self, method: str) -> Score:
-        """Return a method's mean over sequences."""
+        """Return the mean of a method's means over the frames of each sequence."""
         return Score.mean(self.over_frames(method, sequence) for sequence in self.sequences)
 
     def as_dict(self) -> dict[str, Any]:
-        """Return what results.json holds."""
+        """Return the contents of results.json."""
         disturbed = {} if self.robustness is None else {"robustness": self.robustness.as_dict()}
         return {
             "protocol": self.protocol,
@@ -110,11 +110,11 @@ class Results:
         }
 
     def write_json(self, path: Path) -> None:
-        """Write the means and the protocol."""
+        """Write results.json: the protocol and the means."""
         write_text(path, json.dumps(self.as_dict(), indent=2, allow_nan=False) + "\n")
 
     def write_csv(self, path: Path) -> None:
-        """Write one line for each frame and method."""
+        """Write a CSV table with a row for each frame and method."""
         text = io.StringIO()
         rows = csv.writer(text, lineterminator="\n")
         rows.writerow(["split", "sequence", "frame", "method", *METRICS])
@@ -127,5 +127,5 @@ class Results:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a file whole or not at all."""
+    """Write a text file atomically, as UTF-8."""
     write_atomically(path, text.encode())

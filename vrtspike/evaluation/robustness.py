@@ -1,10 +1,10 @@
-"""How far models depend on the spikes they get: the evaluation again, with disturbed spikes.
+"""Robustness: evaluate models again with corrupted spikes.
 
-In: the dataset, the models that took part in an evaluation, and its `Results`. Out: `Robustness`.
-Each model that takes spikes runs over the whole split once for each kind and level of disturbance
-(`vrtspike.evaluation.corruptions`); what changes nothing is taken from the results. The model is
-told what its user would know: a camera of a higher threshold, so `rate` voxels are scaled by it,
-and nothing of the other disturbances.
+In: the dataset and the models of an evaluation, and its `Results`. Out: `Robustness`. Each model
+that uses spikes restores the whole split once for each kind and level of corruption
+(`vrtspike.evaluation.corruptions`); the scores at the undisturbed level are taken from the results.
+The model gets the information that a user would have: the higher threshold, by which `rate` voxels
+are scaled, but nothing about other corruptions.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ from vrtspike.restoration.restorer import Restorer
 log = logging.getLogger(__name__)
 
 SEED = 0
-"""Of the spikes that are dropped or added, and of the phases of a higher threshold."""
+"""Seed of lost and added spikes, and of the first spike that a higher threshold keeps."""
 
 DISTURBANCES = tuple(
     Corruption(kind, level)
@@ -66,10 +66,12 @@ def evaluate_robustness(
     device: torch.device | str = "cpu",
     progress: Callable[[int, int], None] | None = None,
 ) -> Robustness:
-    """Score the models of an evaluation with disturbed spikes.
+    """Score the models of an evaluation with corrupted spikes.
 
-    `results` are those of the same models and frames, with controls. `progress` hears of (done,
-    total) frames, each counted once for every model and disturbance.
+    `results`: the evaluation of the same models and frames, with controls. `weights_dir`: folder of
+    LPIPS' weights. Scores are computed on `device`; models run where they are. `progress` is called
+    with (done, total) frames; each frame counts once for each model and corruption. Raises
+    ConfigError if no model uses spikes.
     """
     disturbed = check_robustness(models)
     clips = scored_clips(dataset, results.split, models, layout=layout)
@@ -79,10 +81,10 @@ def evaluate_robustness(
     for clip in clips:
         with clip.local() as here:
             for name, restorer in disturbed.items():
-                for disturbance in DISTURBANCES:
-                    log.debug("%s, %s: %s", here.sequence, name, disturbance)
+                for corruption in DISTURBANCES:
+                    log.debug("%s, %s: %s", here.sequence, name, corruption)
                     scorer = SequenceScorer(with_luma=settings.luma, lpips=lpips, device=device)
-                    run = _Run(here, name, restorer, disturbance, tally)
+                    run = _Run(here, name, restorer, corruption, tally)
                     for _ in run.score(settings, scorer):
                         done += 1
                         if progress is not None:
@@ -101,7 +103,7 @@ def evaluate_robustness(
 
 
 def check_robustness(models: Mapping[str, Restorer]) -> dict[str, Restorer]:
-    """Return the models that take spikes; none is an error."""
+    """Return the models that use spikes; raise ConfigError if there are none."""
     disturbed = {name: restorer for name, restorer in models.items() if restorer.spikes is not None}
     if not disturbed:
         raise ConfigError(
@@ -115,27 +117,32 @@ def check_robustness(models: Mapping[str, Restorer]) -> dict[str, Restorer]:
 
 
 def passes(models: Mapping[str, Restorer]) -> int:
-    """Return how often the frames are gone through."""
+    """Return how many times `evaluate_robustness` restores every frame."""
     return sum(restorer.spikes is not None for restorer in models.values()) * len(DISTURBANCES)
 
 
 @dataclass
 class _Tally:
-    """What was found of each model and disturbance: scores, and each frame's mean spikes."""
+    """Scores and spike rates of the frames so far, by model and corruption."""
 
     scores: dict[tuple[str, Corruption], list[Score]] = field(default_factory=dict)
     rates: dict[tuple[str, Corruption], dict[Frame, float]] = field(default_factory=dict)
-    own: dict[Frame, float] = field(default_factory=dict)
-    """Mean spikes of frames as the camera gave them."""
+    uncorrupted: dict[Frame, float] = field(default_factory=dict)
+    """Spike rates of the frames without corruption."""
 
-    def response(self, name: str, kind: Kind, at_rest: Score, threshold: float | None) -> Response:
-        """Return a model's scores at all levels of a kind, in charges if a threshold is given."""
+    def response(
+        self, name: str, kind: Kind, uncorrupted_score: Score, threshold: float | None
+    ) -> Response:
+        """Return a model's scores at all levels of a kind.
+
+        `threshold`: the camera's; if it is given, levels of kind `threshold` are multiplied by it.
+        """
         unit = threshold if kind == "threshold" and threshold is not None else 1.0
         levels = []
         for level in levels_of(kind):
             key = (name, Corruption(kind, level))
             if level == undisturbed(kind):
-                levels.append(Level(level * unit, _mean(self.own), at_rest))
+                levels.append(Level(level * unit, _mean(self.uncorrupted), uncorrupted_score))
             else:
                 mean = Score.mean(self.scores[key])
                 levels.append(Level(level * unit, _mean(self.rates[key]), mean))
@@ -144,34 +151,34 @@ class _Tally:
 
 @dataclass(frozen=True, eq=False)
 class _Run:
-    """One model on one sequence with one disturbance."""
+    """One model on one sequence with one corruption."""
 
     clip: Clip
     name: str
     restorer: Restorer
-    disturbance: Corruption
+    corruption: Corruption
     tally: _Tally
 
     def score(self, settings: EvaluationSettings, scorer: SequenceScorer) -> Iterator[None]:
-        """Add the frames' scores to the tally; yield after each."""
-        found = self.tally.scores.setdefault((self.name, self.disturbance), [])
+        """Add the score of each frame to the tally; yield after each frame."""
+        scores = self.tally.scores.setdefault((self.name, self.corruption), [])
         images = restored_frames(self.clip, self.name, self.restorer, settings, self._spikes)
         for index, image in enumerate(images):
             sharp = read_frames(self.clip, "sharp", index, index + 1)[0]
-            found.append(scorer.score({self.name: image}, sharp)[self.name])
+            scores.append(scorer.score({self.name: image}, sharp)[self.name])
             yield
 
     def _spikes(self, clip: Clip, index: int) -> tuple[NDArray[np.bool_], float]:
-        """Return a frame's disturbed spikes, and the threshold that the model is told."""
+        """Return a frame's corrupted spikes, and the threshold that the model gets."""
         timeline, frame = clip.info.timeline, (clip.sequence, clip.frames[index].name)
-        around, start = read_spikes_around(clip, index, self.disturbance.reach)
-        rng = generator(SEED, *frame, self.disturbance)
-        spikes = self.disturbance.apply(around, start, timeline.steps_per_frame, rng)
+        around, start = read_spikes_around(clip, index, self.corruption.reach)
+        rng = generator(SEED, *frame, self.corruption)
+        spikes = self.corruption.apply(around, start, timeline.steps_per_frame, rng)
         first, last = timeline.exposure
-        rates = self.tally.rates.setdefault((self.name, self.disturbance), {})
+        rates = self.tally.rates.setdefault((self.name, self.corruption), {})
         rates[frame] = float(spikes[first:last].mean())
-        self.tally.own[frame] = float(around[start + first : start + last].mean())
-        return spikes, clip.info.camera.threshold * self.disturbance.threshold_factor
+        self.tally.uncorrupted[frame] = float(around[start + first : start + last].mean())
+        return spikes, clip.info.camera.threshold * self.corruption.threshold_factor
 
 
 def _mean(rates: Mapping[Frame, float]) -> float:
@@ -179,21 +186,21 @@ def _mean(rates: Mapping[Frame, float]) -> float:
 
 
 def _threshold(clips: tuple[Clip, ...]) -> float | None:
-    """Return the threshold of all sequences; None where they differ."""
-    found = {clip.info.camera.threshold for clip in clips}
-    return found.pop() if len(found) == 1 else None
+    """Return the threshold of all sequences; None if they differ."""
+    thresholds = {clip.info.camera.threshold for clip in clips}
+    return thresholds.pop() if len(thresholds) == 1 else None
 
 
 def _references(models: Mapping[str, Restorer]) -> list[str]:
-    """Return the methods that see no spikes, the one that models are held against first."""
+    """Return the methods that use no spikes; the first one is the reference."""
     return [*(name for name, restorer in models.items() if restorer.spikes is None), "blurred"]
 
 
 def _protocol(threshold: float | None) -> dict[str, str]:
-    """Describe the disturbances."""
-    told = "voxels are normalised by it"
+    """Describe the corruptions."""
+    scaling = "voxels are normalised by it"
     return {
-        "threshold": f"every n-th spike of each pixel and frame, from a random one on; {told}; "
+        "threshold": f"every n-th spike of each pixel and frame, from a random one on; {scaling}; "
         + ("charge" if threshold else "times each sequence's own, which differ"),
         "time": "steps by which the spikes are later in the stream than the frame says; where the "
         "stream ends its nearest steps are mirrored",

@@ -1,11 +1,11 @@
-"""Score models, and the controls that need no model, on a split of a dataset folder.
+"""Score models and controls on a split of a dataset folder.
 
-In: a dataset folder, the name of a split, and models (`Restorer`: a model and how it wants its
-spikes). Out: `Results`. Frames are compared as uint8 RGB, whole, without a border left out. Every
-method sees the same frames; models see whole sequences, in clips of `tile_frames` frames, and whole
-frames unless there is a `tile` (`fit_tile` chooses one where memory wants it). All methods go
-through a sequence side by side, so that a sharp frame is read once and memory does not grow with
-the sequence's length.
+In: a dataset folder, the name of a split, and models (`Restorer`: a model and its spike
+representation). Out: `Results`. Frames are compared as uint8 RGB, whole, without cropping a border.
+All methods see the same frames. Models restore whole sequences, in clips of `tile_frames` frames,
+and whole frames, or tiles if `tile` is set (`fit_tile` sets it if memory is short). All methods
+restore a sequence in parallel, frame by frame, so that each sharp frame is read once and memory
+does not grow with the length of the sequence.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ from vrtspike.restoration.tiled import device_of, restore_stream
 log = logging.getLogger(__name__)
 
 MAX_PANELS = 12
-"""Sequences of which a frame is kept to look at, evenly chosen."""
+"""Most sequences to keep a picture of; they are spread evenly over the split."""
 
 
 def evaluate(
@@ -56,9 +56,10 @@ def evaluate(
 ) -> Results:
     """Score the controls and the models on all sequences of a split.
 
-    Without controls there are no panels either, which show them. `weights_dir` is where LPIPS finds
-    its weights; scores are computed on `device` (the models run where they are). `progress` hears
-    of (done, total) frames, each counted once for the controls and once for every model.
+    `with_controls`: also score the controls and keep panels. `weights_dir`: folder of LPIPS'
+    weights. Scores are computed on `device`; models run where they are. `progress` is called with
+    (done, total) frames; each frame counts once for the controls and once for each model. Raises
+    DataFormatError or ConfigError if the data cannot be scored (see `scored_clips`).
     """
     clips = scored_clips(dataset, split, models, layout=layout)
     lpips = LPIPS(weights_dir).to(device) if settings.lpips else None
@@ -90,7 +91,11 @@ def scored_clips(
     *,
     layout: LayoutName = "vrtspike",
 ) -> tuple[Clip, ...]:
-    """Index a split's sequences; refuse those that no number can be computed of."""
+    """Return the sequences of a split.
+
+    Raises DataFormatError if a frame has no blurred or sharp image, and ConfigError if a model uses
+    spikes and a sequence has none.
+    """
     clips = open_dataset(dataset, layout).clips(split)
     for clip in clips:
         for kind in ("blurred", "sharp"):
@@ -119,10 +124,10 @@ def scored_clips(
 def fit_tile(
     settings: EvaluationSettings, clips: Sequence[Clip], models: Mapping[str, Restorer]
 ) -> EvaluationSettings:
-    """Return settings with tiles that fit into the memory that is free, where whole frames do not.
+    """Return settings with a tile size that fits into free memory, if whole frames do not fit.
 
-    All models see all sequences in tiles of one size. To be called before any model has run: what
-    allocators keep from then on does not look free.
+    All models and sequences get the same tile size. Call it before any model has run, because
+    memory that allocators keep afterwards does not count as free.
     """
     if settings.tile is not None:
         return settings
@@ -170,7 +175,7 @@ def _best_tile(
 
 
 def evenly(count: int, most: int) -> list[int]:
-    """Choose at most `most` of `count` indices, spread evenly."""
+    """Return at most `most` indices below `count`, spread evenly."""
     if most == 0 or count <= most:
         return list(range(min(count, most)))
     return [round(i * (count - 1) / (most - 1)) for i in range(most)]
@@ -179,7 +184,7 @@ def evenly(count: int, most: int) -> list[int]:
 class _Sequence:
     """Score all methods on one sequence, and keep the images of its hardest frame.
 
-    The hardest frame is the one whose blurred input has the lowest PSNR, so what is shown does not
+    The hardest frame is the one whose blurred input has the lowest PSNR, so the choice does not
     depend on any model.
     """
 
@@ -197,7 +202,7 @@ class _Sequence:
         self._hardest: tuple[int, dict[str, Image], dict[str, Score]] | None = None
 
     def score(self) -> Iterator[int]:
-        """Score every frame; yield the number of each when it is done."""
+        """Score every frame; yield its index when it is done."""
         streams = {
             name: restored_frames(self.clip, name, restorer, self.settings)
             for name, restorer in self.models.items()
@@ -216,7 +221,7 @@ class _Sequence:
             yield index
 
     def panel(self) -> Panel:
-        """Return the hardest frame as every method gives it."""
+        """Return the hardest frame by all methods."""
         assert self._hardest is not None
         index, images, scores = self._hardest
         return Panel(self.clip.sequence, self.clip.frames[index].name, images, scores)
@@ -251,9 +256,10 @@ def restored_frames(
     settings: EvaluationSettings,
     look: Look | None = None,
 ) -> Iterator[Image]:
-    """Yield a sequence's frames as a model restores them, uint8, one after the other.
+    """Yield the frames of a sequence restored by a model, uint8 `(h, w, 3)`, one after the other.
 
-    `name` is the model's in messages; `look` gives other spikes than the sequence's own.
+    `name`: the model's name in errors. `look`: reads the spikes of a frame (default: its own
+    spikes).
     """
 
     def read(start: int, stop: int) -> tuple[Tensor, Tensor | None]:
@@ -283,7 +289,11 @@ def restored_frames(
 def model_inputs(
     clip: Clip, start: int, stop: int, restorer: Restorer, look: Look = own_spikes
 ) -> tuple[Tensor, Tensor | None]:
-    """Read frames [start, stop) of a clip as a model takes them: blurred and voxels."""
+    """Read the model inputs of frames [start, stop) of a clip, float32 and float16.
+
+    Returns blurred frames `(t, 3, h, w)` in [0, 1] and voxels `(t, c, hs, ws)`, or None if the
+    model uses no spikes.
+    """
     frames = torch.from_numpy(read_frames(clip, "blurred", start, stop))
     blurred = rearrange(frames, "t h w c -> t c h w").float() / 255
     if restorer.spikes is None:

@@ -1,12 +1,12 @@
-"""How near one method's frame is to the sharp one, in numbers.
+"""The score of one restored frame compared with the sharp frame.
 
     psnr psnr_y    dB; a frame that equals the sharp one counts as `PSNR_CAP`
-    ssim ssim_y    1 is perfect; `_y` is of luma alone, where it was asked for
-    lpips          perceptual distance, where it was asked for
-    tdiff tlp      how far the change from the frame before is from the sharp video's, in gray
-                   levels and in LPIPS; a sequence's first frame has none
+    ssim ssim_y    1 is perfect; `_y` is computed on luma alone (optional)
+    lpips          perceptual distance; 0 is perfect (optional)
+    tdiff tlp      difference between the change from the previous frame and that of the sharp
+                   video, in gray levels and in LPIPS; None for the first frame of a sequence
 
-A number that is not there is None, and means leave it out.
+A metric that was not computed is None; means ignore it.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ METRICS = ("psnr", "ssim", "lpips", "psnr_y", "ssim_y", "tdiff", "tlp")
 
 @dataclass(frozen=True)
 class Score:
-    """Distances of one restored frame, or a mean of them, from the sharp one."""
+    """The metrics of one restored frame, or their means over several frames."""
 
     psnr: float
     ssim: float
@@ -34,14 +34,14 @@ class Score:
 
     @staticmethod
     def mean(scores: Iterable[Score]) -> Score:
-        """Return the mean of some scores."""
-        found = [score.as_dict() for score in scores]
-        others = {name: _mean([score[name] for score in found]) for name in METRICS[2:]}
-        psnr, ssim = (float(np.mean([score[name] for score in found])) for name in METRICS[:2])
-        return Score(psnr, ssim, **others)
+        """Return the mean of each metric over scores that have it."""
+        rows = [score.as_dict() for score in scores]
+        optional = {name: _mean([row[name] for row in rows]) for name in METRICS[2:]}
+        psnr, ssim = (float(np.mean([row[name] for row in rows])) for name in METRICS[:2])
+        return Score(psnr, ssim, **optional)
 
     def as_dict(self) -> dict[str, float | None]:
-        """Return the numbers by name."""
+        """Return the metrics by name."""
         return asdict(self)
 
 

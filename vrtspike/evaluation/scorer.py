@@ -1,8 +1,8 @@
-"""Scoring the frames of one sequence in order, by every metric at once.
+"""Score the frames of one sequence in order, by all metrics at once.
 
-In: uint8 RGB images of one frame by method, and the sharp frame. Out: scores by method. What is
-computed of a sharp frame (luma, LPIPS' features, its distance from the frame before) is computed
-once for all methods; of the frames that went before, only the last one of each is kept.
+In: the uint8 RGB images of one frame by method, and the sharp frame. Out: scores by method. Luma
+and LPIPS features of a sharp frame, and its distance from the previous one, are computed once for
+all methods. Only the previous frame of each method is kept in memory.
 """
 
 from __future__ import annotations
@@ -25,14 +25,18 @@ Image = UInt8[np.ndarray, "h w 3"]
 
 @dataclass(frozen=True, eq=False)
 class _Seen:
-    """A frame as the metrics take it: its pixels, and its features where LPIPS is wanted."""
+    """A frame ready for the metrics: its pixels, and its LPIPS features (None without LPIPS)."""
 
     pixels: Tensor
     features: list[Tensor] | None
 
 
 class SequenceScorer:
-    """Score a sequence's frames, which come in order; a method may come or go only at its start."""
+    """Score the frames of a sequence in order; the methods must be the same for all frames.
+
+    `with_luma`: also compute PSNR and SSIM of luma. `lpips`: the LPIPS network, or None to leave
+    out `lpips` and `tlp`.
+    """
 
     def __init__(self, *, with_luma: bool, lpips: LPIPS | None, device: torch.device | str) -> None:
         self.with_luma, self.lpips, self.device = with_luma, lpips, device
@@ -40,15 +44,15 @@ class SequenceScorer:
         self._before: dict[str, _Seen] = {}
 
     def score(self, images: Mapping[str, Image], sharp: Image) -> dict[str, Score]:
-        """Score every method's image of the next frame."""
+        """Score the images of the next frame, one for each method."""
         truth = self._look(sharp)
-        bright = luma(truth.pixels) if self.with_luma else None
-        changed = None if self._sharp is None else self._distance(self._sharp, truth)
+        sharp_luma = luma(truth.pixels) if self.with_luma else None
+        sharp_change = None if self._sharp is None else self._distance(self._sharp, truth)
         scores = {}
         for name, image in images.items():
             seen = self._look(image)
             before, self._before[name] = self._before.get(name), seen
-            scores[name] = self._compare(seen, before, truth, bright, changed)
+            scores[name] = self._compare(seen, before, truth, sharp_luma, sharp_change)
         self._sharp = truth
         return scores
 
@@ -57,32 +61,38 @@ class SequenceScorer:
         seen: _Seen,
         before: _Seen | None,
         truth: _Seen,
-        bright: Tensor | None,
-        changed: float | None,
+        sharp_luma: Tensor | None,
+        sharp_change: float | None,
     ) -> Score:
-        """Score one image; `bright` is the sharp frame's luma, `changed` how far it moved."""
-        noise_y = similarity_y = difference = jump = None
-        if bright is not None:
-            own = luma(seen.pixels)
-            noise_y, similarity_y = _capped(psnr(own, bright)), ssim(own, bright).item()
+        """Score one image.
+
+        `sharp_change`: LPIPS between the sharp frame and the one before it.
+        """
+        psnr_y = ssim_y = difference = jump = None
+        if sharp_luma is not None:
+            image_luma = luma(seen.pixels)
+            psnr_y, ssim_y = (
+                _capped(psnr(image_luma, sharp_luma)),
+                ssim(image_luma, sharp_luma).item(),
+            )
         if before is not None and self._sharp is not None:
             pixels = (before.pixels, seen.pixels, self._sharp.pixels, truth.pixels)
             difference = tdiff(*pixels).item()
             own_change = self._distance(before, seen)
-            if own_change is not None and changed is not None:
-                jump = abs(own_change - changed)
+            if own_change is not None and sharp_change is not None:
+                jump = abs(own_change - sharp_change)
         return Score(
             psnr=_capped(psnr(seen.pixels, truth.pixels)),
             ssim=ssim(seen.pixels, truth.pixels).item(),
             lpips=self._distance(seen, truth),
-            psnr_y=noise_y,
-            ssim_y=similarity_y,
+            psnr_y=psnr_y,
+            ssim_y=ssim_y,
             tdiff=difference,
             tlp=jump,
         )
 
     def _look(self, image: Image) -> _Seen:
-        """Bring an image to the device, and look at it as LPIPS does."""
+        """Copy an image to the device; compute its LPIPS features, if LPIPS is used."""
         pixels = rearrange(torch.from_numpy(image).to(self.device), "h w c -> 1 c h w")
         if self.lpips is None:
             return _Seen(pixels, None)
@@ -90,7 +100,7 @@ class SequenceScorer:
             return _Seen(pixels, self.lpips.look(pixels.float() / 255))
 
     def _distance(self, one: _Seen, other: _Seen) -> float | None:
-        """Return LPIPS of two frames, where it is wanted."""
+        """Return the LPIPS distance of two frames; None if LPIPS is not used."""
         if self.lpips is None or one.features is None or other.features is None:
             return None
         with torch.no_grad():

@@ -1,1 +1,1 @@
-"""The folder of a run: its files, metrics and exported weights, and the model that they give."""
+"""The folder of a run: its files, its metrics and its exported weights."""

@@ -1,6 +1,7 @@
-"""One actor a folder in the whole cluster: it keeps two jobs from writing to the same run.
+"""A lock on a run folder for the whole cluster: a Ray actor whose name is derived from the folder.
 
-Ray gives a name once. The actor ends with the job that claimed the folder.
+It prevents two jobs from writing to the same run, because Ray gives each name to one actor only.
+The actor ends with the job that started it.
 """
 
 from __future__ import annotations
@@ -17,14 +18,15 @@ from vrtspike.storage.folder import Folder
 from vrtspike.storage.uri import without_keys
 
 GRACE_SECONDS = 20.0
-"""How long a job that was killed may take to leave the cluster."""
+"""How long to wait for a killed job to leave the cluster."""
 NAMESPACE = "vrtspike"
 
 
 def claim(folder: Folder, actor: type, **arguments: Any) -> Any:
-    """Start an actor of a class, beside this process, that nobody else has for this folder.
+    """Start the only actor of a folder, on the node of this process.
 
-    Raises ResourceError while another job has one.
+    `arguments` are passed to the actor's class. Raises ResourceError if another job still has an
+    actor for the folder after `GRACE_SECONDS`.
     """
     here = ray.get_runtime_context().get_node_id()
     options = {
@@ -38,14 +40,14 @@ def claim(folder: Folder, actor: type, **arguments: Any) -> Any:
         try:
             return ray.remote(actor).options(**options).remote(**arguments)
         except ValueError:
-            # The name is taken: by a job that goes on, or by one that was killed a moment ago.
+            # The name is taken, by a running job or by one that was killed a moment ago.
             if time.monotonic() > until:
                 raise already_trained(folder) from None
             time.sleep(1)
 
 
 def claimed(folder: Folder) -> Any | None:
-    """Return the actor that a folder is claimed by, if there is one."""
+    """Return the actor of a folder, or None."""
     try:
         return ray.get_actor(_name(folder), namespace=NAMESPACE)
     except ValueError:

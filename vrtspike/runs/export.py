@@ -1,7 +1,7 @@
-"""Weights as one safetensors file, with the configuration in the metadata.
+"""Export weights as one safetensors file, with the configuration in its metadata.
 
-In: whole weights, of a model or of a checkpoint. Out: a file that `vrtspike.model.load_weights`
-reads; its metadata are `config` (YAML) and `step`.
+In: the full (unsharded) weights of a model, or a checkpoint. Out: a file that
+`vrtspike.model.load_weights` reads; its metadata are `config` (YAML) and `step`.
 """
 
 from __future__ import annotations
@@ -26,13 +26,13 @@ from vrtspike.storage.folder import Folder
 Weights = Literal["averaged", "raw"]
 
 PAUSE_S = 10.0
-"""How long after storage did not take the weights they are written again."""
+"""Pause between a failed attempt to write the weights and the next one."""
 
 
 def write_export(
     folder: Folder, name: str, weights: Mapping[str, Tensor], metadata: Mapping[str, str]
 ) -> None:
-    """Write whole weights, or leave the file that was there (on this machine)."""
+    """Write full weights to the file `name`; on this machine, a failure keeps the old file."""
     content = save({k: v.contiguous() for k, v in weights.items()}, metadata=dict(metadata))
     folder.write(name, content)
 
@@ -46,9 +46,10 @@ def write_export_surely(
     timeout_s: float,
     failing: Callable[[DataFormatError], None],
 ) -> None:
-    """Write whole weights; try again for `timeout_s` while storage is full or away.
+    """Write full weights; if storage is full or unavailable, try again for `timeout_s`.
 
-    `failing` is told of each attempt that failed.
+    `failing` is called with the error of each failed attempt. Raises DataFormatError after the
+    timeout.
     """
     until = time.monotonic() + timeout_s
     while True:
@@ -62,12 +63,12 @@ def write_export_surely(
 
 
 def export_metadata(config: Config, step: int) -> dict[str, str]:
-    """Return what an export tells of itself."""
+    """Return the metadata of an export."""
     return {"config": dump_config(config), "step": str(step)}
 
 
 def exported_step(folder: Folder, name: str) -> int | None:
-    """Return the step of the weights in an export, or None where there is none of ours."""
+    """Return the step of exported weights; None if the file does not exist or is not ours."""
     if folder.size(name) is None:
         return None
     try:
@@ -81,9 +82,11 @@ def exported_step(folder: Folder, name: str) -> int | None:
 def weights_of_checkpoint(
     saved: Checkpoint, kind: Weights | None = None
 ) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """Read the weights of a checkpoint, and the metadata of their export.
+    """Read the weights of a checkpoint, by name; also return the metadata of their export.
 
-    Without `kind` averages where it has them. Raises CheckpointError where it has none.
+    `kind` default: averaged weights if the checkpoint has them, otherwise raw ones. Raises
+    CheckpointError if averaged weights are requested and it has none, or if its configuration is
+    not of this version.
     """
     averages = empty_tensors(saved, "average/") if kind != "raw" else {}
     if kind == "averaged" and not averages:

@@ -1,7 +1,7 @@
 """The folder of a run: on this machine, on a disk that nodes share, or in an object store.
 
 config.yaml  metrics.jsonl  tensorboard/  checkpoints/  export/model.safetensors
-.lock        held by the driver of the run while it trains (on a disk only)
+.lock        locked by the driver while the run trains (on a disk only)
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ LOCK = ".lock"
 
 @dataclass(frozen=True)
 class WorkerPlan:
-    """What the driver tells every worker."""
+    """The arguments that the driver passes to every worker."""
 
     config: Config = field(repr=False)
     run: Folder = field(repr=False)
     data_cpus: float
-    """CPUs that the data tasks of one rank may use."""
+    """CPUs for the data tasks of one rank."""
     preemptible: bool
     """Whether Ray may take nodes away."""
 
@@ -38,22 +38,23 @@ def run_folder(run: RunSettings) -> Folder:
 
 
 def checkpoints_of(run: Folder) -> Folder:
-    """Return the folder of a run's checkpoints."""
     return run.below("checkpoints")
 
 
 def collective_timeout_s(train: TrainSettings) -> int:
-    """Return when a collective gives up: after the supervisor has found and named what hangs, and
-    after
-    the slowest storage."""
+    """Return the timeout of collectives in seconds.
+
+    It is long enough for the supervisor to find and name a rank that hangs, and for slow storage.
+    """
     return int(2 * train.hang_timeout_s + train.storage_timeout_s + 60)
 
 
 @contextmanager
 def only_one(run: Folder) -> Iterator[None]:
-    """Hold a run's lock; raise ResourceError while another process on this disk does.
+    """Hold a run's lock inside the block; raise ResourceError if another process holds it.
 
-    The system drops the lock when its holder ends, however it ends. Object stores have none.
+    The operating system releases the lock when the process ends, even if it crashes. Runs in an
+    object store have no such lock.
     """
     if run.remote:
         yield
@@ -61,8 +62,8 @@ def only_one(run: Folder) -> Iterator[None]:
     with ExitStack() as stack:
         try:
             run.path.mkdir(parents=True, exist_ok=True)
-            # On a network disk without locks, jobs of one cluster still find each other: by the
-            # supervisor.
+            # On a network disk without locks, jobs of one cluster still exclude each other by the
+            # name of the supervisor (`vrtspike.runs.actor_lock`).
             stack.enter_context(locked(run.path / LOCK, already_trained(run)))
         except OSError as error:
             raise ResourceError(
@@ -74,7 +75,7 @@ def only_one(run: Folder) -> Iterator[None]:
 
 
 def already_trained(run: Folder) -> ResourceError:
-    """Return the error of a second training of the same run at the same time."""
+    """Return the error for starting a run that is already being trained."""
     return ResourceError(
         "this run is being trained already",
         where=run,

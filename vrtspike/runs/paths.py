@@ -1,4 +1,4 @@
-"""Names of the files of a run, below its folder."""
+"""Names of a run's files, relative to its folder."""
 
 CONFIG = "config.yaml"
 METRICS = "metrics.jsonl"

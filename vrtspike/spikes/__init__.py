@@ -1,1 +1,1 @@
-"""Spike streams: reading and writing them, voxels and images of them, and their changes."""
+"""Spike streams: read and write them, turn them into voxels and images, and augment them."""

@@ -1,12 +1,12 @@
-"""Spikes kept as arrays: NumPy's `.npy` and `.npz`, HDF5, and arrays in memory.
+"""Spikes stored as arrays: NumPy's `.npy` and `.npz`, HDF5, and arrays in memory.
 
-In: a file and the order of its axes, which files of the field differ in and none says: `shw` steps
-first, or `hws` steps last. Out: a source that reads boxes. Values are bool, or integers of 0 and 1,
-checked on what is read; rows are stored top-down unless `flip` says bottom-up.
+In: a file and the order of its axes, `shw` (steps first) or `hws` (steps last); datasets use both,
+and no file says which. Out: a source that reads boxes. Values are bool, or integers 0 and 1; they
+are checked when they are read. Rows are stored top-down, or bottom-up if `flip` is true.
 
-`.npy` files and uncompressed members of `.npz` files are memory-mapped; a compressed member can
-only be read whole, and is. An HDF5 file is opened anew for each read, so that a stream can be sent
-between processes and leaves no file open; HDF5 reads the chunks that hold the box.
+`.npy` files and uncompressed members of `.npz` files are memory-mapped; compressed members are read
+whole. An HDF5 file is opened for each read, so that a stream can be sent between processes and
+leaves no file open; HDF5 reads only the chunks that contain the box.
 """
 
 from __future__ import annotations
@@ -31,7 +31,8 @@ from vrtspike.spikes.source import Box, file_size, unreadable
 
 Axes = Literal["shw", "hws"]
 Shape = tuple[int, int, int]
-# RuntimeError: encrypted, or of a compression that Python lacks. NumPy reads a header as Python.
+# RuntimeError: encrypted, or a compression that Python lacks. SyntaxError and TokenError: NumPy
+# parses headers as Python.
 NUMPY_ERRORS = (
     OSError,
     ValueError,
@@ -46,7 +47,7 @@ NUMPY_ERRORS = (
 
 @dataclass(frozen=True, eq=False)
 class ArraySource:
-    """An array, in memory or mapped; `shape` is (s, h, w) whatever its axes."""
+    """An array in memory or memory-mapped; `shape` is (s, h, w) for any order of axes."""
 
     path: Path | None
     shape: Shape
@@ -56,13 +57,13 @@ class ArraySource:
     where: str
 
     def read(self, start: int, stop: int, box: Box) -> Bool[np.ndarray, "s h w"]:
-        """Copy a box."""
+        """Return a copy of the steps [start, stop) of a box."""
         return read_box(self, self.values, start, stop, box)
 
 
 @dataclass(frozen=True, eq=False)
 class Hdf5Source:
-    """A dataset of an HDF5 file; `shape` is (s, h, w) whatever its axes."""
+    """A dataset in an HDF5 file; `shape` is (s, h, w) for any order of axes."""
 
     path: Path
     shape: Shape
@@ -72,13 +73,13 @@ class Hdf5Source:
     where: str
 
     def read(self, start: int, stop: int, box: Box) -> Bool[np.ndarray, "s h w"]:
-        """Read a box from the file."""
+        """Read the steps [start, stop) of a box from the file."""
         with _open_hdf5(self.path) as file:
             return read_box(self, _own_dataset(file, self.key, self.where), start, stop, box)
 
 
 def memory_source(spikes: NDArray[Any], where: str) -> ArraySource:
-    """Take an array `(s, h, w)`, rows top-down, as a source."""
+    """Return a source of an array `(s, h, w)`, rows top-down; `where` names it in errors."""
     shape = _stream_shape(spikes.shape, spikes.dtype, "shw", where)
     return ArraySource(None, shape, "shw", False, spikes, where)
 
@@ -86,7 +87,10 @@ def memory_source(spikes: NDArray[Any], where: str) -> ArraySource:
 def open_array(
     path: Path, *, axes: Axes | None, key: str | None, flip: bool
 ) -> ArraySource | Hdf5Source:
-    """Open a `.npy`, `.npz` or HDF5 file by its suffix; `key` names one of several arrays."""
+    """Open a `.npy`, `.npz` or HDF5 file by its suffix; `key` names one of several arrays.
+
+    Raises ConfigError for wrong arguments and DataFormatError for files that hold no stream.
+    """
     if axes is None:
         raise ConfigError(
             "the order of the file's axes must be given, for no file says it",
@@ -121,7 +125,10 @@ def open_array(
 def read_box(
     source: ArraySource | Hdf5Source, values: Any, start: int, stop: int, box: Box
 ) -> Bool[np.ndarray, "s h w"]:
-    """Copy a box of an array or of what is sliced like one, as bool."""
+    """Copy the steps [start, stop) of a box as bool; `values` is an array or an HDF5 dataset.
+
+    Raises DataFormatError if a value is not 0 or 1.
+    """
     rows = box.stored_rows(source.shape[1], source.flip)
     columns = slice(box.left, box.left + box.width)
     if source.axes == "shw":
@@ -142,7 +149,7 @@ def read_box(
 
 
 def _stream_shape(shape: tuple[int, ...], dtype: DTypeLike, axes: Axes, where: str) -> Shape:
-    """Return (s, h, w), or refuse what cannot be a stream."""
+    """Return (s, h, w); raise DataFormatError if the array cannot be a stream."""
     names = "(s, h, w)" if axes == "shw" else "(h, w, s)"
     if len(shape) != 3 or min(shape) < 1:
         raise DataFormatError(
@@ -163,7 +170,8 @@ def _stream_shape(shape: tuple[int, ...], dtype: DTypeLike, axes: Axes, where: s
 
 
 def _chosen(path: Path, key: str | None, names: list[str]) -> str:
-    """Return the array that `key` names, or the only one."""
+    """Return `key`, or the name of the only array if `key` is None; otherwise raise
+    DataFormatError."""
     listed = ", ".join(names) or "none"
     if key is None and len(names) == 1:
         return names[0]
@@ -187,7 +195,7 @@ def _chosen(path: Path, key: str | None, names: list[str]) -> str:
 
 @contextmanager
 def _numpy_errors(path: Path) -> Iterator[None]:
-    """Turn what NumPy and zipfile say of a damaged file into one error."""
+    """Turn NumPy's and zipfile's errors on damaged files into DataFormatError."""
     try:
         yield
     except NUMPY_ERRORS as error:
@@ -195,7 +203,7 @@ def _numpy_errors(path: Path) -> Iterator[None]:
 
 
 def _npy_header(file: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
-    """Read the header of a `.npy`: shape, whether the first index is the fastest, and type."""
+    """Read the header of a `.npy`: shape, whether it is in Fortran order, and dtype."""
     version = npy.read_magic(file)
     if version == (1, 0):
         return npy.read_array_header_1_0(file)
@@ -205,14 +213,14 @@ def _npy_header(file: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
 
 
 def _check_npy_size(got: int, head: int, shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:
-    """Refuse a `.npy` that is shorter or longer than its header says."""
+    """Raise ValueError if a `.npy` is shorter or longer than its header says."""
     expected = head + math.prod(shape) * dtype.itemsize
     if got != expected or dtype.hasobject:
         raise ValueError(f"{got} bytes, but the header says {expected} ({dtype} of shape {shape})")
 
 
 def _map_npy(path: Path, offset: int, size: int) -> NDArray[Any]:
-    """Map the `.npy` that is `size` bytes long and starts at a byte of a file."""
+    """Memory-map a `.npy` of `size` bytes that starts at byte `offset` of a file."""
     with path.open("rb") as file:
         file.seek(offset)
         shape, fortran, dtype = _npy_header(file)
@@ -222,7 +230,7 @@ def _map_npy(path: Path, offset: int, size: int) -> NDArray[Any]:
 
 
 def _npz_member(path: Path, key: str | None) -> tuple[NDArray[Any], str]:
-    """Map an array of a `.npz`, or read it where it is compressed; return it and its name."""
+    """Memory-map an array of a `.npz`, or read it if it is compressed; return it and its name."""
     with zipfile.ZipFile(path) as archive:
         members = [name for name in archive.namelist() if name.endswith(".npy")]
         name = _chosen(path, key, [member.removesuffix(".npy") for member in members])
@@ -232,14 +240,14 @@ def _npz_member(path: Path, key: str | None) -> tuple[NDArray[Any], str]:
             return _map_npy(path, _stored_offset(path, info), info.file_size), name
         with archive.open(info) as file:
             shape, fortran, dtype = _npy_header(file)
-            # Before the memory is taken: a damaged header may ask for any amount.
+            # Check before reading: a damaged header may ask for any amount of memory.
             _check_npy_size(info.file_size, file.tell(), shape, dtype)
             flat = np.frombuffer(file.read(), dtype)
     return flat.reshape(shape, order="F" if fortran else "C"), name
 
 
 def _stored_offset(path: Path, info: zipfile.ZipInfo) -> int:
-    """Return where the bytes of an uncompressed member start: after its own header in the file."""
+    """Return the byte where the data of an uncompressed member start, after its local header."""
     with path.open("rb") as file:
         file.seek(info.header_offset)
         head = file.read(30)
@@ -249,7 +257,7 @@ def _stored_offset(path: Path, info: zipfile.ZipInfo) -> int:
 
 @contextmanager
 def _open_hdf5(path: Path) -> Iterator[Any]:
-    """Open an HDF5 file for reading; what HDF5 says of a damaged one is one error."""
+    """Open an HDF5 file for reading; HDF5's errors on damaged files become DataFormatError."""
     import h5py
 
     try:
@@ -260,9 +268,9 @@ def _open_hdf5(path: Path) -> Iterator[Any]:
 
 
 def _own_dataset(file: Any, key: str, where: str) -> Any:
-    """Return a dataset of a file; one whose values lie in other files is refused.
+    """Return a dataset of a file; raise DataFormatError if its values are in another file.
 
-    HDF5 would follow links into any file, virtual datasets and external storage likewise.
+    HDF5 would follow links, virtual datasets and external storage into any file.
     """
     import h5py
 

@@ -1,7 +1,7 @@
-"""Gray frames on the spike camera's grid: what its pixels see of an RGB frame.
+"""Gray frames on the pixel grid of the spike camera.
 
-Gray is the BT.601 luma of the gamma-encoded RGB, in the units of the input. A coarser grid sees the
-mean over the area of its pixels.
+Gray is the BT.601 luma of the gamma-encoded RGB, in the units of the input. On a coarser grid, each
+pixel is the mean over its area.
 """
 
 from __future__ import annotations
@@ -13,16 +13,19 @@ from PIL import Image
 from vrtspike.errors import ConfigError
 
 LUMA = np.array([0.299, 0.587, 0.114], np.float32)
-"""BT.601 weights of R, G and B."""
+"""Weights of R, G and B (ITU-R BT.601)."""
 
 
 def luma(rgb: Float[np.ndarray, "*n 3"]) -> Float[np.ndarray, "*n"]:
-    """Return the BT.601 luma of RGB in the last axis."""
+    """Return the BT.601 luma; the last axis is RGB."""
     return np.asarray(rgb @ LUMA)
 
 
 def box_reduce(gray: Float[np.ndarray, "n h w"], factor: int) -> Float[np.ndarray, "n hs ws"]:
-    """Average squares of `factor` pixels: the light that a pixel of a coarser grid collects."""
+    """Average squares of `factor` x `factor` pixels.
+
+    Raises ConfigError if the frame is not a multiple of `factor`.
+    """
     if factor == 1:
         return gray
     n, height, width = gray.shape
@@ -40,7 +43,7 @@ def box_reduce(gray: Float[np.ndarray, "n h w"], factor: int) -> Float[np.ndarra
 def gray_on_grid(
     rgb: UInt8[np.ndarray, "h w 3"], height: int, width: int
 ) -> Float[np.ndarray, "hs ws"]:
-    """Return a frame's gray in [0, 1] on a grid of any size, area-averaged."""
+    """Return a frame as gray in [0, 1], resized to any grid by averaging over areas."""
     gray = luma(rgb.astype(np.float32)) / np.float32(255)
     if gray.shape == (height, width):
         return gray

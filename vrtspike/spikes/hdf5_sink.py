@@ -1,8 +1,8 @@
-"""A file for HDF5 to write to, which keeps the error of a full disk instead of raising it.
+"""A file object for HDF5 that stores the error of a full disk instead of raising it.
 
-In: an open file. Out: a file object that h5py takes. HDF5 cannot close a file that it fails to
-write: it leaves it half open, and the process crashes later. So from the first error on this sink
-keeps what is written in memory, HDF5 closes as ever, and who writes looks at `error` now and then.
+In: an open file. Out: a file object for h5py. If a write fails, HDF5 cannot close its file, and the
+process crashes later. So this sink stores the first error in `error` and keeps all later data in
+memory; HDF5 then closes normally. The caller must check `error` during and after writing.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import BinaryIO
 
 
 class Hdf5Sink:
-    """Write to a file until that fails, and then to memory."""
+    """Write to a file; after the first error, write to memory."""
 
     def __init__(self, file: BinaryIO) -> None:
         self.error: OSError | None = None
@@ -32,7 +32,7 @@ class Hdf5Sink:
         return self._at
 
     def write(self, data: bytes) -> int:
-        """Write all of the data."""
+        """Write all of `data`; return its length."""
         rest = bytes(data)
         while rest and self.error is None:
             try:
@@ -48,14 +48,14 @@ class Hdf5Sink:
         return len(data)
 
     def read(self, size: int) -> bytes:
-        """Read what was written, wherever it is; zeros where nothing was."""
-        found = bytearray(os.pread(self._file, size, self._at).ljust(size, b"\0"))
+        """Read from file and memory; bytes that were never written are zero."""
+        content = bytearray(os.pread(self._file, size, self._at).ljust(size, b"\0"))
         for offset, data in self._unwritten:
             first, last = max(offset, self._at), min(offset + len(data), self._at + size)
             if first < last:
-                found[first - self._at : last - self._at] = data[first - offset : last - offset]
+                content[first - self._at : last - self._at] = data[first - offset : last - offset]
         self._at += size
-        return bytes(found)
+        return bytes(content)
 
     def truncate(self, size: int) -> int:
         """Set the length of the file."""
@@ -68,4 +68,4 @@ class Hdf5Sink:
         return size
 
     def flush(self) -> None:
-        """Do nothing: no written data are held back."""
+        """Do nothing: writes are not buffered."""

@@ -1,18 +1,18 @@
-"""Bit-packed spikes, the `.dat` files of the field: memory-mapped reading, and packing.
+"""Bit-packed spikes (`.dat` files of spike cameras): read them memory-mapped, and pack spikes.
 
-A file is frame-major: one bit a pixel, steps one after the other, no header. `bit_order` is the
-order of the pixels in a byte (`little`: the first pixel is the least significant bit, as the field
-writes it), `flip` says that rows are stored bottom-up. The geometry is given, never guessed: a file
-that is not a whole number of steps is refused.
+A file has no header. It stores one step after the other, with one bit for each pixel. `bit_order`
+is the order of the pixels in a byte; with `little`, the usual one, the first pixel is the least
+significant bit. `flip` means that rows are stored bottom-up. The caller must give the geometry; a
+file that is not a whole number of steps is an error.
 
-Raw dumps of cameras hold columns that are no pixels. `dropped_columns` names them as half-open
-ranges of stored columns; height and width are those of the picture that remains. A dump of the
-first camera, 400 wide, is stored 416 wide: [400, 416). One of 1000 columns over PCIe is stored 1024
-wide: [500, 512) and [1012, 1024).
+Raw dumps of some cameras contain columns that are not pixels. `dropped_columns` lists them as
+half-open ranges of stored columns; height and width are those of the remaining picture. A dump of
+the first camera, 400 pixels wide, is stored 416 wide: drop [400, 416). A dump of 1000 columns over
+PCIe is stored 1024 wide: drop [500, 512) and [1012, 1024).
 
-Where the stored pixels of a step are not a multiple of 8 the field has no common rule. vrtspike
-writes such steps padded to whole bytes, ceil(pixels / 8) each; `pad_to_byte` says that a file does
-so, and a file of such a geometry is refused without it.
+If the stored pixels of a step are not a multiple of 8, there is no common rule. vrtspike pads each
+step to whole bytes, ceil(pixels / 8). Set `pad_to_byte` to read such a file; otherwise it is an
+error.
 """
 
 from __future__ import annotations
@@ -33,23 +33,24 @@ BitOrder = Literal["little", "big"]
 
 
 def bytes_per_step(height: int, width: int) -> int:
-    """Return how many bytes one step takes, padded to whole bytes."""
+    """Return the bytes of one step, padded to whole bytes."""
     return -(-height * width // 8)
 
 
 def pack_steps(
     spikes: Bool[np.ndarray, "s h w"], *, bit_order: BitOrder, flip: bool
 ) -> UInt8[np.ndarray, "s bytes"]:
-    """Pack each step into whole bytes."""
+    """Pack the pixels of each step into bits, padded to whole bytes."""
     rows = spikes[:, ::-1] if flip else spikes
     return np.packbits(rows.reshape(len(spikes), -1), axis=-1, bitorder=bit_order)
 
 
 @dataclass(frozen=True, eq=False)
 class PackedSource:
-    """A bit-packed file; `packed` are its bytes `(s, bytes a step)`, mapped.
+    """A bit-packed file.
 
-    `columns` are the stored columns of the picture's columns, ascending.
+    `packed`: its memory-mapped bytes, `(s, bytes per step)`. `columns`: the stored column of each
+    column of the picture, ascending.
     """
 
     path: Path
@@ -61,7 +62,10 @@ class PackedSource:
     packed: NDArray[np.uint8]
 
     def read(self, start: int, stop: int, box: Box) -> Bool[np.ndarray, "s h w"]:
-        """Unpack the bytes of the box's rows, and of its columns where rows end on bytes."""
+        """Read the steps [start, stop) of a box.
+
+        It unpacks only the bytes of the box; if rows do not start at a byte, whole rows.
+        """
         rows = box.stored_rows(self.shape[1], self.flip)
         columns = self.columns[box.left : box.left + box.width]
         left, right = int(columns[0]), int(columns[-1]) + 1
@@ -69,7 +73,7 @@ class PackedSource:
             row_bytes = self.stored_width // 8
             stored = self.packed[start:stop].reshape(stop - start, self.shape[1], row_bytes)
             part = np.ascontiguousarray(stored[:, rows, left // 8 : -(-right // 8)])
-            # Flat: along an axis it takes one call a row.
+            # Unpack a flat array: along an axis, NumPy would make one call for each row.
             flat = np.unpackbits(part.reshape(-1), bitorder=self.bit_order)
             bits = flat.reshape(*part.shape[:2], 8 * part.shape[2])
             pixels = bits[:, :, left % 8 : left % 8 + right - left]
@@ -96,7 +100,10 @@ def open_packed(
     dropped_columns: Sequence[tuple[int, int]],
     pad_to_byte: bool,
 ) -> PackedSource:
-    """Map a bit-packed file whose picture is `height` x `width`."""
+    """Memory-map a bit-packed file whose picture is `height` x `width` pixels.
+
+    Raises ConfigError for wrong arguments, and DataFormatError if the file does not match them.
+    """
     if height is None or width is None:
         raise ConfigError(
             "height and width of a bit-packed file must be given, for it has no header", where=path
@@ -138,7 +145,7 @@ def open_packed(
 
 
 def kept_columns(width: int, dropped: Sequence[tuple[int, int]]) -> Int[np.ndarray, " w"]:
-    """Return the stored column of each of the picture's columns."""
+    """Return the stored column of each column of the picture, ascending."""
     stored = width + sum(stop - start for start, stop in dropped)
     is_pixel = np.ones(max(stored, 0), bool)
     for start, stop in dropped:
@@ -154,7 +161,7 @@ def kept_columns(width: int, dropped: Sequence[tuple[int, int]]) -> Int[np.ndarr
 
 
 def step_layout(height: int, width: int, stored_width: int) -> str:
-    """Describe the steps of a file for a message."""
+    """Describe the layout of a step, for error messages."""
     stored = "" if stored_width == width else f" stored {stored_width} wide"
     step_bytes = bytes_per_step(height, stored_width)
     return f"{height}x{width}{stored} at 1 bit a pixel, {step_bytes} bytes a step"

@@ -1,4 +1,4 @@
-"""Write bit-packed `.dat` files (`vrtspike.spikes.packed_file` says the format)."""
+"""Write bit-packed `.dat` files (`vrtspike.spikes.packed_file` describes the format)."""
 
 from __future__ import annotations
 
@@ -19,9 +19,10 @@ def write_dat(
     bit_order: BitOrder = "little",
     flip: bool = True,
 ) -> None:
-    """Write spikes (bool, or integers of 0 and 1), or a stream piece by piece.
+    """Write spikes (bool, or integers 0 and 1), or a stream in bounded memory.
 
-    Where height x width is not a multiple of 8 each step is padded to whole bytes.
+    If height x width is not a multiple of 8, each step is padded to whole bytes. `flip` stores rows
+    bottom-up, as is usual in this format.
     """
     stream = as_stream(spikes, path)
     with whole_file(path) as temporary, temporary.open("wb") as file:
@@ -32,7 +33,7 @@ def write_dat(
 def as_stream(
     spikes: Shaped[np.ndarray, "s h w"] | SpikeStream, path: str | os.PathLike[str]
 ) -> SpikeStream:
-    """Return spikes to be written as a stream; errors of an array name the file to be written."""
+    """Return spikes as a stream; errors of an array name `path`, the file to be written."""
     if isinstance(spikes, SpikeStream):
         return spikes
     return SpikeStream.from_array(spikes, name=os.fspath(path))

@@ -1,11 +1,12 @@
-"""Images from spikes alone, without training: the controls that every model must beat.
+"""Reconstruct images from spikes alone, without training: TFP and TFI.
 
 In: spikes `(s, h, w)` and the threshold at which the camera fires. Out: float32 `(h, w)`, intensity
 in units of full brightness, not clipped. Times follow `vrtspike.spikes.timeline`.
 
 TFP (texture from playback): threshold * mean of the spikes in a window.
-TFI (texture from intervals): threshold / length of the inter-spike interval around an instant.
-Both after Zhu et al., "A Retina-inspired Sampling Method for Visual Texture Reconstruction", 2019.
+TFI (texture from inter-spike intervals): threshold / length of the interval around an instant.
+Both are from Zhu et al., "A Retina-inspired Sampling Method for Visual Texture Reconstruction",
+ICME 2019.
 """
 
 from __future__ import annotations
@@ -25,8 +26,9 @@ def tfp(
 ) -> Float[np.ndarray, "h w"]:
     """Average the spikes of `[center - window // 2, center - window // 2 + window)`.
 
-    Without `window` the whole stream; without `center` its middle. At an edge the mean is over the
-    part of the window that lies in the stream; a window wholly outside is an error.
+    `window`: length in steps (default: the whole stream). `center`: a step (default: the middle of
+    the stream). At an edge, the mean is over the part of the window inside the stream. Raises
+    ConfigError if the whole window is outside.
     """
     if window is None:
         if center is not None:
@@ -48,18 +50,19 @@ def tfp(
 def tfi(
     spikes: Shaped[np.ndarray, "s h w"], *, step: int, threshold: float
 ) -> Float[np.ndarray, "h w"]:
-    """Invert the interval between the last spike before the instant `step` and the next one.
+    """Return threshold / interval between the last spike before the instant `step` and the next.
 
     A pixel fires at the end of a step, so the interval between spikes at a < step <= b is b - a
-    steps of light. Where one of them is missing the stream's edge stands in for it (the interval is
-    at least that long); a pixel without any spike is 0.
+    steps of light. If one of the two spikes is missing, the edge of the stream replaces it, because
+    the interval is at least that long. A pixel without any spike is 0. Raises ConfigError if `step`
+    is outside the stream.
     """
     if not 0 <= step <= len(spikes):
         raise ConfigError("the step leaves the stream", got=step, expected=f"0 to {len(spikes)}")
     fired = spikes.astype(np.bool_, copy=False)
     elapsed = np.full(spikes.shape[1:], step, np.int32)
     remaining = np.full(spikes.shape[1:], len(spikes) - step, np.int32)
-    # From far to near, so that the nearest spike is the last one written.
+    # From far to near, so that the nearest spike is written last.
     for number in range(step):
         np.copyto(elapsed, step - 1 - number, where=fired[number])
     for number in range(len(spikes) - 1, step - 1, -1):

@@ -1,19 +1,19 @@
-"""What a model sees of the spikes: bins and images, made by one function for every use.
+"""The spike input of a model: the only function from spikes to what a model sees.
 
-Training samples, validation, restoration and evaluation all call `SpikeRepresentation`. In: spikes
-`(t, s, h, w)`, the steps of consecutive frames; where exposure and target instant lie in a frame's
-steps; the camera's threshold. Out: float16 `(t, c, h, w)`, intensities in units of full brightness:
+Training, validation, restoration and evaluation all call `SpikeRepresentation`. In: spikes
+`(t, s, h, w)`, the steps of consecutive frames; the timeline, which places exposure and target
+instant in a frame's steps; the camera's threshold. Out: float16 `(t, c, h, w)`, intensities in
+units of full brightness, in these channels:
 
-    bins      threshold * mean of the spikes in each of k equal parts of the exposure, or of as many
-              steps centred on the target instant
+    bins      threshold * mean of the spikes in each of k equal parts of the exposure, or of a
+              window of the same length centred on the target instant
     windows   threshold * mean over a window centred on the target instant (TFP)
-    exposure  threshold * mean over the exposure: what the spikes say of the blurred frame
+    exposure  threshold * mean over the exposure: the blurred frame as the spikes see it
     interval  threshold / length of the spike interval at the target instant (TFI)
 
-A window may reach over its frame's steps into those of its neighbours. What of it lies beyond the
-first or last frame is left out, and its sum is divided by the steps that it does hold; where it
-holds none, the nearest step stands for it. Rounding to float16 changes an intensity by less than
-0.0005.
+A window may extend into the steps of neighbouring frames. The part before the first or after the
+last frame is left out, and the sum is divided by the remaining steps; if none remain, the nearest
+step is used. Rounding to float16 changes an intensity by less than 0.0005.
 """
 
 from __future__ import annotations
@@ -38,23 +38,26 @@ Spikes = Bool[np.ndarray, "t s h w"]
 
 @dataclass(frozen=True)
 class SpikeRepresentation:
-    """Which bins and images are made of the spikes of a frame."""
+    """The channels that a model gets for each frame.
+
+    `bins`: number of bins. `exposure` and `interval`: whether to add these images.
+    """
 
     bins: int
     around: Literal["exposure", "target"] = "exposure"
-    """What the bins divide: the exposure, or as many steps centred on the target instant."""
+    """What the bins divide: the exposure, or a window of its length centred on the target."""
     windows: tuple[float, ...] = ()
-    """Lengths of the windows as shares of a frame's steps."""
+    """Length of each window as a fraction of `steps_per_frame`."""
     exposure: bool = False
     interval: bool = False
     voxels: Literal["rate", "log1p"] = "rate"
-    """`rate` as above; `log1p`: the bins hold log(1 + count)."""
+    """`rate`: bins as above; `log1p`: bins are log(1 + count)."""
 
     @classmethod
     def of(
         cls, model: ModelSettings, voxels: Literal["rate", "log1p"] = "rate"
     ) -> SpikeRepresentation | None:
-        """Return what a model sees; None for one without spikes."""
+        """Return the representation of a model's settings; None if it uses no spikes."""
         spike = model.spike
         if model.fusion == "none":
             return None
@@ -64,11 +67,11 @@ class SpikeRepresentation:
 
     @property
     def channels(self) -> int:
-        """Return the channels of a frame (c)."""
+        """Return the number of channels of a frame (c)."""
         return self.bins + len(self.windows) + self.exposure + self.interval
 
     def reach(self, timeline: Timeline) -> int:
-        """Return how many frames before and after its own a frame's windows can reach into."""
+        """Return how many frames before and after its own the windows of a frame can extend."""
         longest = max((self._length(share, timeline) for share in self.windows), default=0)
         if self.around == "target":
             longest = max(longest, timeline.exposure_steps)
@@ -88,10 +91,11 @@ class SpikeRepresentation:
         shift: int = 0,
         continuous: bool = True,
     ) -> Float[np.ndarray, "n c h w"]:
-        """Represent the spikes of the frames `[start, stop)` of those given.
+        """Return the channels of each frame in `frames` (default: all frames of `spikes`).
 
-        `shift` moves exposure and target later by so many steps. Unless the frames' steps are
-        `continuous`, no window reaches into a neighbour.
+        `shift`: steps by which exposure and target are moved later. `continuous`: whether the
+        frames' steps follow one another without a gap; if false, no window extends into a
+        neighbour. Raises DataFormatError if a frame does not have `steps_per_frame` steps.
         """
         count, steps = spikes.shape[:2]
         if steps != timeline.steps_per_frame:
@@ -101,14 +105,14 @@ class SpikeRepresentation:
                 expected=f"{timeline.steps_per_frame} (steps_per_frame)",
             )
         stream = spikes.reshape(count * steps, *spikes.shape[2:])
-        wanted = range(count)[frames]
-        out = np.empty((len(wanted), self.channels, *spikes.shape[2:]), np.float16)
-        for planes, index in zip(out, wanted, strict=True):
-            own = index * steps
-            held = stream if continuous else stream[own : own + steps]
-            first = (own if continuous else 0) + shift
+        indices = range(count)[frames]
+        out = np.empty((len(indices), self.channels, *spikes.shape[2:]), np.float16)
+        for planes, index in zip(out, indices, strict=True):
+            begin = index * steps
+            source = stream if continuous else stream[begin : begin + steps]
+            first = (begin if continuous else 0) + shift
             for plane, image in zip(
-                planes, self._images(held, first, timeline, threshold), strict=True
+                planes, self._images(source, first, timeline, threshold), strict=True
             ):
                 plane[...] = image
         return out
@@ -116,23 +120,23 @@ class SpikeRepresentation:
     def _images(
         self, stream: NDArray[np.bool_], first: int, timeline: Timeline, threshold: float
     ) -> Iterator[NDArray[np.floating]]:
-        """Yield the channels of the frame whose steps begin at `first`."""
+        """Yield the channels of the frame whose first step in the stream is `first`."""
         start, stop = (first + edge for edge in timeline.exposure)
         target = first + timeline.target_step
         begin = target - timeline.exposure_steps // 2 if self.around == "target" else start
         for a, b in self._bins(timeline.exposure_steps):
-            total, held = _sum(stream, begin + a, begin + b)
+            total, count = _sum(stream, begin + a, begin + b)
             if self.voxels == "log1p":
                 yield np.log1p(total.astype(np.float32))
             else:
-                yield total * np.float32(threshold / held)
+                yield total * np.float32(threshold / count)
         for share in self.windows:
             length = self._length(share, timeline)
-            total, held = _sum(stream, target - length // 2, target - length // 2 + length)
-            yield total * np.float32(threshold / held)
+            total, count = _sum(stream, target - length // 2, target - length // 2 + length)
+            yield total * np.float32(threshold / count)
         if self.exposure:
-            total, held = _sum(stream, start, stop)
-            yield total * np.float32(threshold / held)
+            total, count = _sum(stream, start, stop)
+            yield total * np.float32(threshold / count)
         if self.interval:
             lo = min(max(target - timeline.steps_per_frame, 0), len(stream) - 1)
             hi = max(min(target + timeline.steps_per_frame, len(stream)), lo + 1)
@@ -140,21 +144,27 @@ class SpikeRepresentation:
             yield tfi(stream[lo:hi], step=instant - lo, threshold=threshold)
 
     def _bins(self, steps: int) -> list[tuple[int, int]]:
-        """Return the steps of each bin; one that is narrower than a step takes that step whole."""
+        """Return the first and last + 1 step of each bin; each bin has at least one step.
+
+        If there are more bins than steps, several bins share a step.
+        """
         if self.bins > steps:
             return [(k * steps // self.bins, k * steps // self.bins + 1) for k in range(self.bins)]
         return list(pairwise(bin_edges(steps, self.bins).tolist()))
 
     @staticmethod
     def _length(share: float, timeline: Timeline) -> int:
-        """Return the steps of a window."""
+        """Return the length of a window in steps, at least 1."""
         return max(1, round(share * timeline.steps_per_frame))
 
 
 def _sum(
     stream: NDArray[np.bool_], start: int, stop: int
 ) -> tuple[NDArray[np.unsignedinteger], int]:
-    """Add up the steps [start, stop) as far as they are there; return how many were, too."""
+    """Return the sum of the steps [start, stop) that are in the stream, and their number.
+
+    If none are, return the nearest step and 1.
+    """
     first = min(max(start, 0), len(stream) - 1)
     last = max(min(stop, len(stream)), first + 1)
     total = np.empty(stream.shape[1:], np.uint8 if last - first <= 255 else np.uint16)

@@ -1,7 +1,7 @@
-"""What a stream needs of the file or array that holds its spikes.
+"""The interface between a stream and the file or array that contains its spikes.
 
-A source knows its shape `(s, h, w)` and reads a box: a range of steps of a rectangle of the
-picture, whose rows count from the top whatever the order in which they are stored.
+A source knows its shape `(s, h, w)` and reads boxes: a range of steps of a rectangle of the
+picture. Rows always count from the top, in whatever order the file stores them.
 """
 
 from __future__ import annotations
@@ -25,28 +25,31 @@ class Box(NamedTuple):
     width: int
 
     def stored_rows(self, full_height: int, flip: bool) -> slice:
-        """Return where its rows are stored; `flip` says that the bottom row is stored first."""
+        """Return the stored rows of the box; `flip`: the bottom row is stored first."""
         first = full_height - self.top - self.height if flip else self.top
         return slice(first, first + self.height)
 
 
 class SpikeSource(Protocol):
-    """Spikes that are somewhere and can be read in part."""
+    """A file or array of spikes that can be read in part."""
 
     @property
     def path(self) -> Path | None:
-        """Return the file, or None where the spikes are in memory."""
+        """Return the file, or None if the spikes are in memory."""
 
     @property
     def shape(self) -> tuple[int, int, int]:
         """Return (steps, height, width)."""
 
     def read(self, start: int, stop: int, box: Box) -> Bool[np.ndarray, "s h w"]:
-        """Read the steps `[start, stop)` of a box, which both lie in the stream."""
+        """Read the steps `[start, stop)` of a box; both must be inside the stream."""
 
 
 def file_size(path: Path, what: str = "spike file") -> int:
-    """Return the bytes of a file; one that is missing, empty or no file is refused."""
+    """Return the size of a file in bytes; raise DataFormatError if it is missing, empty or no file.
+
+    `what` names the kind of file in the error.
+    """
     try:
         status = path.stat()
     except (FileNotFoundError, NotADirectoryError) as error:
@@ -64,7 +67,7 @@ def file_size(path: Path, what: str = "spike file") -> int:
 
 
 def unreadable(path: Path, error: Exception, what: str = "spike file") -> DataFormatError:
-    """Say that a file cannot be read, and why."""
+    """Return the error for a file that cannot be read; `error` is the reason."""
     reason = getattr(error, "strerror", None) or str(error)
     return DataFormatError(
         f"cannot read the {what}",

@@ -1,7 +1,7 @@
-"""Spike streams: one interface to every format, of which slices and crops read what they need.
+"""Spike streams: one interface to all file formats; slices and crops read only what they need.
 
-In: a file and what no file says of itself (geometry, order of axes, rate, threshold). Out: bool
-spikes `(s, h, w)`, rows top-down. The format follows from the suffix:
+In: a file and the facts that files do not contain (geometry, order of axes, rate, threshold). Out:
+bool spikes `(s, h, w)`, rows top-down. The suffix decides the format:
 
     .dat .raw .bin      bit-packed (`vrtspike.spikes.packed_file`): height and width must be given
     .npy .npz .h5 .hdf5 arrays (`vrtspike.spikes.array_file`): axes must be given
@@ -27,15 +27,16 @@ from vrtspike.spikes.source import Box, SpikeSource, file_size
 PACKED_SUFFIXES = (".dat", ".raw", ".bin")
 ARRAY_SUFFIXES = (".npy", ".npz", ".h5", ".hdf5")
 PIECE_BYTES = 2**24
-"""Spikes (one byte each) that code which goes through a whole stream takes at a time."""
+"""Bytes (one for each spike) to read at a time from a stream that is processed in pieces."""
 
 
 @dataclass(frozen=True, eq=False)
 class SpikeStream:
-    """A stream `(s, h, w)` of spikes, of which slices and crops read only what they need.
+    """A stream of spikes `(s, h, w)`; slices and crops read only what they need.
 
-    `rate_hz` (steps a second) and `threshold` are carried for those who need them; no file says
-    them. Make one with `SpikeStream.open` or `SpikeStream.from_array`.
+    Create one with `SpikeStream.open` or `SpikeStream.from_array`. `rate_hz` is the number of steps
+    per second, `threshold` the charge at which a pixel fires, in steps of full brightness; both may
+    be None.
     """
 
     source: SpikeSource
@@ -67,14 +68,19 @@ class SpikeStream:
         axes: Axes | None = None,
         key: str | None = None,
     ) -> SpikeStream:
-        """Open a file of any format; settings that say nothing of its format are refused.
+        """Open a file of any format.
 
-        `height`, `width`: the picture's size; needed for bit-packed files, checked for others.
-        `flip`: rows are stored bottom-up; if not given, as is usual: bit-packed yes, arrays no.
-        `steps`: how many the file must hold, if known.
-        Bit-packed files only: `bit_order` (little if not given), `pad_to_byte`, `dropped_columns`.
-        Arrays only: `axes`, needed; `key`, the array's name in a `.npz` or HDF5 file, needed where
-        it holds several.
+        `height`, `width`: size of the picture in pixels; required for bit-packed files, checked for
+        others.
+        `flip`: rows are stored bottom-up (default: true for bit-packed files, false for arrays).
+        `steps`: number of steps that the file must contain, if known.
+        For bit-packed files only: `bit_order` (default: little), `pad_to_byte`, `dropped_columns`
+        (`vrtspike.spikes.packed_file` describes them).
+        For arrays only: `axes` (required); `key`, the name of the array in a `.npz` or HDF5 file
+        (required if it contains several).
+
+        Raises ConfigError for missing settings and for settings of another format, DataFormatError
+        if the file does not match them.
         """
         path = Path(path)
         suffix = path.suffix.lower()
@@ -115,7 +121,7 @@ class SpikeStream:
         threshold: float | None = None,
         name: str = "an array in memory",
     ) -> SpikeStream:
-        """Take spikes in memory (bool, or integers of 0 and 1) as a stream; `name` is for errors.
+        """Return a stream of an array (bool, or integers 0 and 1); `name` is its name in errors.
 
         The array is not copied, so it must not change.
         """
@@ -124,17 +130,17 @@ class SpikeStream:
 
     @property
     def path(self) -> Path | None:
-        """Return the file, or None where the spikes are in memory."""
+        """Return the file, or None if the spikes are in memory."""
         return self.source.path
 
     @property
     def height(self) -> int:
-        """Return the rows of the picture, or of the crop."""
+        """Return the height of the picture, or of the crop, in pixels."""
         return self.box.height
 
     @property
     def width(self) -> int:
-        """Return the columns of the picture, or of the crop."""
+        """Return the width of the picture, or of the crop, in pixels."""
         return self.box.width
 
     @property
@@ -144,7 +150,10 @@ class SpikeStream:
 
     @property
     def packed(self) -> NDArray[np.uint8]:
-        """Return the mapped bytes `(s, bytes a step)` of a bit-packed file, whole steps each."""
+        """Return the memory-mapped bytes of a bit-packed file, `(s, bytes per step)`.
+
+        A crop does not change them.
+        """
         if not isinstance(self.source, PackedSource):
             raise ConfigError("only a bit-packed file has packed bytes", where=self.path)
         return self.source.packed
@@ -153,7 +162,7 @@ class SpikeStream:
         return self.source.shape[0]
 
     def __getitem__(self, steps: slice) -> Bool[np.ndarray, "s h w"]:
-        """Read the steps `[s0:s1]`; a range that leaves the stream is an error, never clipped."""
+        """Read the steps `[s0:s1]`; raise DataFormatError if they are not all in the stream."""
         if not isinstance(steps, slice) or steps.step not in (None, 1):
             raise TypeError("a SpikeStream is read by slices of step 1, as stream[s0:s1]")
         start = 0 if steps.start is None else steps.start
@@ -168,7 +177,10 @@ class SpikeStream:
         return self.source.read(start, stop, self.box)
 
     def crop(self, top: int, left: int, height: int, width: int) -> SpikeStream:
-        """Return a view of a rectangle, which reads only the bytes that hold it."""
+        """Return a view of a rectangle (pixels), which reads only the bytes of that rectangle.
+
+        Raises DataFormatError if the rectangle is not inside the picture.
+        """
         inside = top >= 0 and left >= 0 and height > 0 and width > 0
         if not inside or top + height > self.height or left + width > self.width:
             raise DataFormatError(
@@ -181,13 +193,13 @@ class SpikeStream:
 
     @property
     def piece_steps(self) -> int:
-        """Return how many steps `pieces` reads at a time unless told: about 16 MiB of spikes."""
+        """Return the default number of steps in a piece of `pieces`: about 16 MiB of spikes."""
         return max(1, PIECE_BYTES // (self.height * self.width))
 
     def pieces(
         self, start: int = 0, stop: int | None = None, *, steps: int | None = None
     ) -> Iterator[tuple[int, Bool[np.ndarray, "s h w"]]]:
-        """Go through the steps `[start, stop)` in bounded memory: (first step, spikes) each."""
+        """Yield the steps `[start, stop)` in pieces of `steps` steps: (first step, spikes)."""
         stop = len(self) if stop is None else stop
         size = self.piece_steps if steps is None else steps
         for first in range(start, stop, size):
@@ -195,7 +207,7 @@ class SpikeStream:
 
 
 def refuse_settings(path: Path, **settings: object) -> None:
-    """Refuse settings that were given but say nothing of a file's format."""
+    """Raise ConfigError for the first setting that is not None: it does not apply to the format."""
     for name, value in settings.items():
         if value is not None:
             raise ConfigError(
@@ -209,15 +221,15 @@ def refuse_settings(path: Path, **settings: object) -> None:
 def _check_shape(
     source: SpikeSource, steps: int | None, height: int | None, width: int | None
 ) -> None:
-    """Refuse a file that holds another size, or another number of steps, than was said."""
+    """Raise DataFormatError if a file has another size, or another number of steps, than given."""
     got_steps, *size = source.shape
-    wanted = [size[0] if height is None else height, size[1] if width is None else width]
-    if size != wanted:
+    expected = [size[0] if height is None else height, size[1] if width is None else width]
+    if size != expected:
         raise DataFormatError(
             "the file holds pictures of another size",
             where=source.path,
             got="{}x{}".format(*size),
-            expected="{}x{}".format(*wanted),
+            expected="{}x{}".format(*expected),
             fix="correct height and width, or axes if they are exchanged",
         )
     if steps is not None and got_steps != steps:

@@ -1,14 +1,14 @@
-"""How frames and spike steps share one clock, and how well a recording keeps to it.
+"""The common clock of frames and spikes, and a test of how well a recording keeps to it.
 
-Convention, everywhere in vrtspike: time is counted in steps of the spike camera from the first
-step of a frame's own stretch of the stream. Step `s` integrates the light of `[s, s + 1)`, which a
-simulator samples at the instant `s + 0.5`. Intervals are half-open, `[s0, s1)`. The sharp frame
-shows the instant `target_step`, the border between step `target_step - 1` and step `target_step`:
-the middle of an exposure `[s0, s1)` is `target_step = (s0 + s1) / 2` exactly, and the window of
-`2 n` steps centred on the target is `[target_step - n, target_step + n)`.
+Convention, everywhere in vrtspike: time is counted in steps of the spike camera, from the first
+step that belongs to a frame. Step `s` integrates the light of `[s, s + 1)`; a simulator samples it
+at the instant `s + 0.5`. Intervals are half-open, `[s0, s1)`. The sharp frame shows the instant
+`target_step`, the border between steps `target_step - 1` and `target_step`. So the middle of an
+exposure `[s0, s1)` is exactly `target_step = (s0 + s1) / 2`, and the window of `2 n` steps centred
+on the target is `[target_step - n, target_step + n)`.
 
-`steps_per_frame` steps lead from one frame's start to the next one's; what follows the exposure is
-dead time, in which the spike camera goes on firing.
+Frames start `steps_per_frame` steps apart. The steps after the exposure are dead time of the frame
+camera; the spike camera continues to fire.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from vrtspike.errors import ConfigError
 
 @dataclass(frozen=True)
 class Timeline:
-    """Place the exposure and the target instant in the steps of one frame."""
+    """The steps of one frame: how many, and where the exposure and the target instant are."""
 
     steps_per_frame: int
     exposure: tuple[int, int]
@@ -50,15 +50,16 @@ class Timeline:
 
     @property
     def exposure_steps(self) -> int:
-        """Return the number of steps over which a frame integrates."""
+        """Return the length of the exposure in steps."""
         return self.exposure[1] - self.exposure[0]
 
     def spread(self, count: int) -> tuple[Timeline, ...]:
-        """Return the timelines of `count` instants of a frame; of one, this.
+        """Return one timeline for each of `count` target instants; for one, this timeline.
 
-        They lie around the middle of the exposure, `steps_per_frame / count` apart, so that those
-        of all frames are evenly spaced; where the exposure is too short for that, they reach from
-        its start to its end. Each is rounded down to a whole step.
+        The instants are centred on the middle of the exposure and `steps_per_frame / count` apart,
+        so that the instants of all frames are evenly spaced. If the exposure is too short for that,
+        they extend from its start to its end. Each instant is rounded down to a whole step. Raises
+        ConfigError if the exposure has fewer instants.
         """
         start, stop = self.exposure
         most = min(self.exposure_steps + 1, self.steps_per_frame)
@@ -77,7 +78,7 @@ class Timeline:
         )
 
     def reversed(self) -> Timeline:
-        """Return the timeline of the same frame when its steps are read backwards."""
+        """Return the timeline of the frame with its steps in reverse order."""
         start, stop = (self.steps_per_frame - edge for edge in reversed(self.exposure))
         return Timeline(
             self.steps_per_frame, (start, stop), self.steps_per_frame - self.target_step
@@ -86,25 +87,25 @@ class Timeline:
 
 @dataclass(frozen=True)
 class ShiftFit:
-    """Hold how well windows of a stream explain an image, by shift of the window in steps."""
+    """How well shifted windows of a stream match an image: the error of each shift, in steps."""
 
     shifts: tuple[int, ...]
     errors: tuple[float, ...]
 
     @property
     def best(self) -> int:
-        """Return the shift of the least error."""
+        """Return the shift with the smallest error."""
         return self.shifts[int(np.argmin(self.errors))]
 
     @property
     def gain(self) -> float:
-        """Return how much smaller the least error is than that at shift 0, as a fraction."""
+        """Return by which fraction the smallest error is below the error at shift 0."""
         at_zero = self.errors[self.shifts.index(0)]
         return 1.0 - min(self.errors) / at_zero if at_zero > 0 else 0.0
 
     @classmethod
     def over(cls, fits: Sequence[ShiftFit]) -> ShiftFit:
-        """Combine the fits of several frames, over the shifts that all of them tried."""
+        """Combine the fits of several frames (root mean square), over their common shifts."""
         shifts = sorted(set.intersection(*(set(fit.shifts) for fit in fits)))
         table = np.array([[fit.errors[fit.shifts.index(s)] for s in shifts] for fit in fits])
         return cls(tuple(shifts), tuple(np.sqrt(np.mean(table**2, axis=0)).tolist()))
@@ -120,8 +121,8 @@ def fit_shift(
 ) -> ShiftFit:
     """Compare an image with the mean of the spikes in `window`, shifted by up to `reach` steps.
 
-    Shifts that would leave the stream are not tried. Errors are root mean square differences after
-    the best gain and offset of brightness, so that an unknown threshold hides no shift.
+    Shifts that would leave the stream are skipped. Errors are root mean square differences after
+    the best gain and offset of brightness, so that a wrong threshold does not matter.
     """
     start, stop = window
     if start < 0 or stop > len(spikes):

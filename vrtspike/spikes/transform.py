@@ -1,16 +1,16 @@
-"""Spikes as another rig would have given them: another threshold, a clock or a place that is off.
+"""Augment spikes as if another rig had recorded them: other threshold, time, registration, noise.
 
-A model that saw one camera and one alignment alone fails at others. What changes is drawn for each
-sample, and none of it changes what is right: voxels in mode `rate` are scaled by the threshold.
+A model trained on one camera and one alignment fails on others. The augmentation is drawn for each
+sample. The sharp target stays the same, since voxels in mode `rate` are scaled by the threshold.
 
-- A camera of n times the threshold fires at every n-th spike of a pixel. Where it begins to count
-  is drawn for each pixel and frame, as its charge at that time would be.
-- A shift in time moves what is seen of the spikes by some steps against the frames.
-- A camera that is not registered to the frames (`Misregistration`) shows another place: one map for
-  all steps and frames of a sample, by the nearest pixel of the spike grid, around the middle of the
-  crop. What lies around the crop is read, too; the frame's edge is repeated.
-- Spikes are lost, and pixels fire on their own, independently of all else.
-- A camera that is off gives no spike at all.
+- Threshold: a camera with n times the threshold fires at every n-th spike of a pixel. The first one
+  is drawn for each pixel and frame, like the charge of the pixel at that time.
+- Shift: the spikes are moved by some steps relative to the frames.
+- `Misregistration`: the spikes are moved, turned and scaled relative to the frames, around the
+  middle of the crop, by the nearest pixel of the spike grid. All steps and frames of a sample share
+  one map. Spikes around the crop are read too; at the edge of the frame, the edge is repeated.
+- Loss and noise: spikes are lost, and pixels fire at random, independently of everything else.
+- Dropped: the camera is off and gives no spikes.
 """
 
 from __future__ import annotations
@@ -23,41 +23,44 @@ import numpy as np
 from jaxtyping import Bool, Int
 
 Part = tuple[slice, slice]
-"""Rows and columns of a spike grid."""
+"""A rectangle of a spike grid: its rows and its columns."""
 
 
 @dataclass(frozen=True)
 class Misregistration:
-    """How the spikes' picture lies on that of the frames: moved, turned and scaled a little."""
+    """How the picture of the spikes is moved, turned and scaled relative to the frames."""
 
     down: float = 0.0
-    """Frame pixels by which it lies too low."""
+    """Shift down, in frame pixels."""
     right: float = 0.0
-    """Frame pixels by which it lies too far to the right."""
+    """Shift to the right, in frame pixels."""
     turn: float = 0.0
-    """Degrees by which it is turned clockwise around the middle of the crop."""
+    """Clockwise rotation around the middle of the crop, in degrees."""
     scale: float = 1.0
-    """How many times too large it is."""
+    """Magnification; 1 is the true size."""
 
     def reading(self, crop: Part, shape: tuple[int, int], grid: int) -> Part:
-        """Return the part of a spike grid of a `shape` that is seen in place of a crop of it.
+        """Return the rows and columns of the spike grid to read for a crop.
 
-        The grid is `grid` times coarser than the frame's.
+        `shape`: size of the spike grid. `grid`: how many times coarser it is than the frame.
         """
-        found = self._seen(crop, grid)
+        seen = self._seen(crop, grid)
         rows, columns = (
             slice(
                 int(np.clip(places.min(), 0, length - 1)),
                 int(np.clip(places.max(), 0, length - 1)) + 1,
             )
-            for places, length in zip(found, shape, strict=True)
+            for places, length in zip(seen, shape, strict=True)
         )
         return rows, columns
 
     def apply(
         self, spikes: Bool[np.ndarray, "*time h w"], read: Part, crop: Part, grid: int
     ) -> Bool[np.ndarray, "*time m n"]:
-        """Return the spikes of a crop from those that were read of its `reading`."""
+        """Return the misregistered spikes of a crop.
+
+        `spikes` are those of the part `read`, which `reading` returned for the crop.
+        """
         if self == Misregistration():
             return spikes
         rows, columns = (
@@ -65,15 +68,15 @@ class Misregistration:
             for places, part in zip(self._seen(crop, grid), read, strict=True)
         )
         height, width = spikes.shape[-2:]
-        # One flat index a pixel: two of them take several times as long.
+        # One flat index for each pixel; indexing with two is several times slower.
         flat = spikes.reshape(*spikes.shape[:-2], height * width)
         moved: Bool[np.ndarray, "*time m n"] = np.take(flat, rows * width + columns, axis=-1)
         return moved
 
     def _seen(self, crop: Part, grid: int) -> tuple[Int[np.ndarray, "m n"], Int[np.ndarray, "m n"]]:
-        """Return the rows and columns of the grid that the pixels of a crop show.
+        """Return the row and column of the spike grid that each pixel of a crop shows.
 
-        With m the middle of the crop, the pixel at p shows m + R(-turn) (p - m - shift) / scale.
+        The pixel at p shows m + R(-turn) (p - m - shift) / scale; m is the middle of the crop.
         """
         rows, columns = crop
         middle = ((rows.start + rows.stop - 1) / 2, (columns.start + columns.stop - 1) / 2)
@@ -92,24 +95,23 @@ REGISTERED = Misregistration()
 
 @dataclass(frozen=True)
 class Distortion:
-    """What was drawn for a sample."""
+    """The augmentation of one sample."""
 
     threshold_factor: int = 1
     shift: int = 0
-    """Steps by which exposure and target lie later in the stream than the frames say."""
+    """Steps by which exposure and target are moved later in the stream."""
     dropped: bool = False
-    """Whether all spikes are taken away."""
+    """Whether all spikes are removed."""
     place: Misregistration = REGISTERED
-    """Where the spikes' picture lies."""
     noise: float = 0.0
-    """Probability that a pixel fires in a step on its own."""
+    """Probability that a pixel fires at random in a step."""
     lost: float = 0.0
     """Probability that a spike is lost."""
 
     def apply(
         self, spikes: Bool[np.ndarray, "t s h w"], rng: np.random.Generator
     ) -> Bool[np.ndarray, "t s h w"]:
-        """Change spikes that are those of the right place and steps."""
+        """Apply threshold, loss and noise; the caller has applied `shift` and `place`."""
         spikes = raise_threshold(spikes, self.threshold_factor, rng)
         if self.dropped:
             return np.zeros_like(spikes)
@@ -128,37 +130,40 @@ def draw_distortion(
     noise: float = 0.0,
     lost: float = 0.0,
 ) -> Distortion:
-    """Draw a threshold factor, a shift in time, whether all spikes are taken away, and the rest.
+    """Draw the augmentation of a sample.
 
-    Limits: `reach` steps, `shift` frame pixels down and to the right, `rotate` degrees and the
-    share `scale` either way; `noise` and `lost` from 0. Each draw is its limit times the cube of an
-    even draw: half of them are below an eighth of the limit. Drawn evenly, the model would see
-    hardly any rig that is good in all respects, and would learn to distrust all spikes. `dropped`
-    is the share of the samples without spikes.
+    `factors`: the threshold factors to choose from. `dropped`: probability that all spikes are
+    removed. The other arguments are limits: `reach` (steps of shift in time), `shift` (frame pixels
+    down and to the right), `rotate` (degrees) and `scale` (a fraction) in both directions; `noise`
+    and `lost` (probabilities) from 0.
 
-    Misregistration, noise and loss come from a generator of their own, so they leave the other
-    draws, and those that follow, as they are.
+    Each value is its limit times the cube of a uniform draw, so half of the values are below an
+    eighth of the limit. With uniform values, the model would see hardly any rig that is good in all
+    respects, and would learn to distrust all spikes.
+
+    Misregistration, noise and loss come from a child generator, so that they do not change other
+    draws of `rng`.
     """
     which, steps = rng.integers(len(factors)), round(reach * (2 * rng.random() - 1) ** 3)
-    gone = bool(dropped and rng.random() < dropped)
-    own = rng.spawn(1)[0].random(6)
+    is_dropped = bool(dropped and rng.random() < dropped)
+    draws = rng.spawn(1)[0].random(6)
     down, right, turn, larger = (
-        (2 * own[:4] - 1) ** 3 * np.array([shift, shift, rotate, scale])
+        (2 * draws[:4] - 1) ** 3 * np.array([shift, shift, rotate, scale])
     ).tolist()
     return Distortion(
         factors[int(which)],
         steps,
-        gone,
+        is_dropped,
         Misregistration(down, right, turn, 1.0 + larger),
-        float(own[4] ** 3 * noise),
-        float(own[5] ** 3 * lost),
+        float(draws[4] ** 3 * noise),
+        float(draws[5] ** 3 * lost),
     )
 
 
 def raise_threshold(
     spikes: Bool[np.ndarray, "t s h w"], factor: int, rng: np.random.Generator
 ) -> Bool[np.ndarray, "t s h w"]:
-    """Keep every `factor`-th spike of each pixel of each frame, counted from a random one on."""
+    """Keep every `factor`-th spike of each pixel of each frame; the first one is random."""
     if factor == 1:
         return spikes
     frames, _, height, width = spikes.shape
@@ -175,7 +180,7 @@ def raise_threshold(
 def lose_spikes(
     spikes: Bool[np.ndarray, "n *more h w"], probability: float, rng: np.random.Generator
 ) -> Bool[np.ndarray, "n *more h w"]:
-    """Lose each spike with a probability, independently."""
+    """Remove each spike independently with a probability."""
     if not probability:
         return spikes
     kept = spikes.copy()
@@ -186,7 +191,7 @@ def lose_spikes(
 def add_noise(
     spikes: Bool[np.ndarray, "n *more h w"], probability: float, rng: np.random.Generator
 ) -> Bool[np.ndarray, "n *more h w"]:
-    """Let each pixel fire in each step with a probability, independently of the light."""
+    """Let each pixel fire at random in each step with a probability."""
     if not probability:
         return spikes
     noisy = spikes.copy()
@@ -195,10 +200,10 @@ def add_noise(
 
 
 def _places(count: int, probability: float, rng: np.random.Generator) -> Int[np.ndarray, " n"]:
-    """Draw places among `count`, each with the same probability and independently; some twice.
+    """Draw each index below `count` independently with a probability; an index may occur twice.
 
-    A Poisson number of throws at random places hits each of them independently; where few are hit
-    this takes far fewer draws than one for every place.
+    A Poisson number of uniform draws hits each index independently. For small probabilities this
+    needs far fewer draws than one for each index.
     """
     if probability > 0.5:
         return np.flatnonzero(rng.random(count, np.float32) < probability)

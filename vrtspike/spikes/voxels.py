@@ -1,11 +1,11 @@
-"""Spikes to voxel grids: counts of spikes in k bins of a window.
+"""Turn spikes into voxel grids: counts of spikes in k bins of a window.
 
     bin(s) = floor((s - s0) / (s1 - s0) * k)        for the steps s of the half-open [s0, s1)
 
-Steps outside the window are dropped, never folded into the edge bins. Bins hold different numbers
-of steps when k does not divide the window (`bin_steps`); normalising by them (mode `rate`) removes
-that pattern, and the threshold with it: count / steps * threshold estimates the intensity in
-[0, 1]. Mode `log1p` is log(1 + count), which does neither; it exists for models trained so.
+Steps outside the window do not count. If k does not divide the window, bins have different numbers
+of steps (`bin_steps`). Mode `rate` divides by them and multiplies by the threshold: count / steps *
+threshold estimates the intensity in [0, 1]. Mode `log1p` is log(1 + count), without normalisation;
+it exists for models that were trained with it.
 """
 
 from __future__ import annotations
@@ -23,23 +23,24 @@ from vrtspike.spikes.packed_file import PackedSource
 from vrtspike.spikes.stream import SpikeStream
 
 if TYPE_CHECKING:
-    # Not at run time: the tasks that only count spikes should not wait for torch.
+    # Not at run time: importing torch is slow, and tasks that only count spikes do not need it.
     import torch
 
 Mode = Literal["rate", "log1p"]
 
 
 def bin_steps(steps: int, bins: int) -> Int[np.ndarray, " k"]:
-    """Return how many of `steps` steps each of `bins` bins holds."""
+    """Return the number of steps in each bin of a window of `steps` steps."""
     return np.diff(bin_edges(steps, bins))
 
 
 def voxelize(
     spikes: Shaped[np.ndarray, "s h w"], bins: int, *, start: int = 0, stop: int | None = None
 ) -> Shaped[np.ndarray, "k h w"]:
-    """Count the spikes (bool or uint8 of 0 and 1) of the steps `[start, stop)` in bins.
+    """Count the spikes (bool, or uint8 of 0 and 1) of the steps `[start, stop)` in bins.
 
-    Counts are uint8, or uint16 when a bin holds more than 255 steps.
+    Counts are uint8, or uint16 if a bin has more than 255 steps. Raises ConfigError if the window
+    leaves the stream or has fewer steps than bins.
     """
     if spikes.dtype not in (np.bool_, np.uint8):
         raise ConfigError("spikes must be bool or uint8", got=spikes.dtype)
@@ -56,7 +57,7 @@ def voxelize_stream(
 ) -> Shaped[np.ndarray, "k h w"]:
     """Count the spikes of the steps `[start, stop)` of a stream in bins.
 
-    The counts of `voxelize(stream[:], ...)`, but no more than a bin's spikes are in memory.
+    The result equals `voxelize(stream[:], ...)`, but only a piece of the stream is in memory.
     """
     edges = _window(len(stream), bins, start, stop)
     counts = _empty_counts(edges, stream.height, stream.width)
@@ -65,7 +66,7 @@ def voxelize_stream(
     for k, (a, b) in enumerate(pairwise(edges.tolist())):
         for first, piece in stored.pieces(a, b):
             add_up(piece.view(np.uint8), total, onto=first > a)
-        # Turning round each sum costs less than turning round every step.
+        # Flipping each sum is cheaper than flipping every step.
         counts[k] = total[::-1] if bottom_up else total
     return counts
 
@@ -84,10 +85,10 @@ def normalize_voxels(
     threshold: float,
     mode: Mode,
 ) -> Union[NDArray[np.float32], "torch.Tensor"]:  # noqa: UP007
-    """Turn counts `(..., k, h, w)` into float32 voxels.
+    """Turn counts `(..., k, h, w)` into float32 voxels of the same shape.
 
-    `steps` is `bin_steps` of their window, `(k)`, or of the window of each sample, `(b, k)` for
-    counts `(b, t, k, h, w)`.
+    `steps` is `bin_steps` of the window, `(k)`; or, for counts `(b, t, k, h, w)`, that of each
+    sample's window, `(b, k)`. Raises ConfigError if the numbers of bins differ.
     """
     if counts.shape[-3] != steps.shape[-1]:
         raise ConfigError(
@@ -111,12 +112,12 @@ Steps = TypeVar("Steps", NDArray[Any], "torch.Tensor")
 
 
 def _beside(steps: Steps) -> Steps:
-    """Give the steps the axes of the counts that they scale."""
+    """Reshape steps so that they broadcast against counts."""
     return steps[:, None, :, None, None] if steps.ndim == 2 else steps[:, None, None]
 
 
 def _window(length: int, bins: int, start: int, stop: int | None) -> NDArray[np.int64]:
-    """Return the edges of the bins of a window, in steps of a stream of some length."""
+    """Return the edges of the bins of a window, in steps of a stream of `length` steps."""
     stop = length if stop is None else stop
     if not 0 <= start < stop <= length:
         raise ConfigError(
@@ -133,7 +134,7 @@ def _empty_counts(edges: NDArray[np.int64], height: int, width: int) -> NDArray[
 
 
 def add_up(steps: NDArray[np.uint8], total: NDArray[Any], *, onto: bool = False) -> None:
-    """Write the sum of some steps into `total`, or add it onto what is there."""
+    """Write the sum of steps `(s, h, w)` into `total` `(h, w)`; with `onto`, add it to `total`."""
     if onto:
         np.add(total, steps[0], out=total)
     elif len(steps) == 1:
@@ -145,7 +146,7 @@ def add_up(steps: NDArray[np.uint8], total: NDArray[Any], *, onto: bool = False)
 
 
 def _as_stored(stream: SpikeStream) -> tuple[SpikeStream, bool]:
-    """Return a bit-packed stream with its rows as they are stored; tell if they are bottom-up."""
+    """Return a bit-packed stream in its stored order of rows, and whether that is bottom-up."""
     source, box = stream.source, stream.box
     if not isinstance(source, PackedSource) or not source.flip:
         return stream, False
@@ -154,9 +155,10 @@ def _as_stored(stream: SpikeStream) -> tuple[SpikeStream, bool]:
 
 
 def bin_edges(steps: int, bins: int) -> NDArray[np.int64]:
-    """Return the first step of each bin, and the end: the least s with s * k >= j * steps.
+    """Return the edges of the half-open bins of a window, `(k + 1,)` int64.
 
-    Half-open bins of `steps` steps, `(k + 1,)` int64.
+    Edge j is the smallest s with s * k >= j * steps. Raises ConfigError if there are fewer steps
+    than bins.
     """
     if not 1 <= bins <= steps:
         raise ConfigError(

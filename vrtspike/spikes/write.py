@@ -1,11 +1,10 @@
-"""Writing a stream in any format, so that converting between formats is one call.
+"""Write a stream in any format; converting between formats is one call.
 
-In: spikes in memory or a `SpikeStream`. Out: a file of the format that its suffix names (see
-`vrtspike.spikes.stream`), whole or not at all, written piece by piece in bounded memory. Arrays
-hold one byte a spike, 0 or 1, which every reader of their formats understands. Their order of axes
-is `shw` (steps first) or `hws` (steps last); in `.npy` and `.npz` the latter is stored with the
-first index the fastest ("Fortran order"), so that steps follow one another in the file here as
-well. The same spikes give the same bytes.
+In: spikes in memory or a `SpikeStream`. Out: a file in the format of its suffix (see
+`vrtspike.spikes.stream`), written atomically and in bounded memory. Arrays have one byte for each
+spike, 0 or 1, which all readers of these formats understand. Their order of axes is `shw` (steps
+first) or `hws` (steps last). In `.npy` and `.npz`, `hws` is stored in Fortran order (first index
+fastest), so that one step follows the other in the file. The same spikes give the same bytes.
 """
 
 from __future__ import annotations
@@ -41,11 +40,12 @@ def write_stream(
     bit_order: BitOrder | None = None,
     flip: bool | None = None,
 ) -> None:
-    """Write spikes in the format of the file's suffix; settings of other formats are refused.
+    """Write spikes `(s, h, w)` in the format of the file's suffix.
 
-    `flip` stores rows bottom-up; if not given, as is usual: bit-packed yes, arrays no. Bit-packed
-    files only: `bit_order`, little if not given. Arrays only: `axes`, shw if not given; `key`, the
-    array's name in a `.npz` or HDF5 file, `spikes` if not given.
+    `flip`: store rows bottom-up (default: true for bit-packed files, false for arrays). For
+    bit-packed files only: `bit_order` (default: little). For arrays only: `axes` (default: shw) and
+    `key`, the name of the array in a `.npz` or HDF5 file (default: spikes). Raises ConfigError for
+    settings of another format.
     """
     path = Path(path)
     suffix = path.suffix.lower()
@@ -66,7 +66,7 @@ def write_stream(
                 _write_npy(file, stream, order, bool(flip))
         case ".npz":
             with whole_file(path) as temporary, zipfile.ZipFile(temporary, "w") as archive:
-                # A ZipInfo carries a fixed date, so that the bytes depend on the spikes alone.
+                # A ZipInfo has a fixed date, so that the bytes depend on the spikes alone.
                 member = zipfile.ZipInfo(f"{name}.npy")
                 with archive.open(member, "w", force_zip64=True) as file:
                     _write_npy(file, stream, order, bool(flip))
@@ -83,25 +83,25 @@ def write_stream(
 
 
 def _write_npy(file: IO[bytes], stream: SpikeStream, axes: Axes, flip: bool) -> None:
-    """Write a `.npy` of uint8 from front to back."""
+    """Write a `.npy` of uint8, piece by piece."""
     steps, height, width = stream.shape
     shape = (steps, height, width) if axes == "shw" else (height, width, steps)
     header = {"descr": "|u1", "fortran_order": axes == "hws", "shape": shape}
     npy.write_array_header_1_0(file, header)
     for _, piece in stream.pieces():
         rows = piece[:, ::-1] if flip else piece
-        # Fortran order of (h, w, s): rows the fastest, then columns, then steps.
+        # Fortran order of (h, w, s): rows vary fastest, then columns, then steps.
         ordered = rows if axes == "shw" else rows.transpose(0, 2, 1)
         file.write(ordered.tobytes())
 
 
 def _write_hdf5(path: Path, stream: SpikeStream, axes: Axes, key: str, flip: bool) -> None:
-    """Write one dataset of uint8, compressed in chunks."""
+    """Write an HDF5 dataset of uint8 in compressed chunks; raise the OSError of a full disk."""
     import h5py
 
     steps, height, width = stream.shape
     chunk = tuple(min(most, size) for most, size in zip(CHUNK, stream.shape, strict=True))
-    # Pieces of whole chunks: a chunk that is written twice is compressed twice.
+    # Write whole chunks, because a chunk that is written twice is compressed twice.
     chunk = (min(chunk[0], stream.piece_steps), *chunk[1:])
     piece_steps = stream.piece_steps // chunk[0] * chunk[0]
     shape = (steps, height, width)

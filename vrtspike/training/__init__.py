@@ -1,1 +1,1 @@
-"""Training: the step, what it is made of, and the job that runs it on Ray."""
+"""Training: the optimiser step, its parts, and the Ray job that runs it."""

@@ -1,13 +1,13 @@
 """How many steps a run takes: `train.steps`, or as many as fit into `train.minutes`.
 
-With minutes, the first steps are measured. What a step takes (the pace) is then the same on all
-ranks and in every checkpoint, and the number of steps follows from it, so a continued run takes as
-many steps as one that nobody stopped. Validation and saving do not count.
+With `train.minutes`, the first steps are timed. The time of one step (the pace) is shared by all
+ranks and stored in every checkpoint. The number of steps follows from it, so a continued run takes
+as many steps as an uninterrupted one. Validation and saving do not count.
 
-Measuring ends after 15 steps and 2 % of the minutes (one minute at most), or, where steps are that
-long, after a tenth of the minutes. The first four steps, in which memory is allocated and kernels
-are compiled, are left out; the pace is the median of the means of five runs of steps, so neither
-regular waits for data are missed nor does one stall count.
+Timing ends after at least 15 steps that took 2 % of the minutes (or one minute, if that is less).
+If steps are long, it ends after 10 % of the minutes. The first four steps, which allocate memory
+and compile kernels, are left out. The timed steps are divided into five groups, and the pace is the
+median of the groups' means: this includes regular waits for data and ignores a single stall.
 """
 
 from __future__ import annotations
@@ -26,23 +26,24 @@ from vrtspike.training.meter import NO_TIME, Seconds
 from vrtspike.training.rank_sync import from_first_rank
 
 LEAST_STEPS = 15
-"""Steps that are measured at least, where they do not take `MOST` of the minutes."""
+"""Fewest steps to time, unless they take `MOST` of the minutes."""
 START_STEPS = 4
-"""Steps that are left out as those of the start."""
+"""Steps at the start that do not count for the pace."""
 SHARE, LONGEST_S = 0.02, 60.0
-"""Share of the minutes that is measured at least, and the seconds that are enough in any case."""
+"""Share of the minutes to time, and the seconds that are always enough."""
 MOST = 0.1
-"""Share of the minutes after which measuring ends."""
+"""Share of the minutes after which timing always ends."""
 RUNS = 5
-"""Runs of steps whose means the pace is the median of."""
+"""Groups of consecutive steps; the pace is the median of their means."""
 LEAST_FITTING = 2
-"""Fewest steps that are a training."""
+"""Fewest steps of a run."""
 
 
 class Budget:
-    """The length of a run, from one rank's side. `pace`: what a step takes, if that is known.
+    """The length of a run, as one rank knows it.
 
-    `steps` is None until the steps are measured.
+    `pace` is the time of one step, or None while it is unknown. `steps` is the number of steps of
+    the run, or None until the pace is known.
     """
 
     def __init__(self, train: TrainSettings, pace: Seconds | None = None) -> None:
@@ -52,7 +53,7 @@ class Budget:
         self._spent = NO_TIME
 
     def add(self, took: Seconds) -> None:
-        """Take in what one more step took, while the number of steps is not known."""
+        """Add the time of one step; does nothing once the number of steps is known."""
         if self.steps is None:
             if self._measured:
                 self._spent = self._spent.plus(took)
@@ -60,7 +61,7 @@ class Budget:
 
     @property
     def measured(self) -> bool:
-        """Tell whether enough steps are measured for a number that there is not yet."""
+        """Whether the number of steps is still unknown and enough steps are timed to set it."""
         if self.steps is not None or len(self._measured) < 2:
             return False
         assert self._train.minutes is not None
@@ -70,9 +71,9 @@ class Budget:
         return spent >= MOST * whole
 
     def settle(self, done: int, device: torch.device) -> None:
-        """Set the number of steps by what rank 0 has measured; all ranks call it, after `done`.
+        """Set the number of steps from rank 0's timing; all ranks call it after `done` steps.
 
-        Raises ConfigError, on all ranks, where the minutes are over already.
+        Raises ConfigError on all ranks if the minutes are already over.
         """
         self.pace = from_first_rank(lambda: self._checked_pace(done), device=device)
         self.steps = steps_of(self._train, self.pace)
@@ -94,10 +95,10 @@ class Budget:
         return pace
 
     def share(self, done: int) -> float | None:
-        """Return the share of the run after `done` steps; None where its length is not known.
+        """Return which fraction of the run `done` steps are; None while its length is unknown.
 
-        Where validations come by shares, it is the last of these, the same in runs of different
-        lengths.
+        If `train.validate_every` is a fraction, the result is rounded down to a multiple of it, so
+        that runs of different lengths are validated at the same fractions.
         """
         every = self._train.validate_every
         if self.steps is None:
@@ -109,8 +110,8 @@ class Budget:
         return done / self.steps
 
     def is_due(self, done: int, validated: int) -> bool:
-        """Tell whether the weights after `done` steps are to be validated, those of step
-        `validated` being the last that were."""
+        """Whether to validate the weights after `done` steps; `validated` is the step of the last
+        validation."""
         every = self._train.validate_every
         if done == 0 or every == 0:
             return False
@@ -120,20 +121,20 @@ class Budget:
 
 
 def steps_of(train: TrainSettings, pace: Seconds | None = None) -> int | None:
-    """Return how many steps a run takes whose steps take `pace`; None where that is not known."""
+    """Return the number of steps of a run; None if it depends on a `pace` that is unknown."""
     if train.minutes is None:
         return train.steps
     return None if pace is None else int(60 * train.minutes / _by_clock(train, pace))
 
 
 def pace_in(facts: Mapping[str, Any]) -> Seconds | None:
-    """Return the pace in the facts of a checkpoint, if its run had measured one."""
+    """Return the pace stored in a checkpoint's facts, or None."""
     pace = facts.get("pace")
     return None if pace is None else Seconds(*pace)
 
 
 def pace_of_steps(steps: Sequence[Seconds]) -> Seconds:
-    """Return what a step takes, by what the first steps of a run took."""
+    """Return the pace from the times of the first steps of a run."""
     counted = np.array(steps[START_STEPS:] or steps[1:])
     runs = np.array_split(counted, min(RUNS, len(counted)))
     wall, cpu = (statistics.median(run[:, index].mean() for run in runs) for index in (0, 1))
@@ -141,7 +142,7 @@ def pace_of_steps(steps: Sequence[Seconds]) -> Seconds:
 
 
 def budget_text(train: TrainSettings) -> str:
-    """Say how long a run trains."""
+    """Return the length of a run for people: "1,000 steps" or "20 CPU minutes"."""
     if train.minutes is None:
         return f"{train.steps:,} steps"
     return f"{train.minutes:g} {'CPU ' if train.clock == 'cpu' else ''}minutes"

@@ -1,14 +1,15 @@
-"""A training run from the driver's side: data, preflight, workers, progress, outcome.
+"""The driver of a training run: it prepares data, checks settings, starts workers, shows progress.
 
-`run_training` renders and prepares what is missing, refuses what cannot work before any worker
-starts, runs `run_worker` on every rank through Ray Train, and shows one line while it does. The
-caller has joined or started Ray (`vrtspike.runtime.ray_session.connect`). Checkpoints are our own,
-in the run's folder; Ray Train keeps nothing that a restart needs. Its storage is a folder that is
-removed, so no snapshot of it can be torn; its limits of failures are the supervisor's, which counts
-those between two checkpoints.
+`run_training` renders and prepares missing data, rejects impossible settings before any worker
+starts, runs `run_worker` on every rank through Ray Train, and shows a progress line meanwhile. The
+caller has already joined or started Ray (`vrtspike.runtime.ray_session.connect`).
 
-SIGTERM or Ctrl-C asks the workers, through the supervisor, to save after the step they are in; the
-run of the same name goes on from there.
+A restart needs nothing from Ray Train: checkpoints are our own and lie in the run's folder. Ray
+Train's storage is a temporary folder, removed at the end. The supervisor, not Ray Train, limits the
+number of failures: it counts failures since the last checkpoint.
+
+On SIGTERM or Ctrl-C, the supervisor asks the workers to save after the current step. Starting a run
+of the same name continues from there.
 """
 
 from __future__ import annotations
@@ -53,24 +54,24 @@ from vrtspike.training.tasks import task_of
 logger = logging.getLogger(__name__)
 
 ENVIRONMENT = {
-    # How often Ray Train looks at its workers: its default of 2 s is added to every start and end.
+    # How often Ray Train polls its workers. Its default of 2 s would delay every start and end.
     "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.25",
-    # Workers stay in the driver's folder; paths are absolute anyway.
+    # Do not change the working folder of workers; all paths are absolute.
     "RAY_CHDIR_TO_TRIAL_DIR": "0",
     "RAY_TRAIN_METRICS_ENABLED": "0",
     "RAY_TRAIN_PREEMPTION_POLL_INTERVAL_S": "1",
 }
-"""Ray Train's environment; a user's own values stay."""
+"""Environment variables for Ray Train; values that the user has set win."""
 
 WATCHER = "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER"
 STATE_TRACKING = "RAY_TRAIN_ENABLE_STATE_TRACKING"
-"""What costs an actor each, and is of use on clusters: notices of nodes that go, and the page on
-training in Ray's dashboard."""
+"""Two features of Ray Train that cost one actor each and help on clusters only: notices that a node
+will be taken away, and the training page of Ray's dashboard."""
 POLL_SECONDS = 0.3
 
 
 def train_worker(arguments: dict[str, Any]) -> None:
-    """Run one rank; what it needs is imported there, not in the driver."""
+    """Run one rank. The import is inside, so that only workers, not the driver, load it."""
     from vrtspike.training.worker import run_worker
 
     run_worker(arguments["plan"], arguments["supervisor"])
@@ -84,14 +85,17 @@ def run_training(
     heard: Callable[[Record], None] | None = None,
     preemptible: bool | None = None,
 ) -> Folder:
-    """Train, or continue, the run that a configuration describes; return its folder.
+    """Start or continue a training run; return the run's folder.
 
-    `resources` is the part of the cluster that the run may use (None: all of it). Who passes
-    `stopping` stops the run by it; without, SIGTERM and Ctrl-C do. Either way it then raises
-    SystemExit. `heard` gets the records of metrics.jsonl as they come. `preemptible` tells whether
-    nodes may be taken away (None: as `nodes_may_go` sees it from here).
+    `resources`: the part of the cluster that the run may use (default: all of it).
+    `stopping`: set its `signal` to stop the run; if it is None, SIGTERM and Ctrl-C stop it. A
+    stopped run raises SystemExit.
+    `heard`: called with every record of metrics.jsonl when it is written.
+    `preemptible`: whether nodes may be taken away (default: the result of `nodes_may_go`).
+
+    Raises ConfigError, ResourceError or CheckpointError if the run cannot start or go on.
     """
-    config = resolve_paths(config)  # Ray's workers run in folders of their own
+    config = resolve_paths(config)  # Ray's workers may run in other working folders
     run = run_folder(config.run)
     if not run.remote and run.path.exists() and not run.path.is_dir():
         raise ResourceError("the run's folder is a file", where=run)
@@ -106,13 +110,13 @@ def run_training(
     check_model_and_loss(config)
     following = stop_on_signals() if stopping is None else nullcontext(stopping)
     with only_one(run), following as stopped:
-        supervisor = _board_of(config, run)
+        supervisor = _start_supervisor(config, run)
         run.write(CONFIG, dump_config(config).encode())
         may_go = nodes_may_go(config) if preemptible is None else preemptible
         plan = WorkerPlan(config, run, cpus, preemptible=may_go)
         _train(plan, supervisor, stopped, heard)
     if not _finished(run, config):
-        # Without a signal here somebody else asked the supervisor.
+        # No signal here: another process asked the supervisor to stop.
         by = stopped.signal or signal.SIGTERM
         logger.warning("stopped by %s; the same command continues the run", by.name)
         raise SystemExit(128 + by)
@@ -120,7 +124,7 @@ def run_training(
 
 
 def ensure_data(config: Config) -> Manifest:
-    """Return the shards' manifest; render and prepare first where they are missing."""
+    """Return the manifest of the shards; if they are missing, render and prepare them first."""
     data = config.data
     if Folder.at(data.shards).size(MANIFEST) is None:
         from vrtspike.samples.prepare import prepare_data
@@ -137,8 +141,8 @@ def ensure_data(config: Config) -> Manifest:
     return read_manifest(data.shards)
 
 
-def _board_of(config: Config, run: Folder) -> Any:
-    """Start the run's supervisor; its name keeps other jobs of the cluster from the same run."""
+def _start_supervisor(config: Config, run: Folder) -> Any:
+    """Start the run's supervisor; its unique name stops other jobs from training the same run."""
     return claim(
         run,
         Supervisor,
@@ -149,7 +153,7 @@ def _board_of(config: Config, run: Folder) -> Any:
 
 
 def nodes_may_go(config: Config) -> bool:
-    """Tell whether Ray may take nodes away; a Ray of this process alone has only this machine."""
+    """Return whether Ray may take nodes away: on a cluster yes, in a local Ray no."""
     import ray
 
     wish = os.environ.get(WATCHER)
@@ -163,21 +167,21 @@ def nodes_may_go(config: Config) -> bool:
 def _train(
     plan: WorkerPlan, supervisor: Any, stopping: Stopping, heard: Callable[[Record], None] | None
 ) -> None:
-    """Run the workers and follow them on the progress line; raise what ended them too early."""
+    """Run the workers and show their progress; raise the error that ended them early, if any."""
     import ray
 
     on_cluster = str(int(plan.preemptible))
-    wanted = ENVIRONMENT | {WATCHER: on_cluster, STATE_TRACKING: on_cluster}
-    fit = Fit("ray-train", wanted, lambda storage: _trainer(plan, supervisor, storage))
+    environment = ENVIRONMENT | {WATCHER: on_cluster, STATE_TRACKING: on_cluster}
+    fit = Fit("ray-train", environment, lambda storage: _trainer(plan, supervisor, storage))
     task = task_of(plan.config)
-    told, ended = False, Update()
+    stop_sent, ended = False, Update()
     try:
         with Progress(f"train {plan.config.run.name}", steps_of(plan.config.train)) as progress:
             while True:
                 over = not fit.is_alive()
-                if stopping.signal is not None and not told:
+                if stopping.signal is not None and not stop_sent:
                     supervisor.ask_to_stop.remote()
-                    told = True
+                    stop_sent = True
                 update: Update = ray.get(supervisor.take.remote())
                 _show(update, progress, task)
                 if heard is not None:
@@ -199,7 +203,6 @@ def _train(
 
 
 def _trainer(plan: WorkerPlan, supervisor: Any, storage: str) -> Any:
-    """Build Ray Train's trainer."""
     from ray.train import RunConfig, ScalingConfig
     from ray.train.torch import TorchConfig, TorchTrainer
     from ray.train.v2.api.config import FailureConfig
@@ -213,7 +216,7 @@ def _trainer(plan: WorkerPlan, supervisor: Any, storage: str) -> Any:
         train_loop_config={"plan": plan, "supervisor": supervisor},
         torch_config=TorchConfig(
             backend="nccl" if train.gpu else "gloo",
-            # The supervisor is to find what hangs, and to name it, before a collective gives up.
+            # Longer than the supervisor needs to find and name the rank that hangs.
             timeout_s=collective_timeout_s(train),
         ),
         scaling_config=ScalingConfig(
@@ -231,21 +234,21 @@ def _trainer(plan: WorkerPlan, supervisor: Any, storage: str) -> Any:
 
 
 def _finished(run: Folder, config: Config) -> bool:
-    """Tell whether a run that was asked to stop had reached its end already."""
+    """Return whether the newest checkpoint of a run is that of its last step."""
     saved, _ = newest(checkpoints_of(run), content=False)
     return saved is not None and saved.step == steps_of(config.train, pace_in(saved.facts))
 
 
 @dataclass
 class Stopping:
-    """Which signal asked the run to save and end, if any; set by a handler, or another thread."""
+    """The signal that asked the run to save and end, or None; set by a handler or a thread."""
 
     signal: signal.Signals | None = None
 
 
 @contextmanager
 def stop_on_signals() -> Iterator[Stopping]:
-    """Note SIGTERM and the first Ctrl-C, instead of ending at once."""
+    """Inside the block, store SIGTERM and the first Ctrl-C instead of ending at once."""
     stopping = Stopping()
     if threading.current_thread() is not threading.main_thread():
         yield stopping
@@ -266,7 +269,7 @@ def stop_on_signals() -> Iterator[Stopping]:
 
 
 def _show(update: Update, progress: Progress, task: Task) -> None:
-    """Put what happened on the progress line."""
+    """Show an update on the progress line."""
     for text in update.warnings:
         logger.warning("%s", text)
     for record in update.records:
@@ -289,7 +292,7 @@ def _show(update: Update, progress: Progress, task: Task) -> None:
 
 
 def _train_fields(record: Record) -> dict[str, object]:
-    """Choose what the line shows of a training record."""
+    """Return what the progress line shows of a training record."""
     fields: dict[str, object] = {
         "loss": record["loss"],
         "samples/s": f"{record['samples_per_s']:.3g}",

@@ -1,6 +1,6 @@
 """Averaged weights: average <- decay * average + (1 - decay) * weights, after every step.
 
-Each rank averages its own parts, so the average costs as much memory as one rank's weights.
+Each rank averages its own slices, so the average costs as much memory as one rank's weights.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from vrtspike.checkpoints.local_part import LocalParameters
 
 
 class AveragedWeights:
-    """The moving average of this rank's parts of the parameters, by name."""
+    """The moving average of this rank's slices of the parameters, by name."""
 
     def __init__(self, parameters: LocalParameters, decay: float) -> None:
         self.decay = decay
@@ -23,13 +23,13 @@ class AveragedWeights:
 
     @torch.no_grad()
     def update(self) -> None:
-        """Move the average towards the present weights."""
+        """Update the average with the current weights."""
         weights = self._parameters.tensors()
         torch._foreach_lerp_(list(self.parts.values()), weights, 1.0 - self.decay)
 
     @contextmanager
     def in_place_of_weights(self) -> Iterator[None]:
-        """Give the model the averages inside the block, and its own weights back after it.
+        """Inside the block, replace the model's weights by the averages; restore them afterwards.
 
         The model must be sharded (not gathered) on entry and when the block ends.
         """

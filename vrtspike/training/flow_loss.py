@@ -1,15 +1,18 @@
-"""How far found motion is from the true one: end-point errors at all scales of the flow network.
+"""The loss of the flow network: end-point errors at all its scales.
 
-In: flows `(n, 2, h/s, w/s)` in pixels of their own scale, finest first; the true flow in pixels of
-the finest of them, NaN where it is not known: such pixels do not count, nor do coarse ones that
-hold any. Where it is coarser than the frames, finer scales have no error (NaN). The end-point error
-is that of Ranjan and Black (CVPR 2017), who train one level after the other; here all levels that
-are there learn at once, as in FlowNet (Dosovitskiy et al., ICCV 2015):
+In: estimated flows `(n, 2, h/s, w/s)` in pixels of their own scale, finest first, and the true flow
+in pixels of the finest of them. The true flow is NaN where it is unknown: those pixels do not
+count, nor do coarse pixels that contain one of them. If the true flow is coarser than the frames,
+finer scales have no error (NaN). The end-point error is that of Ranjan and Black (CVPR 2017), who
+train one level after the other; here all levels learn at once, as in FlowNet (Dosovitskiy et al.,
+ICCV 2015):
 
-    epe_s = mean sqrt(|f_s - true_s|^2 + eps^2)      true_s: mean over s x s pixels, over s
-    loss  = sum over s of epe_s / s
+    epe_s  = mean sqrt(|f_s - true_s|^2 + eps^2)
+    true_s = mean of the true flow over s x s pixels, divided by s
+    loss   = sum over s of epe_s / s
 
-The finest scale counts most; coarse ones learn through it, too, being where it starts from.
+The finest scale has the largest weight. Coarse scales also learn through it, because it starts from
+their flow.
 """
 
 from __future__ import annotations
@@ -23,44 +26,48 @@ from torch import Tensor, nn
 
 SCALES = (1, 2, 4, 8)
 EPS = 1e-2
-"""Where the error turns from quadratic to linear (pixels)."""
+"""Error (pixels) at which the loss changes from quadratic to linear."""
 
 
 def end_point_error(
-    found: Float[Tensor, "n 2 h w"], true: Float[Tensor, "n 2 h w"], eps: float = 0.0
+    estimated: Float[Tensor, "n 2 h w"], true: Float[Tensor, "n 2 h w"], eps: float = 0.0
 ) -> Float[Tensor, "n h w"]:
-    """Return the distance of each pixel's found and true end points, in pixels."""
-    return ((found - true).square().sum(dim=1) + eps**2).sqrt()
+    """Return the distance between the estimated and the true end point of each pixel (pixels)."""
+    return ((estimated - true).square().sum(dim=1) + eps**2).sqrt()
 
 
 def mean_known_error(
-    found: Float[Tensor, "n 2 h w"], true: Float[Tensor, "n 2 h w"], eps: float = 0.0
+    estimated: Float[Tensor, "n 2 h w"], true: Float[Tensor, "n 2 h w"], eps: float = 0.0
 ) -> Float[Tensor, ""]:
-    """Return the mean end-point error where the true flow is known; 0 where it nowhere is."""
+    """Return the mean end-point error over pixels of known true flow; 0 if there are none."""
     known = true.isfinite().all(dim=1)
-    error = end_point_error(found, true.nan_to_num(), eps)
+    error = end_point_error(estimated, true.nan_to_num(), eps)
     return (error * known).sum() / known.sum().clamp(min=1)
 
 
 def at_scale(flow: Float[Tensor, "n 2 h w"], scale: int) -> Tensor:
-    """Average a flow down to a coarser grid, in pixels of that grid."""
+    """Reduce a flow `(n, 2, h, w)` to `(n, 2, h/scale, w/scale)`, in pixels of the coarser grid."""
     return F.avg_pool2d(flow, scale) / scale
 
 
 class FlowLoss(nn.Module):
-    """The weighted sum over scales."""
+    """The sum of the end-point errors over scales, weighted by 1 / scale."""
 
     def __init__(self) -> None:
         super().__init__()
         self.weights = {f"epe_{scale}": 1.0 / scale for scale in SCALES}
 
     def forward(
-        self, found: Sequence[Tensor], true: Float[Tensor, "n 2 h w"]
+        self, estimated: Sequence[Tensor], true: Float[Tensor, "n 2 h w"]
     ) -> tuple[Float[Tensor, ""], dict[str, Float[Tensor, ""]]]:
-        """Return the weighted sum and every scale's error before its weight, in its own pixels."""
+        """Return the weighted sum, and each scale's unweighted error in pixels of that scale.
+
+        `estimated` holds the estimated flows `(n, 2, h/s, w/s)` of the coarsest scales that are
+        trained, finest first; `true` has the size of the first of them.
+        """
         terms = {name: true.new_full((), torch.nan) for name in self.weights}
-        present = list(self.weights)[len(SCALES) - len(found) :]
+        present = list(self.weights)[len(SCALES) - len(estimated) :]
         with torch.autocast(true.device.type, enabled=False):
-            for name, scale, flow in zip(present, SCALES, found, strict=False):
+            for name, scale, flow in zip(present, SCALES, estimated, strict=False):
                 terms[name] = mean_known_error(flow.float(), at_scale(true, scale), EPS)
         return torch.stack([self.weights[name] * terms[name] for name in present]).sum(), terms

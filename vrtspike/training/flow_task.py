@@ -1,10 +1,10 @@
-"""Training the flow network alone: pairs of frames with their motion.
+"""Training the flow network alone, on pairs of frames with known motion.
 
-Samples are scenes, and stretches of videos (`vrtspike.simulate.flow_pairs`), of which nothing is
-stored; an epoch is as many as `scenes.sequences` and `scenes.films.sequences` say. Validation is on
-scenes alone, whose motion is exact. It measures end-point errors, in pixels: of pairs as a model
-that restores guesses them (which judges), sharp, as spike images, blurred, and of the flow that
-says nothing moves.
+Samples are rendered scenes and video excerpts (`vrtspike.simulate.flow_pairs`), made on the fly and
+not stored. An epoch has `scenes.sequences` scenes and `scenes.films.sequences` excerpts. Validation
+uses rendered scenes only, because their motion is exact. It measures the end-point error in pixels
+on four kinds of pairs: first guesses of a restoring model (this figure chooses the best weights),
+sharp frames, spike images and blurred frames; and that of zero flow, for comparison.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ FIGURES = (*(f"epe_{kind}" for kind in KINDS), "epe_zero")
 
 
 class FlowTask(Task):
-    """The flow network of `model`, on pairs of `scenes`."""
+    """Train the flow network of `model` on pairs of frames from `scenes`."""
 
     judged = "epe_guess"
     judged_as = "EPE", "{:.3f} px"
@@ -55,10 +55,10 @@ class FlowTask(Task):
         self.scenes: SceneSettings = config.scenes
 
     def build(self) -> nn.Module:
-        """Build the network.
+        """Build the flow network.
 
-        With `model.zero_init_flow` finer levels say nothing until they learn; those that learn
-        first do it sooner from noise.
+        With `model.zero_init_flow`, finer levels start with zero output. The coarsest levels, which
+        learn first, keep their random start because they learn sooner from it.
         """
         network = FlowNetwork(self.config.model.flow_channels)
         if self.config.model.zero_init_flow:
@@ -66,17 +66,17 @@ class FlowTask(Task):
         return network
 
     def loss(self, device: torch.device) -> Loss:
-        """Build the end-point error over scales."""
+        """Build the multi-scale end-point error."""
         return FlowLoss().to(device)
 
     @property
     def fingerprint(self) -> str:
-        """Return that of the settings of the scenes."""
+        """Return the SHA-256 of the scene settings."""
         text = json.dumps(self.scenes.model_dump(mode="json"), sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()
 
     def samples(self, split: str) -> int:
-        """Return how many scenes and stretches of videos a split has."""
+        """Return the number of scenes and video excerpts of a split."""
         return self.scenes.sequences[split] + self._films(split)
 
     def reader(self, split: str) -> FlowPairReader:
@@ -87,14 +87,14 @@ class FlowTask(Task):
         return FlowPairReader(self.scenes, split, run.seed, train.steps, videos)
 
     def name(self, split: str, index: int) -> str:
-        """Name a scene or a stretch of a video."""
+        """Return the name of a scene or video excerpt."""
         scenes = self.scenes.sequences[split]
         if index < scenes:
             return f"{split}_{index:04d}"
         return f"{split}_film_{index - scenes:04d}"
 
     def unpack(self, arrays: Arrays, device: torch.device) -> Unpacked:
-        """Return pairs in [0, 1], and their motion."""
+        """Return the inputs (pairs in [0, 1] and their scale), and the true flow in pixels."""
         pairs, true = _pairs(arrays, device)
         return (pairs, int(arrays["scale"][0])), true
 
@@ -108,17 +108,17 @@ class FlowTask(Task):
         autocast: AbstractContextManager[Any],
         alive: Callable[[], None] | None = None,
     ) -> tuple[Mapping[str, float], Picture | None]:
-        """Measure end-point errors."""
+        """Return the mean end-point errors of a split, in pixels."""
         reader, picture = self.reader(split), None
 
         def score(index: int) -> list[float]:
             nonlocal picture
             pairs, true = _pairs(reader.whole(index), device)
             with autocast:
-                found = model(pairs)[0].float()
+                estimated = model(pairs)[0].float()
             if index == 0:
-                picture = _picture(pairs[0, 0], found[0], true[0])
-            errors = end_point_error(found, true).mean(dim=(1, 2))
+                picture = _picture(pairs[0, 0], estimated[0], true[0])
+            errors = end_point_error(estimated, true).mean(dim=(1, 2))
             zero = end_point_error(torch.zeros_like(true), true).mean()
             return [float(kind.mean()) for kind in errors.chunk(len(KINDS))] + [float(zero)]
 
@@ -127,7 +127,7 @@ class FlowTask(Task):
         return {k: total / count for k, total in zip(FIGURES, sums, strict=True)}, picture
 
     def _films(self, split: str) -> int:
-        """Return how many stretches of videos are among the samples of a split."""
+        """Return the number of video excerpts of a split; only the training split has any."""
         films, train = self.scenes.films, self.config.data.train_split
         return films.sequences if films and split == train else 0
 
@@ -194,7 +194,7 @@ def check_flow(config: Config) -> None:
 
 
 def _check_films(scenes: SceneSettings) -> None:
-    """Check that the pieces that are cut out of videos fit into them."""
+    """Check that the videos are large enough for the excerpts cut out of them."""
     films = scenes.films
     if films is None:
         return
@@ -212,16 +212,16 @@ def _check_films(scenes: SceneSettings) -> None:
             )
 
 
-def _picture(frame: Tensor, found: Tensor, true: Tensor) -> Picture:
-    """Put a frame `(3, h, w)` and two flows `(2, h, w)` side by side, of one scale of colours."""
+def _picture(frame: Tensor, estimated: Tensor, true: Tensor) -> Picture:
+    """Put a frame `(3, h, w)` and two flows `(2, h, w)`, in the same colours, side by side."""
     longest = float(true.square().sum(dim=0).max().sqrt())
-    colours = [flow_colours(flow.cpu().numpy(), longest) for flow in (found, true)]
+    colours = [flow_colours(flow.cpu().numpy(), longest) for flow in (estimated, true)]
     shown = rearrange(frame.mul(255).round().byte().cpu().numpy(), "c h w -> h w c")
     return np.concatenate([shown, *colours], axis=1)
 
 
 def flow_colours(flow: Float[np.ndarray, "2 h w"], longest: float) -> Picture:
-    """Show directions as hues and lengths as saturation, full at `longest` pixels."""
+    """Colour a flow: hue is the direction, saturation the length (full at `longest` pixels)."""
     x, y = flow
     hue = np.arctan2(y, x) / (2 * np.pi) % 1.0
     length = np.clip(np.hypot(x, y) / max(longest, 1e-6), 0.0, 1.0)

@@ -1,8 +1,9 @@
-"""A rank's link to the run's supervisor: signs of life up, requests down.
+"""A rank's link to the run's supervisor: it sends heartbeats and receives commands.
 
-The training loop ticks whenever it gets on. A thread sends the count twice a second and hears
-whether to stop. When the supervisor finds that the run hangs, or another rank cannot go on, every
-rank that still can ends its process at once; collectives have no other way out.
+The training loop calls `tick` whenever it makes progress. A thread sends the number of ticks twice
+a second and receives the command to stop. If the supervisor finds that the run hangs, or that
+another rank cannot go on, each rank ends its process at once, because nothing else can interrupt a
+collective.
 """
 
 from __future__ import annotations
@@ -28,15 +29,15 @@ logger = logging.getLogger(__name__)
 
 BEAT_SECONDS = 0.5
 ANSWER_SECONDS = 30.0
-"""How long a beat waits for the supervisor before it is sent again."""
+"""Timeout of one heartbeat; the next one is sent after it."""
 TOLD_TO_END = 70
-"""Exit status of a process that the supervisor told to end."""
+"""Exit status of a process that ended by the supervisor's command."""
 FRAMES = 3
-"""Innermost frames of the training thread that a beat tells."""
+"""Number of innermost stack frames of the training thread that a heartbeat includes."""
 
 
 class SupervisorLink:
-    """Count a rank's signs of life, and keep in touch with the supervisor."""
+    """Count the ticks of a rank, and exchange messages with the supervisor."""
 
     def __init__(self, supervisor: Any, attempt: str, rank: int) -> None:
         self._supervisor, self._attempt, self._rank = supervisor, attempt, rank
@@ -49,26 +50,26 @@ class SupervisorLink:
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._beat_on, name="watch", daemon=True)
         self.stop = False
-        """Whether the driver has asked for the end."""
+        """Whether the driver has asked the run to stop."""
 
     def start(self) -> None:
-        """Begin to beat."""
+        """Start the heartbeat thread."""
         self._thread.start()
 
     def close(self) -> None:
-        """Stop beating; wait until what was posted has arrived."""
+        """Stop the heartbeat; wait until the last posted record has arrived."""
         self._ended.set()
         if self._posted is not None:
             ray.wait([self._posted], timeout=ANSWER_SECONDS)
 
     def tick(self, doing: str | None = None) -> None:
-        """Give a sign of life; from now on the rank is `doing` something."""
+        """Count a sign of life; `doing` says what the rank does from now on."""
         self._ticks += 1
         self._doing = doing or self._doing
 
     @contextmanager
     def patient(self, doing: str, seconds: float) -> Iterator[None]:
-        """Give signs of life all through a block, for so long at most."""
+        """Tick automatically inside the block, for `seconds` at most."""
         self.tick(doing)
         self._patient_until = time.monotonic() + seconds
         try:
@@ -77,21 +78,21 @@ class SupervisorLink:
             self._patient_until = 0.0
 
     def post(self, record: Record) -> None:
-        """Send a record to the driver; nothing waits for it."""
+        """Send a record to the driver without waiting."""
         self._posted = self._supervisor.post.remote(record)
 
     def warn(self, text: str) -> None:
-        """Have the driver tell the user something."""
+        """Ask the driver to show a warning to the user."""
         self._supervisor.warn.remote(text)
 
     def refuse(self, error: VrtSpikeError) -> None:
-        """Tell the driver of an error of ours that ends the run."""
+        """Send the driver an error that ends the run, because a restart would fail with it too."""
         ray.get(self._supervisor.refuse.remote(error))
 
     def fail(self, error: BaseException) -> None:
         """Tell the supervisor why this rank fails."""
-        told = f"rank {self._rank} ({self._process}): {named_line(error)}"
-        ray.get(self._supervisor.fail.remote(self._attempt, told))
+        reason = f"rank {self._rank} ({self._process}): {named_line(error)}"
+        ray.get(self._supervisor.fail.remote(self._attempt, reason))
 
     def _beat_on(self) -> None:
         while not self._ended.wait(BEAT_SECONDS):
@@ -111,7 +112,7 @@ class SupervisorLink:
                     self._supervisor.beat.remote(beat), timeout=ANSWER_SECONDS
                 )
             except ray.exceptions.RayError:
-                # The driver is gone, and this process soon; or a moment's trouble.
+                # Either the driver has ended, and this process will soon, or it will answer later.
                 continue
             self.stop = command.stop
             if command.end is not None and not self._ended.is_set():
@@ -119,7 +120,7 @@ class SupervisorLink:
                 os._exit(TOLD_TO_END)
 
     def _stack(self) -> str:
-        """Return where the training thread is, innermost call first."""
+        """Return the current calls of the training thread, innermost first."""
         frame = sys._current_frames().get(self._trained_in)
         calls = reversed(traceback.extract_stack(frame)[-FRAMES:])
         return " < ".join(f"{os.path.basename(c.filename)}:{c.lineno} {c.name}" for c in calls)

@@ -1,4 +1,4 @@
-"""What one rank trains on: its stream of micro-batches, and the names of samples."""
+"""The training inputs of one rank: its stream of micro-batches, and the names of samples."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from vrtspike.samples.stream import MicroBatches, Stream
 from vrtspike.training.task import Task
 
 NAMED = 8
-"""Most samples that a message names."""
+"""Most sample names in a message."""
 
 
 class Inputs:
-    """A task's samples as `ranks` share them."""
+    """The samples of a task, shared between `ranks` processes."""
 
     def __init__(self, task: Task, rank: int, ranks: int) -> None:
         self._task, self._rank = task, rank
@@ -19,9 +19,10 @@ class Inputs:
         self.share = Share(train.batch, train.micro_batch, ranks)
 
     def micro_batches(self, done: int, steps: int | None, cpus: float) -> MicroBatches:
-        """Open this rank's stream from `done` steps up to `steps`; its tasks use so many CPUs.
+        """Open this rank's stream of micro-batches, from step `done` to step `steps`.
 
-        Without `steps` it has no end until `end_at` gives it one.
+        Its data tasks use `cpus` CPUs. If `steps` is None, the stream has no end until `end_at`
+        sets one.
         """
         task, split = self._task, self._task.config.data.train_split
         stream = Stream(task.reader(split), task.samples(split), self.share, self._rank)
@@ -29,11 +30,11 @@ class Inputs:
         return MicroBatches(stream, done * each, None if steps is None else steps * each, cpus=cpus)
 
     def end_at(self, batches: MicroBatches, steps: int) -> None:
-        """End a stream after so many steps of the run."""
+        """End a stream after step `steps` of the run."""
         batches.end_at(steps * self.share.accumulation)
 
     def names(self, step: int) -> str:
-        """Name the samples of a step, those of all ranks."""
+        """Return the names of the samples of a step, over all ranks."""
         config, split = self._task.config, self._task.config.data.train_split
         batch = config.train.batch
         share = Share(batch, batch, 1)

@@ -1,7 +1,8 @@
-"""What training changes on one rank: the sharded model, its optimiser, its average, its state.
+"""A model in training on one rank: the sharded model, its optimiser, loss, average and state.
 
-In: a configuration and this rank's place. Out: a `Learner`, whose parts a training loop uses as
-they are. Weights do not depend on the number of ranks; draws after building differ by rank.
+In: a task, this rank and its device. Out: a `Learner`, whose attributes the training loop uses
+directly. The initial weights do not depend on the number of ranks. After the model is built, each
+rank has a random seed of its own.
 """
 
 from __future__ import annotations
@@ -27,8 +28,10 @@ logger = logging.getLogger(__name__)
 
 
 class Learner:
-    """A model in training. `ranks_per_node`: how many ranks share a copy of the weights, if not
-    all."""
+    """A model in training, with everything that a step changes.
+
+    `ranks_per_node`: the number of ranks that share one copy of the weights (default: all ranks).
+    """
 
     def __init__(
         self,
@@ -80,7 +83,7 @@ class Learner:
         return model
 
     def step_over(self, share: Share, unpack: Unpack) -> TrainingStep:
-        """Return what takes steps over batches that are shared out so."""
+        """Build the training step for batches divided by `share`; `unpack` prepares each one."""
         train = self._config.train
         return TrainingStep(
             self.model,
@@ -98,7 +101,7 @@ class Learner:
 
     @contextlib.contextmanager
     def final_weights(self) -> Iterator[nn.Module]:
-        """Give the model its averaged weights, where there are any, inside the block."""
+        """Inside the block, the model has its averaged weights, if the run averages them."""
         swapped = (
             contextlib.nullcontext() if self.average is None else self.average.in_place_of_weights()
         )

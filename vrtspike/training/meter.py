@@ -1,4 +1,4 @@
-"""What steps cost: time by phase, and memory."""
+"""The cost of training steps: wall time, CPU time, waiting for data, and memory."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 class Seconds(NamedTuple):
-    """Seconds by the clock, and of CPU time: that of this process, all its threads together."""
+    """Wall time and CPU time in seconds; CPU time is that of all threads of this process."""
 
     wall: float
     cpu: float
@@ -25,11 +25,9 @@ class Seconds(NamedTuple):
         return cls(time.perf_counter(), time.process_time())
 
     def plus(self, other: Seconds) -> Seconds:
-        """Return the sum."""
         return Seconds(self.wall + other.wall, self.cpu + other.cpu)
 
     def minus(self, other: Seconds) -> Seconds:
-        """Return the difference."""
         return Seconds(self.wall - other.wall, self.cpu - other.cpu)
 
 
@@ -37,7 +35,7 @@ NO_TIME = Seconds(0.0, 0.0)
 
 
 class Taken(NamedTuple):
-    """Steps, their seconds by the clock, and the seconds of them spent waiting for data."""
+    """A number of steps, their wall time, and the part of it spent waiting for data (seconds)."""
 
     steps: int
     seconds: float
@@ -47,7 +45,8 @@ class Taken(NamedTuple):
 class StepClock:
     """Measure the time of steps, without validation and saving.
 
-    `spent` is that of all steps of the run so far: `take` returns what came since the last call.
+    `spent` is the time of all steps of the run so far. `take` returns the steps since its last
+    call.
     """
 
     def __init__(self, batches: MicroBatches, spent: Seconds = NO_TIME) -> None:
@@ -57,7 +56,7 @@ class StepClock:
         self._since = Seconds.now()
 
     def step(self) -> Seconds:
-        """End a step; return what it took."""
+        """End a step; return its time."""
         took = Seconds.now().minus(self._since)
         self._steps += 1
         self._seconds += took.wall
@@ -65,11 +64,11 @@ class StepClock:
         return took
 
     def resume(self) -> None:
-        """Begin the next step."""
+        """Start to measure the next step."""
         self._since = Seconds.now()
 
     def take(self) -> Taken:
-        """Return what was counted since the last call."""
+        """Return the steps since the last call."""
         waited = self._batches.waited
         taken = Taken(self._steps, self._seconds, waited - self._waited)
         self._steps, self._seconds, self._waited = 0, 0.0, waited
@@ -77,7 +76,7 @@ class StepClock:
 
 
 def memory_gb(device: torch.device) -> float:
-    """Return the most memory that this process has held, in 10^9 bytes."""
+    """Return the peak memory of this process on a device, in GB (10^9 bytes)."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device) / 1e9
     return peak_bytes() / 1e9

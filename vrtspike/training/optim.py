@@ -1,12 +1,12 @@
 """Optimiser, parameter groups and learning rates.
 
-Two groups: the flow network and the deformable alignment learn at a fraction of the rate, and not
-at all in the first steps; everything else at the rate of the schedule. The rate is a function of
-the step alone, so that a continued run needs no scheduler state.
+There are two parameter groups. The flow network and the deformable alignment learn at a fraction of
+the learning rate, and are frozen in the first steps; all other parameters learn at the rate of the
+schedule. The rate is a function of the step alone, so a continued run needs no scheduler state.
 
     warm-up           lr * (step + 1) / warmup_steps
-    cosine            min_lr + (lr - min_lr) * (1 + cos(pi * x)) / 2,  x = share of the period that
-                      is done; one period from the warm-up to the last step
+    cosine            min_lr + (lr - min_lr) * (1 + cos(pi * x)) / 2,  x = fraction of the period
+                      that is done; one period from the warm-up to the last step
     cosine_restarts   the same, with a new period at each milestone (SGDR: Loshchilov and Hutter
                       2017)
     multistep         lr * 0.5 ** (milestones passed)
@@ -23,13 +23,13 @@ from torch import nn
 from torch.optim import Optimizer
 
 FLOW_PARTS = ("spynet", "pa_deform")
-"""Parameters with one of these in their name form the flow group."""
+"""A parameter whose name contains one of these is in the flow group."""
 
 Schedule = Literal["cosine", "cosine_restarts", "multistep", "constant"]
 
 
 def is_flow(name: str) -> bool:
-    """Tell whether a parameter belongs to the flow network or the deformable alignment."""
+    """Return whether a parameter belongs to the flow network or the deformable alignment."""
     return any(part in name for part in FLOW_PARTS)
 
 
@@ -45,7 +45,7 @@ def learning_rate(
 ) -> float:
     """Return the learning rate of optimiser step `step`, counted from 0.
 
-    `milestones` are rising fractions of `steps`.
+    `milestones` are increasing fractions of `steps`.
     """
     if step < warmup_steps:
         return lr * (step + 1) / warmup_steps
@@ -73,7 +73,11 @@ def build_optimizer(
     betas: tuple[float, float],
     weight_decay: float,
 ) -> Optimizer:
-    """Build the optimiser over two groups, each with its `scale` of the rate and `flow` mark."""
+    """Build the optimiser over the two parameter groups.
+
+    Each group also stores `scale`, its factor of the learning rate, and `flow`, whether it is the
+    flow group.
+    """
     groups: dict[bool, list[nn.Parameter]] = {False: [], True: []}
     for name, parameter in parameters.items():
         groups[is_flow(name)].append(parameter)
@@ -92,33 +96,33 @@ def build_optimizer(
 
 
 def set_learning_rate(optimizer: Optimizer, lr: float) -> None:
-    """Give each group its share of a learning rate."""
+    """Set the learning rate of each group to `lr` times the group's scale."""
     for group in optimizer.param_groups:
         group["lr"] = lr * group["scale"]
 
 
 def learning_rates(optimizer: Optimizer) -> dict[str, float]:
-    """Return the present learning rate of each group: `main`, and `flow` where there is one."""
+    """Return the current learning rate of each group, by the names `main` and `flow`."""
     return {"flow" if group["flow"] else "main": group["lr"] for group in optimizer.param_groups}
 
 
 def step_clipped(optimizer: Optimizer, norm: float, most: float | None) -> None:
-    """Step with gradients of a norm, scaled down to `most` where that is less.
+    """Take a step; if the gradients' `norm` is above `most`, scale them down to it.
 
-    The fused optimiser scales them (and leaves them scaled) in the pass that takes the step.
+    The fused optimiser scales the gradients in the same pass as the step, and leaves them scaled.
     """
     if most is None or norm <= most:
         optimizer.step()
         return
     device = optimizer.param_groups[0]["params"][0].device
-    # What torch's GradScaler does to it.
+    # torch's GradScaler sets the same attribute.
     optimizer.grad_scale = torch.tensor((norm + 1e-6) / most, device=device)  # type: ignore[attr-defined]
     optimizer.step()
     del optimizer.grad_scale  # type: ignore[attr-defined]
 
 
 def drop_flow_gradients(optimizer: Optimizer) -> None:
-    """Take the gradients of the flow group away, so that a step leaves it and its moments alone."""
+    """Delete the gradients of the flow group, so that a step changes neither it nor its moments."""
     for group in optimizer.param_groups:
         if group["flow"]:
             for parameter in group["params"]:

@@ -1,13 +1,13 @@
-"""One model over many processes: built once, compiled and sharded block by block, then the rest.
+"""Shard one model over many processes (FSDP2), block by block.
 
-`fully_shard` (FSDP2) keeps a slice of every parameter on each rank, gathers a block's parameters
-when it runs and scatters its gradients (averaged over ranks). Every rank builds the model without
-memory (on the meta device); the first rank alone builds it for real, in main memory, and sends one
-tensor at a time, of which each rank keeps its slice. So the weights do not depend on the number of
-ranks, and no device ever holds the whole model.
+`fully_shard` keeps a slice of every parameter on each rank, gathers the parameters of a block when
+the block runs, and scatters its gradients (averaged over ranks). Every rank builds the model on the
+meta device, which takes no memory. Only the first rank builds it with values, in main memory; it
+sends one tensor at a time, and each rank keeps its slice. So the weights do not depend on the
+number of ranks, and no device ever holds the whole model.
 
-In hybrid sharding the ranks of a node share one copy of the weights, and gradients are averaged
-over nodes besides. Activation checkpointing is the model's own business, and comes before.
+In hybrid sharding, the ranks of each node share one copy of the weights, and gradients are also
+averaged over nodes. The model itself sets up activation checkpointing before this.
 """
 
 from __future__ import annotations
@@ -27,10 +27,10 @@ from vrtspike.training.rank_sync import from_first_rank
 
 
 class Sharded(Protocol):
-    """What a model must offer to be trained here."""
+    """A model that can be trained here."""
 
     def blocks(self) -> list[nn.Module]:
-        """Return the parts that are compiled and sharded one by one."""
+        """Return the modules to compile and shard one by one."""
         ...
 
 
@@ -43,11 +43,13 @@ def parallelize(
     reshard: bool,
     ranks_per_node: int | None = None,
 ) -> nn.Module:
-    """Build a model that all processes share, each with its slices on `device`.
+    """Build a model sharded over all processes; each rank has its slices on `device`.
 
-    `build` runs on every rank, so it must be cheap on the meta device; what it draws, and `load`
-    (files to start from), count on the first rank only. With `ranks_per_node`, ranks of a node
-    follow one another, and share one copy. An error of ours on the first rank is raised on all.
+    `build` runs on every rank, so it must be cheap on the meta device. The random values that it
+    draws, and the weights that `load` reads into the model, are used from the first rank only.
+    `reshard` frees the gathered parameters after each forward pass. With `ranks_per_node`, the
+    ranks of a node share one copy of the weights; their ranks must be consecutive. If `build` or
+    `load` raises a VrtSpikeError on the first rank, all ranks raise it.
     """
     mesh = _mesh(device, ranks_per_node)
     with torch.device("meta"):
@@ -59,39 +61,42 @@ def parallelize(
     for part in (*blocks, model):
         fully_shard(part, mesh=mesh, reshard_after_forward=reshard)
     model.to_empty(device=device)
-    _spread(_build_on_first_rank(build, load, device), model, device)
+    _copy_to_ranks(_build_on_first_rank(build, load, device), model, device)
     return model
 
 
 def reshard_all(model: nn.Module) -> None:
-    """Drop gathered parameters everywhere, so that `parameters()` are shards again."""
+    """Free all gathered parameters, so that `parameters()` are shards again."""
     for module in model.modules():
         if isinstance(module, FSDPModule):
             module.reshard()
 
 
-def synchronize_gradients(model: nn.Module, wanted: bool, *, reshard: bool) -> None:
-    """Switch the scattering of gradients on (last micro-batch of a step) or off (the others).
+def synchronize_gradients(model: nn.Module, enabled: bool, *, reshard: bool) -> None:
+    """Turn gradient synchronisation on (last micro-batch of a step) or off (all others).
 
-    Without `reshard`, parameters stay gathered until the last micro-batch is through.
+    If `reshard` is false, parameters stay gathered until the last micro-batch has run.
     """
     if isinstance(model, FSDPModule):
-        model.set_requires_gradient_sync(wanted)
-        model.set_reshard_after_backward(wanted or reshard)
+        model.set_requires_gradient_sync(enabled)
+        model.set_reshard_after_backward(enabled or reshard)
 
 
 def full_weights(model: nn.Module) -> dict[str, Tensor]:
-    """Gather the whole state dict on the CPU of rank 0; the other ranks get an empty one."""
+    """Gather the whole state dict on the CPU of rank 0; the other ranks get an empty one.
+
+    All ranks must call it.
+    """
     from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict
 
     options = StateDictOptions(full_state_dict=True, cpu_offload=True)
     gathered = cast("dict[str, Tensor]", get_model_state_dict(model, options=options))
-    # One rank on the CPU gathers nothing: without a copy these would be the live weights.
+    # A single rank on the CPU gathers nothing, so without a copy these would be the live weights.
     return {name: weight.clone() for name, weight in gathered.items()}
 
 
 def _mesh(device: torch.device, ranks_per_node: int | None) -> DeviceMesh:
-    """Arrange the ranks: all in one row, or a row of each node."""
+    """Build the device mesh: one row of all ranks, or one row for each node."""
     world = dist.get_world_size()
     if ranks_per_node is None or ranks_per_node == world:
         return init_device_mesh(device.type, (world,))
@@ -105,7 +110,7 @@ def _build_on_first_rank(
     load: Callable[[nn.Module], object] | None,
     device: torch.device,
 ) -> dict[str, Tensor] | None:
-    """Return all tensors of a model by name on the first rank, None on others; raise its error."""
+    """Return a model's tensors by name on the first rank, None on others; all raise its error."""
     tensors: dict[str, Tensor] = {}
 
     def build_all() -> None:
@@ -119,14 +124,16 @@ def _build_on_first_rank(
 
 
 @torch.no_grad()
-def _spread(given: dict[str, Tensor] | None, model: nn.Module, device: torch.device) -> None:
-    """Send what the first rank is given to all ranks' `model`; `given` is used up."""
+def _copy_to_ranks(
+    weights: dict[str, Tensor] | None, model: nn.Module, device: torch.device
+) -> None:
+    """Copy the first rank's tensors into `model` on all ranks; this empties `weights`."""
     for name, target in _tensors(model):
-        if given is None:
+        if weights is None:
             whole = torch.empty(target.shape, dtype=target.dtype, device=device)
         else:
-            # Taken out, so that the first rank never holds everything twice.
-            whole = given.pop(name).detach().to(device).contiguous()
+            # Removed one by one, so that the first rank never holds the model twice.
+            whole = weights.pop(name).detach().to(device).contiguous()
         dist.broadcast(whole, 0)
         if isinstance(target, DTensor):
             mesh, placements = target.device_mesh, target.placements
@@ -135,6 +142,6 @@ def _spread(given: dict[str, Tensor] | None, model: nn.Module, device: torch.dev
 
 
 def _tensors(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
-    """Name all parameters and buffers, also those that no state dict holds."""
+    """Yield all parameters and buffers with their names, including non-persistent buffers."""
     yield from model.named_parameters()
     yield from model.named_buffers()

@@ -1,4 +1,4 @@
-"""What must hold before any worker starts: each check raises one error with the numbers."""
+"""Checks before any worker starts; each raises one error that states the numbers."""
 
 from __future__ import annotations
 
@@ -31,32 +31,33 @@ from vrtspike.weights import or_by_name, packaged
 logger = logging.getLogger(__name__)
 
 DATA_CPUS = 1.0
-"""CPUs that must be left for Ray Data beside the training workers."""
+"""Fewest CPUs that Ray Data needs in addition to the training workers."""
 DATA_CPUS_PER_WORKER = 8.0
-"""CPUs that one worker's data tasks use at most."""
+"""Most CPUs for the data tasks of one worker."""
 
 
 class Fingerprinted(Protocol):
-    """Training data, or what stands for it."""
+    """Training data: a shard manifest or a task."""
 
     @property
     def fingerprint(self) -> str:
-        """Return what tells it from other data."""
+        """Return a hash that differs between different data."""
         ...
 
 
 def data_cpus(config: Config, resources: Mapping[str, float]) -> float:
-    """Check that workers and Ray Data fit the cluster; return the CPUs of one worker's data.
+    """Check that workers and Ray Data fit the cluster; return the CPUs for one worker's data tasks.
 
-    With `train.min_workers` no more workers count than there is room for now.
+    With `train.min_workers`, count only as many workers as fit now. Raises ResourceError if there
+    are too few CPUs or GPUs.
     """
     train = config.train
     cpus, gpus = resources.get("CPU", 0.0), resources.get("GPU", 0.0)
     workers, setting = train.workers, "train.workers"
     if train.min_workers is not None:
-        room = min((cpus - DATA_CPUS) // train.cpus_per_worker, gpus if train.gpu else workers)
-        if room < workers:
-            workers, setting = max(train.min_workers, int(room)), "train.min_workers"
+        capacity = min((cpus - DATA_CPUS) // train.cpus_per_worker, gpus if train.gpu else workers)
+        if capacity < workers:
+            workers, setting = max(train.min_workers, int(capacity)), "train.min_workers"
     asked = workers * train.cpus_per_worker
     if asked + DATA_CPUS > cpus:
         share = max(0.0, cpus - DATA_CPUS) / workers
@@ -82,7 +83,10 @@ def data_cpus(config: Config, resources: Mapping[str, float]) -> float:
 
 
 def check_data(config: Config, manifest: Manifest) -> None:
-    """Check that the shards are what the configuration trains on."""
+    """Check that the shards were prepared as the configuration says, and fit its crop and model.
+
+    Raises ConfigError if not.
+    """
     data, made = config.data, manifest.settings
     source = Folder.at(data.source)
     if manifest.source != str(source) and source.exists():
@@ -93,19 +97,19 @@ def check_data(config: Config, manifest: Manifest) -> None:
             expected=f"{source} (data.source)",
             fix=f"set data.shards to another folder, or data.source={manifest.source}",
         )
-    for key, found, wanted in (
+    for key, prepared, configured in (
         ("layout", made.layout, data.layout),
         ("frames", made.frames, data.frames),
         ("stride", made.stride, data.stride),
         ("tile", made.tile, data.tile),
     ):
-        if found != wanted:
+        if prepared != configured:
             raise ConfigError(
                 f"the shards were prepared with another data.{key}",
                 where=Folder.at(data.shards),
-                got=found,
-                expected=wanted,
-                fix=f"run `vrtspike prepare` with this configuration, or set data.{key}={found}",
+                got=prepared,
+                expected=configured,
+                fix=f"run `vrtspike prepare` with this configuration, or set data.{key}={prepared}",
             )
     shape = split_of(manifest, data.train_split, Folder.at(data.shards)).shape
     split_of(manifest, data.val_split, Folder.at(data.shards))
@@ -128,7 +132,7 @@ def check_data(config: Config, manifest: Manifest) -> None:
 
 
 def _check_spikes(config: Config, manifest: Manifest) -> None:
-    """Check that the shards hold spikes that the model can take."""
+    """Check that the shards contain spikes that fit the model."""
     where = Folder.at(config.data.shards)
     if manifest.info.spike is None:
         raise ConfigError(
@@ -147,7 +151,8 @@ def _check_spikes(config: Config, manifest: Manifest) -> None:
             fix="resample the frames to a multiple of the spike grid",
         )
     shards = [shard for split in manifest.splits.values() for shard in split.shards]
-    # Bins of a shorter exposure share its steps; more than the longest one has are a mistake.
+    # In shorter exposures, several bins share a step. More bins than steps in the longest exposure
+    # are a mistake.
     exposure = max(shard.timeline.exposure_steps for shard in shards if shard.timeline)
     if config.model.spike.bins > exposure:
         raise ConfigError(
@@ -159,7 +164,7 @@ def _check_spikes(config: Config, manifest: Manifest) -> None:
 
 
 def check_before_ray(config: Config) -> None:
-    """Make the checks that need no cluster, so that a mistake does not cost a start of Ray."""
+    """Run the checks that need no cluster, so that a mistake is found before Ray starts."""
     restores = config.train.task == "restore"
     if restores and Folder.at(config.data.shards).size(MANIFEST) is not None:
         check_data(config, read_manifest(config.data.shards))
@@ -171,7 +176,10 @@ def check_before_ray(config: Config) -> None:
 
 
 def check_model_and_loss(config: Config) -> None:
-    """See the errors of the model, its first weights and the loss here, and not in workers."""
+    """Build the model, its initial weights and the loss, so that errors show before workers start.
+
+    The model is built on the meta device, which takes no memory.
+    """
     task, weights = task_of(config), config.train.init_weights
     with torch.device("meta"):
         model = task.build()
@@ -181,13 +189,13 @@ def check_model_and_loss(config: Config) -> None:
 
 
 def check_model(model: ModelSettings) -> None:
-    """Build a model without memory."""
+    """Check that a model can be built; build it on the meta device, which takes no memory."""
     with torch.device("meta"):
         build_model(model)
 
 
 def check_start(model: nn.Module, weights: str) -> None:
-    """Refuse weights to start from that are not there, or do not fit the model."""
+    """Raise CheckpointError if initial weights do not exist or do not fit the model."""
     if not (packaged(weights) or Path(weights)).is_file():
         raise CheckpointError(
             "no weights to start from",
@@ -198,18 +206,22 @@ def check_start(model: nn.Module, weights: str) -> None:
 
 
 def check_loss(loss: LossSettings) -> None:
-    """Build the loss with its weights."""
+    """Check that the loss can be built with these weights."""
     LossTerms(**loss.model_dump())
 
 
 def check_resume(config: Config, data: Fingerprinted, run: Folder) -> int:
-    """Check that a run of this name can go on with this configuration; return its step."""
+    """Check that an existing run can continue with this configuration; return its step.
+
+    Returns 0 if the run has no checkpoint. Raises ConfigError if a setting or the data have
+    changed, or if the run is past its last step.
+    """
     saved, _ = newest(checkpoints_of(run), content=False)
     if saved is None:
         return 0
     before, fingerprint = saved.facts["config"], saved.facts["fingerprint"]
     free = keys_with(PLACE, COST, MAY_CHANGE)
-    if config.train.task == "flow":  # scenes are what it is trained on
+    if config.train.task == "flow":  # the scenes are the training data
         free = [key for key in free if key != "scenes"]
     check_continued("run", run, config, data, before, fingerprint, free=free)
     then = saved.facts.get("steps", before["train"]["steps"])
@@ -248,8 +260,11 @@ def check_continued(
     *,
     free: Sequence[str],
 ) -> None:
-    """Check that a run or a sweep (`kind`) goes on with the settings `before`, but for those that
-    are free, and with the data of that fingerprint."""
+    """Check that a run or sweep continues with the same settings and the same data.
+
+    `kind` is "run" or "sweep". `before` and `fingerprint` are the settings and the data that it was
+    started with; settings in `free` may differ. Raises ConfigError otherwise.
+    """
     what = f"the {kind} {config.run.name!r} was started with"
     old, new = leaves(before), leaves(config.model_dump(mode="json"))
     for key in sorted(old.keys() | new.keys()):

@@ -1,4 +1,4 @@
-"""What all ranks must agree on before a run goes on, and errors that all of them get."""
+"""Results and errors that all ranks share."""
 
 from __future__ import annotations
 
@@ -22,22 +22,22 @@ def from_first_rank(
     group: dist.ProcessGroup | None = None,
     device: torch.device | None = None,
 ) -> T:
-    """Do something on rank 0 alone; return its result, or raise its error of ours, on all ranks."""
-    told: list[Any] = [None, None]
+    """Call `work` on rank 0 only; return its result, or raise its VrtSpikeError, on all ranks."""
+    outcome: list[Any] = [None, None]  # result, error
     if dist.get_rank() == 0:
         try:
-            told[0] = work()
+            outcome[0] = work()
         except VrtSpikeError as error:
-            told[1] = error
-    dist.broadcast_object_list(told, group=group, device=device)
-    if told[1] is not None:
-        raise told[1]
-    result: T = told[0]
+            outcome[1] = error
+    dist.broadcast_object_list(outcome, group=group, device=device)
+    if outcome[1] is not None:
+        raise outcome[1]
+    result: T = outcome[0]
     return result
 
 
 def check_shared(run: Folder, *, group: dist.ProcessGroup) -> None:
-    """Raise ResourceError, on all ranks, where a rank does not see the run's folder of rank 0."""
+    """Raise ResourceError on all ranks if a rank does not see the run folder of rank 0."""
     if run.remote:
         return
     mark = run.path / ".seen-by-all"
@@ -68,13 +68,13 @@ def _touch(mark: Path, run: Folder) -> None:
 
 
 def ranks_per_node(on_this_node: int, *, group: dist.ProcessGroup) -> int:
-    """Return how many ranks each node has; raise ConfigError, on all, where the numbers differ."""
-    found: list[int] = [0] * dist.get_world_size()
-    dist.all_gather_object(found, on_this_node, group=group)
-    if len(set(found)) > 1:
+    """Return how many ranks each node has; raise ConfigError on all ranks if nodes differ."""
+    counts: list[int] = [0] * dist.get_world_size()
+    dist.all_gather_object(counts, on_this_node, group=group)
+    if len(set(counts)) > 1:
         raise ConfigError(
             "nodes have different numbers of workers",
-            got=f"train.shard_over node, workers on each rank's node: {found}",
+            got=f"train.shard_over node, workers on each rank's node: {counts}",
             fix="set train.shard_over=all, or start as many workers on every node",
         )
-    return found[0]
+    return counts[0]

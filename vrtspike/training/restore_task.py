@@ -1,4 +1,8 @@
-"""Training a model that restores sharp frames: prepared shards, `loss`, PSNR of whole frames."""
+"""Training a model that restores sharp frames.
+
+It trains on the prepared shards and minimises the weighted terms of `loss`. The PSNR of whole
+frames chooses the best weights.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +26,7 @@ from vrtspike.training.validation import Picture, validate
 
 
 class RestoreTask(Task):
-    """The model of `model`, on `data.shards`."""
+    """Train the model of `model` on the samples of `data.shards`."""
 
     judged = "psnr"
     judged_as = "PSNR", "{:.2f} dB"
@@ -31,25 +35,24 @@ class RestoreTask(Task):
 
     @cached_property
     def manifest(self) -> Manifest:
-        """Return what the shards hold."""
+        """Return the manifest of the shards."""
         return read_manifest(self.config.data.shards)
 
     @cached_property
     def spikes(self) -> SpikeRepresentation | None:
-        """Return what the model sees of the spikes; None for a model without them."""
+        """Return how spikes are given to the model; None if the model uses no spikes."""
         return SpikeRepresentation.of(self.config.model, self.config.data.voxels)
 
     @property
     def guessed(self) -> bool:
-        """Tell whether the model gives its first guess beside what it restores."""
+        """Whether the model also returns its first guess of the sharp frames."""
         return self.config.model.guess is not None and self.config.model.trunk
 
     def build(self) -> nn.Module:
-        """Build the model."""
         return build_model(self.config.model)
 
     def loss(self, device: torch.device) -> Loss:
-        """Build the sum of weighted terms."""
+        """Build the weighted sum of loss terms."""
         weights = self.config.loss.model_dump()
         if not self.guessed:
             weights["guess"] = 0.0
@@ -57,11 +60,11 @@ class RestoreTask(Task):
 
     @property
     def fingerprint(self) -> str:
-        """Return that of the shards."""
+        """Return the fingerprint of the shards."""
         return self.manifest.fingerprint
 
     def samples(self, split: str) -> int:
-        """Return how many samples a split has."""
+        """Return the number of samples of a split."""
         return len(self.manifest.splits[split].samples)
 
     def reader(self, split: str) -> SampleReader:
@@ -88,11 +91,11 @@ class RestoreTask(Task):
         )
 
     def name(self, split: str, index: int) -> str:
-        """Name a sample as the shards do."""
+        """Return the id of a sample in the shards."""
         return self.manifest.splits[split].samples[index].id
 
     def unpack(self, arrays: Arrays, device: torch.device) -> Unpacked:
-        """Return blurred frames and voxels, and sharp frames."""
+        """Return the inputs (blurred frames, voxels) and the sharp frames; see `to_device`."""
         blurred, sharp, voxels = to_device(arrays, device)
         return (blurred, voxels, *([True] if self.guessed else [])), sharp
 
@@ -105,7 +108,7 @@ class RestoreTask(Task):
         autocast: AbstractContextManager[Any],
         alive: Callable[[], None] | None = None,
     ) -> tuple[Mapping[str, float], Picture | None]:
-        """ValidationScore restored frames."""
+        """Restore whole frames; return the figures of `ValidationScore` and a picture."""
         score, picture = validate(
             model,
             self.reader(split),

@@ -1,7 +1,7 @@
-"""When a rank saves, and what becomes of a save that failed.
+"""When checkpoints are saved, and when a failed save is repeated.
 
-All calls are made by all ranks at the same step; only `wanted` is rank 0's to ask, which tells the
-others by a notice of the step.
+All ranks make the same calls at the same steps. Only rank 0 reads `wanted`; it tells the other
+ranks through the notices of a step (`vrtspike.training.step`).
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ if TYPE_CHECKING:
     from vrtspike.training.heartbeat import SupervisorLink
 
 RETRY_SECONDS = 20.0
-"""How long after a save that failed the next one is tried."""
+"""Seconds between a failed save and the next attempt."""
 
 
 class SaveSchedule:
-    """The checkpoints of a run, from one rank's side.
+    """Save the checkpoints of a run, on one rank.
 
-    `describe` returns the facts of a checkpoint of this moment, and the step of the best one;
-    storage that does not answer is waited for `patience_s`.
+    `describe` returns the facts to store in a checkpoint now, and the step of the best checkpoint.
+    `patience_s` is how long to wait for storage that does not answer, in seconds.
     """
 
     def __init__(
@@ -44,31 +44,31 @@ class SaveSchedule:
         self._begun = self._whole = -1
         self._retry_at = float("inf")
         self.hurried = False
-        """Whether a save is wanted whenever none is under way."""
+        """Whether to save whenever no other save is running."""
         self.blocked_s = 0.0
-        """Seconds for which the last save held up training."""
+        """How long the last save held up training, in seconds."""
 
     def continued(self, step: int) -> None:
-        """Note that there is a checkpoint of this step."""
+        """Set the step of the checkpoint that the run continues from."""
         self._begun = self._whole = step
 
     def hurry(self) -> None:
-        """From now on want a save whenever none is under way."""
+        """From now on, save whenever no other save is running."""
         self.hurried = True
 
     @property
     def wanted(self) -> bool:
-        """Tell whether a save is due beside the regular ones."""
+        """Whether a save is due in addition to the regular ones."""
         if self.hurried and not self._saver.busy:
             return True
         return time.monotonic() > self._retry_at
 
     def has(self, step: int) -> bool:
-        """Tell whether a checkpoint of this step is there or being written."""
+        """Return whether a checkpoint of this step exists or is being written."""
         return self._begun == step
 
     def save(self, step: int) -> None:
-        """Begin a checkpoint; training goes on while it is written."""
+        """Start a checkpoint; training continues while it is written."""
         began = time.perf_counter()
         facts, best = self._describe()
         with self._link.patient("waiting for storage", self._patience_s):
@@ -77,9 +77,9 @@ class SaveSchedule:
         self._begun, self._retry_at = step, float("inf")
 
     def save_surely(self, step: int) -> list[SaveResult]:
-        """Have a checkpoint of this step; return how the last saves ended.
+        """Save this step and wait for it, unless that is already done; return the ended saves.
 
-        Raises CheckpointError when storage does not take it in time.
+        Raises CheckpointError if storage still fails after `patience_s`.
         """
         with self._link.patient("waiting for storage", self._patience_s):
             self._saver.wait()
@@ -97,7 +97,7 @@ class SaveSchedule:
         return ended + self.ended()
 
     def ended(self) -> list[SaveResult]:
-        """Return the saves that have ended since the last call; one that failed is tried again."""
+        """Return the saves that have ended since the last call; a failed one is repeated later."""
         results = self._saver.finished()
         for result in results:
             if result.error is None:
@@ -108,6 +108,6 @@ class SaveSchedule:
         return results
 
     def _warn(self, step: int, error: CheckpointError) -> None:
-        """Have the driver tell that a checkpoint is not there yet."""
+        """Ask the driver to warn that a checkpoint is not saved yet."""
         if self._rank == 0:
             self._link.warn(f"no checkpoint of step {step} yet: {error}")

@@ -1,13 +1,13 @@
-"""Everything that a continued run needs back, as a flat dictionary of tensors.
+"""The training state: everything that a run needs to continue, as a flat dictionary of tensors.
 
     model/<name>                          parameters and buffers
     average/<name>                        the moving average of the parameters
-    optimizer/<name>/exp_avg[_sq]         moments, of parameters that have been stepped
-    optimizer/steps                       steps of each parameter, in the model's order; -1: none
-    rng/<rank>/cpu, rng/<rank>/gpu        torch's generators of each rank
+    optimizer/<name>/exp_avg[_sq]         Adam's moments of parameters that have been updated
+    optimizer/steps                       updates of each parameter, in the model's order; -1: none
+    rng/<rank>/cpu, rng/<rank>/gpu        torch's random generators of each rank
 
-All other randomness (sample order, crops, flips) is a pure function of seed, epoch and sample, and
-the learning rate one of the step; neither needs state.
+All other randomness (sample order, crops, flips) is a function of seed, epoch and sample, and the
+learning rate is a function of the step; neither needs state.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ STEPS = "optimizer/steps"
 
 
 class TrainingState:
-    """Collect and restore the state of one rank's part of a run."""
+    """Collect and restore this rank's part of the training state."""
 
     def __init__(
         self,
@@ -46,7 +46,7 @@ class TrainingState:
         self._rank, self._device = rank, device
 
     def collect(self) -> dict[str, Any]:
-        """Return the present state; its tensors are the live ones, not copies."""
+        """Return the current state; its tensors share memory with the model and the optimiser."""
         state = self._weights() | self._generators()
         steps = []
         for name, part in self._parameters.parts.items():
@@ -59,9 +59,10 @@ class TrainingState:
         return state
 
     def restore(self, saved: Checkpoint, *, group: dist.ProcessGroup | None = None) -> bool:
-        """Take over a checkpoint; tell whether this rank's generators were in it.
+        """Load a checkpoint; return whether it contained this rank's random generators.
 
-        All ranks call it; `group` serves to tell all of them what went wrong on one.
+        All ranks call it. Raises CheckpointError on all ranks if loading fails on one; they
+        exchange errors through `group`.
         """
         keys = stored_keys(saved)
         state = self._weights()
@@ -74,17 +75,17 @@ class TrainingState:
         for (name, key), value in moments.items():
             state[f"optimizer/{name}/{key}"] = self._sharded(name, value)
         state[STEPS] = torch.zeros(len(self._parameters.parts))
-        own = self._generators()
-        known = own.keys() <= keys
-        load(saved, state | own if known else state, group=group)
+        generators = self._generators()
+        has_generators = generators.keys() <= keys
+        load(saved, state | generators if has_generators else state, group=group)
         for (name, key), value in moments.items():
             self._optimizer.state[self._parameters.parts[name]][key] = value
         for part, step in zip(self._parameters.parts.values(), state[STEPS], strict=True):
             if step >= 0:
                 self._optimizer.state[part]["step"] = step.clone().to(self._device)
-        if known:
-            self._set_generators(own)
-        return known
+        if has_generators:
+            self._set_generators(generators)
+        return has_generators
 
     def _weights(self) -> dict[str, Any]:
         state = {f"model/{name}": value for name, value in self._model.state_dict().items()}
@@ -94,7 +95,7 @@ class TrainingState:
         return state
 
     def _sharded(self, name: str, part: Tensor) -> Tensor:
-        """Lay a part out as the parameter of that name is."""
+        """Return this rank's slice as a tensor sharded like the parameter `name`."""
         return like(self._parameters.wholes[name].detach(), part)
 
     def _generators(self) -> dict[str, Tensor]:

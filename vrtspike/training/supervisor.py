@@ -1,13 +1,12 @@
-"""What the driver and the workers of a run tell each other, kept by one small actor.
+"""The supervisor of a run: an actor between the driver and the workers.
 
-Workers post records (steps, scores, checkpoints, failures) and beat about twice a second with how
-far they are; the driver takes the records and asks for a stop. The supervisor also decides what
-only somebody who hears all ranks can decide: that the run hangs and which rank the others wait for,
-and that starting again is of no use because attempts fail without a new checkpoint in between, or
-that there are no workers.
+Workers post records (steps, scores, checkpoints, failures) and send a heartbeat about twice a
+second. The driver fetches the records and can ask for a stop. The supervisor also decides what
+needs a view of all ranks: whether the run hangs and which rank the others wait for; whether to give
+up because the workers fail repeatedly without a new checkpoint; and whether there are no workers.
 
-Times are seconds of one monotonic clock, the supervisor's. Ray makes an actor of the class
-(`vrtspike.training.driver`); nothing here needs Ray.
+All times are seconds of the supervisor's monotonic clock. `vrtspike.training.driver` makes the
+class a Ray actor; nothing here needs Ray.
 """
 
 from __future__ import annotations
@@ -22,22 +21,22 @@ from vrtspike.runs.metrics_log import Record
 ENDED = (
     "the workers were ended from outside (killed, a node lost, or another number of them wanted)"
 )
-"""What is said of an attempt that left no reason."""
+"""The reason given for an attempt that ended without one."""
 
 REFUSED_SECONDS = 5.0
-"""How long the other ranks have to end by themselves after one has refused."""
+"""How long the other ranks may take to end by themselves after one rank reported a fatal error."""
 WAITING_SECONDS = 60.0
-"""How often the user hears that there are no workers."""
+"""Time between warnings that there are no workers."""
 DESERTED_SECONDS = 30.0
-"""How long after the request for a stop, or the last word of a worker, there is nobody to wait for;
-workers that have saved take some seconds to be gone."""
+"""How long the driver waits after the stop request or the last heartbeat, whichever is later;
+workers take some seconds to end after they have saved."""
 SILENT_SECONDS = 10.0
-"""A rank that has not beaten for so long has stopped as a whole."""
+"""A rank without a heartbeat for this long has stopped completely."""
 
 
 @dataclass(frozen=True)
 class Heartbeat:
-    """How far a rank is: counted signs of life, what it does, and where in the code."""
+    """The progress of one rank: its ticks so far, what it is doing, and where in the code."""
 
     attempt: str
     rank: int
@@ -50,24 +49,26 @@ class Heartbeat:
 
 @dataclass(frozen=True)
 class Command:
-    """What a rank is told: to save and stop, or to end its process at once, and why."""
+    """The supervisor's answer to a heartbeat."""
 
     stop: bool
+    """Save and stop after the current step."""
     end: str | None
+    """Why the rank must end its process at once; None if it need not."""
 
 
 @dataclass
 class Update:
-    """What happened since the driver last asked."""
+    """What happened since the driver's last request."""
 
     records: list[Record] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
     refusal: VrtSpikeError | None = None
-    """An error of ours that ended the run: trying again would not help."""
+    """The error that ended the run; a restart would fail with it too."""
     given_up: Exception | None = None
-    """Why the workers are not started again."""
+    """Why the workers are not restarted."""
     deserted: bool = False
-    """A stop was asked for, and there is no worker that could save before it."""
+    """Whether a stop was requested and no worker is left that could save."""
 
 
 @dataclass
@@ -78,7 +79,12 @@ class _Rank:
 
 
 class Supervisor:
-    """Records on their way to the driver, requests on their way to the workers."""
+    """Pass records to the driver and commands to the workers; find hangs and repeated failures.
+
+    `max_failures`: failures allowed without a new checkpoint in between. `hang_timeout_s`: seconds
+    without progress of any rank before the run counts as hanging. `start_timeout_s`: seconds
+    without workers before the supervisor gives up.
+    """
 
     def __init__(
         self,
@@ -92,7 +98,7 @@ class Supervisor:
         self._start_timeout_s, self._begun, self._warned = start_timeout_s, clock(), 0.0
         self._update = Update()
         self._stopped: float | None = None
-        """When a stop was asked for."""
+        """Time of the stop request."""
         self._attempt = ""
         self._world = 0
         self._ranks: dict[int, _Rank] = {}
@@ -103,7 +109,7 @@ class Supervisor:
         self._reason: str | None = None
 
     def take(self) -> Update:
-        """Return the update, once each; the driver's call, which it makes all the time."""
+        """Return what happened since the last call; the driver calls this about every 0.3 s."""
         self._look_for_workers()
         update, self._update = self._update, Update()
         if self._stopped is not None:
@@ -112,7 +118,7 @@ class Supervisor:
         return update
 
     def _look_for_workers(self) -> None:
-        """Warn while there are no workers; give up when there are none for too long."""
+        """Warn while there are no workers; give up after `start_timeout_s` without any."""
         now = self._clock()
         heard = max([self._begun, *(rank.heard for rank in self._ranks.values())])
         if (away := now - heard) > self._start_timeout_s:
@@ -127,11 +133,11 @@ class Supervisor:
             self._warned = 0.0
 
     def ask_to_stop(self) -> None:
-        """Have the workers save and end after the step that they are in."""
+        """Ask the workers to save and end after the current step."""
         self._stopped = self._clock() if self._stopped is None else self._stopped
 
     def begin(self, attempt: str, world: int) -> bool:
-        """Note that a group of workers starts; tell whether it is of any use (rank 0's call)."""
+        """Register a new group of workers; return whether it may train. Only rank 0 calls this."""
         if self._refused < float("inf"):
             return False
         if self._attempt:
@@ -149,26 +155,26 @@ class Supervisor:
         return True
 
     def post(self, record: Record) -> None:
-        """Pass a record on; a new checkpoint clears the count of failures."""
+        """Pass a record to the driver; a new checkpoint resets the count of failures."""
         if record["kind"] == "saved" and record["step"] > self._saved_step:
             self._saved_step, self._failures = record["step"], 0
         self._update.records.append(record)
 
     def warn(self, text: str) -> None:
-        """Have the driver tell the user something."""
+        """Ask the driver to show a warning to the user."""
         self._update.warnings.append(text)
 
     def refuse(self, error: VrtSpikeError) -> None:
-        """Note an error of ours that ends the run."""
+        """Store the error that ends the run."""
         self._update.refusal, self._refused = error, self._clock()
 
     def fail(self, attempt: str, reason: str) -> None:
-        """Note why an attempt failed; the first word counts, as the other ranks' follow from it."""
+        """Store why an attempt failed; only the first reason counts, the others follow from it."""
         if attempt == self._attempt:
             self._reason = self._reason or reason
 
     def beat(self, beat: Heartbeat) -> Command:
-        """Hear a rank; tell it what it must know."""
+        """Store the heartbeat of a rank; return the command for it."""
         now = self._clock()
         if beat.attempt != self._attempt:
             return Command(stop=False, end="another attempt has begun")
@@ -189,7 +195,7 @@ class Supervisor:
         return Command(self._stopped is not None, self._end)
 
     def _waited_for(self, now: float) -> str:
-        """Name the rank that the others wait for: one that is silent, or the one least far."""
+        """Describe the ranks that the others wait for: silent ones, or those furthest behind."""
         silent = [r for r in self._ranks.values() if now - r.heard > SILENT_SECONDS]
         least = min(rank.beat.ticks for rank in self._ranks.values())
         behind = silent or [r for r in self._ranks.values() if r.beat.ticks == least]

@@ -1,8 +1,8 @@
-"""What a run trains: the network, its samples, what is minimised, and how it is judged.
+"""What a run trains: the network, its samples, its loss and its validation.
 
-`Task` is all that differs between training a model that restores and training the flow network
-alone; the loop, the workers, checkpoints and the metrics log are the same for both. Nothing is read
-before it is asked for.
+`Task` contains everything that differs between training a restoring model and training the flow
+network alone. The training loop, workers, checkpoints and metrics log are the same for both. A task
+reads files only when they are needed.
 """
 
 from __future__ import annotations
@@ -25,12 +25,13 @@ class Task(ABC):
     """What a configuration trains."""
 
     judged: ClassVar[str]
-    """The figure of validation that tells the best weights."""
+    """The validation figure that chooses the best weights."""
     judged_as: ClassVar[tuple[str, str]]
-    """Its name and format on the progress line."""
+    """Name and format of `judged` on the progress line."""
     lower_is_better: ClassVar[bool]
+    """Whether smaller values of `judged` are better."""
     shown: ClassVar[str]
-    """What pictures of validation show."""
+    """Title of the validation picture."""
 
     def __init__(self, config: Config) -> None:
         self.config = config
@@ -41,16 +42,16 @@ class Task(ABC):
 
     @abstractmethod
     def loss(self, device: torch.device) -> Loss:
-        """Build what is minimised."""
+        """Build the loss on a device."""
 
     @property
     @abstractmethod
     def fingerprint(self) -> str:
-        """Return what tells the samples from others."""
+        """Return a hash of the training data; it differs between different data."""
 
     @abstractmethod
     def samples(self, split: str) -> int:
-        """Return how many samples a split has."""
+        """Return the number of samples of a split."""
 
     @abstractmethod
     def reader(self, split: str) -> Reader:
@@ -58,11 +59,11 @@ class Task(ABC):
 
     @abstractmethod
     def name(self, split: str, index: int) -> str:
-        """Name a sample."""
+        """Return the name of a sample."""
 
     @abstractmethod
     def unpack(self, arrays: Arrays, device: torch.device) -> Unpacked:
-        """Turn samples into what the network takes and what it is to give."""
+        """Copy a batch to a device; return the network's arguments and the target of the loss."""
 
     @abstractmethod
     def validate(
@@ -74,8 +75,12 @@ class Task(ABC):
         autocast: AbstractContextManager[Any],
         alive: Callable[[], None] | None = None,
     ) -> tuple[Mapping[str, float], Picture | None]:
-        """Return figures over a split, `judged` among them; on rank 0 a picture, too."""
+        """Return the figures of a split, including `judged`, and on rank 0 a picture.
+
+        All ranks call it. `autocast` is the context of the forward pass; `alive` is called after
+        each clip.
+        """
 
     def improves(self, value: float, best: float) -> bool:
-        """Tell whether weights are better than the best ones so far."""
+        """Return whether a value of `judged` is better than the best one so far."""
         return value < best if self.lower_is_better else value > best

@@ -1,4 +1,4 @@
-"""Which task a configuration trains: a model that restores, or the flow network alone."""
+"""Choose the task of a configuration: train a restoring model, or the flow network alone."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from vrtspike.training.task import Task
 
 
 def task_of(config: Config) -> Task:
-    """Return what a configuration trains."""
+    """Build the task of a configuration."""
     match config.train.task:
         case "restore":
             return RestoreTask(config)
@@ -19,7 +19,10 @@ def task_of(config: Config) -> Task:
 
 
 def check_restores(config: Config, what: str) -> None:
-    """Refuse a configuration that trains something else than a model that restores."""
+    """Raise ConfigError if a configuration does not train a restoring model.
+
+    `what` names the command in the error.
+    """
     if config.train.task != "restore":
         raise ConfigError(
             f"{what} is of models that restore",

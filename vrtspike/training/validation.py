@@ -1,9 +1,9 @@
-"""Validation on whole frames, spread over all ranks.
+"""Validation on whole frames, divided over all ranks.
 
 Every rank restores the same number of clips, because a sharded model needs all ranks for each
-forward pass; a rank that has run out repeats the last clip and does not count it. PSNR and SSIM are
-means over all frames, on 8-bit RGB, and do not depend on the number of ranks. Rank 0 also keeps a
-picture to look at: the middle frame of the first sample, blurred | restored | sharp.
+forward pass. A rank without a clip left repeats the last one and does not count it. PSNR and SSIM
+are means over all frames, on 8-bit RGB, and do not depend on the number of ranks. Rank 0 also
+returns a picture: the middle frame of the first sample, blurred | restored | sharp.
 """
 
 from __future__ import annotations
@@ -29,13 +29,13 @@ Picture = NDArray[np.uint8]
 
 @dataclass(frozen=True)
 class ValidationScore:
-    """Means over all validation frames; PSNR in dB."""
+    """Means over all validation frames; PSNR in dB, SSIM at most 1."""
 
     psnr: float
     ssim: float
     blurred_psnr: float
     guess_psnr: float | None = None
-    """That of the first guess, of a model that refines one."""
+    """PSNR of the first guess; None if the model has none."""
 
 
 @torch.no_grad()
@@ -49,10 +49,10 @@ def validate(
     guessed: bool = False,
     alive: Callable[[], None] | None = None,
 ) -> tuple[ValidationScore, Picture | None]:
-    """Restore all samples of a split and score them; the model is left in training mode.
+    """Restore all samples of a split and score them; afterwards the model is in training mode.
 
-    The picture (h, 3 w, 3) is there on rank 0 alone. `guessed`: the model gives its first guess,
-    too. `alive` is called after each clip.
+    All ranks call it. Only rank 0 returns a picture, `(h, 3 w, 3)`. `guessed`: the model also
+    returns its first guess. `alive` is called after each clip.
     """
     picture: Picture | None = None
 
@@ -63,14 +63,14 @@ def validate(
             restored, guess = (
                 model(blurred, voxels, True) if guessed else (model(blurred, voxels),) * 2
             )
-        given, found, wanted = (to_uint8(frames) for frames in (blurred, restored, sharp))
+        blurred, restored, sharp = (to_uint8(frames) for frames in (blurred, restored, sharp))
         if index == 0:
-            picture = _picture(given, found, wanted)
+            picture = _picture(blurred, restored, sharp)
         scores = (
-            psnr(found, wanted),
-            ssim(found, wanted),
-            psnr(given, wanted),
-            psnr(to_uint8(guess), wanted),
+            psnr(restored, sharp),
+            ssim(restored, sharp),
+            psnr(blurred, sharp),
+            psnr(to_uint8(guess), sharp),
         )
         return [*(float(score.sum()) for score in scores), scores[0].numel()]
 
@@ -78,7 +78,7 @@ def validate(
     means = [total / frames for total in sums]
     if not guessed:
         means.pop()
-    # The first sample is also the one that ranks beyond the last sample may repeat.
+    # If the split has one sample, other ranks repeat it and have a picture too.
     shown = picture if dist.get_rank() == 0 else None
     return ValidationScore(*means), shown
 
@@ -92,16 +92,19 @@ def sums_over(
     device: torch.device,
     alive: Callable[[], None] | None = None,
 ) -> list[float]:
-    """Have the ranks score all samples, and add up each column of the scores over them."""
+    """Score all samples, divided over the ranks; return the sum of each score over the samples.
+
+    `score` returns `columns` numbers for the sample of an index. All ranks call this function.
+    """
     rank, world = dist.get_rank(), dist.get_world_size()
-    # One row a sample, so that the order of summation does not depend on the ranks either.
+    # One row for each sample, so that the order of summation does not depend on the ranks.
     sums = torch.zeros(samples, columns, dtype=torch.float64, device=device)
     model.eval()
     for turn in range(-(-samples // world)):
         index = turn * world + rank
-        found = score(min(index, samples - 1))
+        scores = score(min(index, samples - 1))
         if index < samples:
-            sums[index] = torch.tensor(found, dtype=torch.float64)
+            sums[index] = torch.tensor(scores, dtype=torch.float64)
         if alive is not None:
             alive()
     model.train()
@@ -111,7 +114,7 @@ def sums_over(
 
 
 def _picture(*clips: Tensor) -> Picture:
-    """Put the middle frames of clips (1, t, 3, h, w) side by side."""
+    """Put the middle frames of clips `(1, t, 3, h, w)` side by side; return `(h, w, 3)`."""
     side_by_side = torch.cat([clip[0, clip.shape[1] // 2] for clip in clips], dim=-1)
     pixels: Picture = rearrange(side_by_side, "c h w -> h w c").cpu().numpy()
     return pixels

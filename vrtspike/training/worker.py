@@ -1,9 +1,9 @@
-"""One training process (rank): build, continue, step, validate, save, export.
+"""One training process (rank): build, resume, step, validate, save, export.
 
-Ray Train starts `run_worker` on every rank and starts all of them again when one dies; each start
-continues from the newest checkpoint that verifies. Ranks agree on everything that changes the run
-(skips, stops, saves), so none of them waits for another in vain. Errors of our own would only
-repeat: they go to the driver through the run's supervisor, and Ray sees a normal end.
+Ray Train starts `run_worker` on every rank. If one rank dies, it restarts all of them; each start
+continues from the newest checkpoint that verifies. All ranks take the same decisions (skip, stop,
+save), so none waits for a collective that the others do not call. A VrtSpikeError would only repeat
+after a restart: the worker sends it to the driver through the supervisor, and ends normally.
 """
 
 from __future__ import annotations
@@ -46,31 +46,31 @@ from vrtspike.training.tasks import task_of
 logger = logging.getLogger(__name__)
 
 LOOK_SECONDS = 2.0
-"""How often the ranks ask Ray whether one of their nodes is to be taken away."""
+"""Time between questions to Ray whether one of the nodes will be taken away."""
 STORAGE_PAUSE_SECONDS = 10.0
-"""How long after a failure of storage the workers start again."""
+"""Pause between a storage failure and the restart of the workers."""
 
 
 def run_worker(plan: WorkerPlan, supervisor: Any) -> None:
     """Train until the last step or until asked to stop."""
-    # Objects and checkpoints go by the CPU, whatever gradients go by.
+    # Objects and checkpoints are exchanged through the CPU (gloo), also if gradients use NCCL.
     patience = timedelta(seconds=collective_timeout_s(plan.config.train))
-    own = dist.new_group(backend="gloo", timeout=patience)
-    assert isinstance(own, dist.ProcessGroup)
+    gloo = dist.new_group(backend="gloo", timeout=patience)
+    assert isinstance(gloo, dist.ProcessGroup)
 
     def begin() -> str | None:
         name = uuid.uuid4().hex
         return name if ray.get(supervisor.begin.remote(name, dist.get_world_size())) else None
 
-    attempt = from_first_rank(begin, group=own)
+    attempt = from_first_rank(begin, group=gloo)
     if attempt is None:
         return
     link = SupervisorLink(supervisor, attempt, dist.get_rank())
     link.start()
     try:
-        Worker(plan, link, own).run()
+        Worker(plan, link, gloo).run()
     except StorageError as error:
-        # It may be back when the workers have started again.
+        # Storage may work again when the workers have restarted.
         link.fail(error)
         time.sleep(STORAGE_PAUSE_SECONDS)
         raise
@@ -87,9 +87,9 @@ def run_worker(plan: WorkerPlan, supervisor: Any) -> None:
 class Worker:
     """One rank of a run."""
 
-    def __init__(self, plan: WorkerPlan, link: SupervisorLink, own: dist.ProcessGroup) -> None:
+    def __init__(self, plan: WorkerPlan, link: SupervisorLink, gloo: dist.ProcessGroup) -> None:
         self.config, self.run_folder, self.link = plan.config, plan.run, link
-        self.own = own
+        self.gloo = gloo
         self.rank, self.world = dist.get_rank(), dist.get_world_size()
         self.device = ray.train.torch.get_device()
         train = self.config.train
@@ -98,39 +98,39 @@ class Worker:
             keep_heap()
         else:
             torch.cuda.set_device(self.device)
-        check_shared(self.run_folder, group=own)
+        check_shared(self.run_folder, group=gloo)
         checkpoints = checkpoints_of(self.run_folder)
-        self.saved, self.passed_over = from_first_rank(lambda: newest(checkpoints), group=own)
+        self.saved, self.passed_over = from_first_rank(lambda: newest(checkpoints), group=gloo)
         link.tick("building the model")
         self.task = task_of(self.config)
         self.inputs = Inputs(self.task, self.rank, self.world)
         done = self.saved.step if self.saved else 0
         self.budget = Budget(train, pace_in(self.saved.facts) if self.saved else None)
         self.batches = self.inputs.micro_batches(done, self.budget.steps, plan.data_cpus)
-        # Data tasks take seconds to come up; the model is built meanwhile.
+        # Data tasks take seconds to start; meanwhile the model is built.
         self.batches.start()
         self.learner = Learner(
             self.task, self.device, rank=self.rank, ranks_per_node=self._ranks_per_node()
         )
         self.step = self.learner.step_over(self.inputs.share, self.task.unpack)
         keep = train.keep_checkpoints
-        saver = Saver(checkpoints, group=own, keep=keep, first=self._publish)
+        saver = Saver(checkpoints, group=gloo, keep=keep, first=self._publish)
         patience = train.storage_timeout_s
         self.schedule = SaveSchedule(saver, self.learner.state, link, self._describe, patience)
         spent = self.saved.facts.get("spent", NO_TIME) if self.saved else NO_TIME
         self.clock = StepClock(self.batches, Seconds(*spent))
         self.best: tuple[float, int] | None = None
         self.skipped = self.validated = 0
-        self.look_at = 0.0 if plan.preemptible else float("inf")
+        self.next_check = 0.0 if plan.preemptible else float("inf")
         self.started = time.time()
 
     def run(self) -> None:
-        """Train from where the run stands to its last step, and export."""
+        """Train from the newest checkpoint to the last step, then export the weights."""
         self.link.tick("reading the checkpoint")
         done = self._resume()
         if self.rank == 0:
             self.metrics_log = MetricsLog(self.run_folder, resumed=done)
-            self._tell(
+            self._record(
                 "start",
                 done,
                 world_size=self.world,
@@ -146,18 +146,19 @@ class Worker:
             self.metrics_log.close()
 
     def _ranks_per_node(self) -> int | None:
-        """Return how many ranks share the weights, if not all."""
+        """Return how many ranks share one copy of the weights; None if all ranks do."""
         if self.config.train.shard_over == "all":
             return None
-        return ranks_per_node(ray.train.get_context().get_local_world_size(), group=self.own)
+        return ranks_per_node(ray.train.get_context().get_local_world_size(), group=self.gloo)
 
     def _resume(self) -> int:
-        """Take over the chosen checkpoint, if any; return the steps done."""
+        """Load the chosen checkpoint, if any; return the number of steps done."""
         saved = self.saved
         if saved is None:
             return 0
-        if not self.learner.state.restore(saved, group=self.own):
-            # Another number of ranks: draws cannot continue, but they need not repeat either.
+        if not self.learner.state.restore(saved, group=self.gloo):
+            # The number of ranks has changed, so this rank has no saved generator: use a new seed,
+            # so that it does not repeat the draws of the first steps.
             seeds = np.random.SeedSequence((self.config.run.seed, saved.step, self.rank))
             torch.manual_seed(int(seeds.generate_state(1)[0]))
         best = saved.facts["best"]
@@ -168,10 +169,10 @@ class Worker:
         return saved.step
 
     def _train(self, done: int) -> tuple[int, bool]:
-        """Step from `done` to the end; return the steps done and whether a stop cut it short."""
+        """Train from step `done`; return the steps done and whether the run stopped early."""
         train, clock = self.config.train, self.clock
         if self._is_due(done) and self.validated != done:
-            # A stop came between this step and its validation.
+            # The run was stopped between this step and its validation.
             self._validate(done)
         stream, first, bad = iter(self.batches), done, 0
         clock.resume()
@@ -179,7 +180,7 @@ class Worker:
             step = done
             self._set_rate(step)
             result = self.step(
-                self._take(stream),
+                self._micro_batches(stream),
                 freeze_flow=step < train.freeze_flow_steps,
                 notices=self._notices(),
             )
@@ -191,35 +192,35 @@ class Worker:
             last, stop = done == self.budget.steps, "stop" in result.notices
             if self.rank == 0 and (done % train.log_every == 0 or last or done == first + 1):
                 self._log(done, result)
-            self._note(self.schedule.ended())
+            self._record_saves(self.schedule.ended())
             if last or (self._is_due(done) and not stop):
                 self._validate(done)
             if last or stop:
-                self._note(self.schedule.save_surely(done))
+                self._record_saves(self.schedule.save_surely(done))
                 return done, not last
             if done % train.checkpoint_every == 0 or {"save", "measured"} & result.notices:
                 self._save(done)
             if "look" in result.notices:
-                self._look_out()
+                self._check_preemption()
             clock.resume()
         return done, False
 
     def _is_due(self, done: int) -> bool:
-        """Tell whether the weights after so many steps are to be validated."""
+        """Return whether to validate the weights after `done` steps."""
         return self.budget.is_due(done, self.validated)
 
     def _settle(self, done: int) -> None:
-        """Set the number of steps by those that were measured."""
+        """Set the number of steps from the time of the steps so far."""
         self.link.tick("setting the number of steps")
         self.budget.settle(done, self.device)
         steps, pace = self.budget.steps, self.budget.pace
         assert steps is not None and pace is not None
         self.inputs.end_at(self.batches, steps)
         if self.rank == 0:
-            self._tell("measured", done, steps=steps, step_s=pace.wall, step_cpu_s=pace.cpu)
+            self._record("measured", done, steps=steps, step_s=pace.wall, step_cpu_s=pace.cpu)
 
-    def _take(self, stream: Iterator[MicroBatch]) -> Iterator[MicroBatch]:
-        """Yield the micro-batches of a step, with signs of life."""
+    def _micro_batches(self, stream: Iterator[MicroBatch]) -> Iterator[MicroBatch]:
+        """Yield the micro-batches of a step; tick for each of them."""
         for _ in range(self.inputs.share.accumulation):
             self.link.tick("waiting for data")
             batch = next(stream)
@@ -228,20 +229,20 @@ class Worker:
         self.link.tick("ending a step")
 
     def _notices(self) -> dict[str, bool]:
-        """Say what rank 0 wants all ranks to do after this step."""
+        """Return what rank 0 wants all ranks to do after this step."""
         if self.rank != 0:
             return {"stop": False, "save": False, "look": False, "measured": False}
         now = time.monotonic()
         return {
             "stop": self.link.stop,
             "save": self.schedule.wanted,
-            "look": now > self.look_at,
+            "look": now > self.next_check,
             "measured": self.budget.measured,
         }
 
-    def _look_out(self) -> None:
-        """Ask Ray whether a node is to be taken away; from then on save as often as it goes."""
-        self.look_at = time.monotonic() + LOOK_SECONDS
+    def _check_preemption(self) -> None:
+        """Ask Ray whether a node will be taken away; if so, save as often as storage allows."""
+        self.next_check = time.monotonic() + LOOK_SECONDS
         notice = ray.train.get_preemption_info()
         if notice is None or self.schedule.hurried:
             return
@@ -254,8 +255,11 @@ class Worker:
             )
 
     def _set_rate(self, step: int) -> None:
-        """Give the optimiser the learning rate of a step; while the number of steps is not known,
-        that of a run without end: the warm-up, and then the rate that the schedule starts with."""
+        """Set the learning rate of a step.
+
+        While the number of steps is unknown, the rate is that of an endless run: the warm-up, and
+        then the first rate of the schedule.
+        """
         train = self.config.train
         rate = learning_rate(
             step,
@@ -269,7 +273,10 @@ class Worker:
         set_learning_rate(self.learner.optimizer, rate)
 
     def _count(self, result: StepResult, step: int, bad: int) -> int:
-        """Average after a step; count a skipped one, and fail after too many in a row."""
+        """Update the average after a step, or count a skipped one; return the skipped in a row.
+
+        Raises ResourceError after more than `train.max_bad_steps` skipped steps in a row.
+        """
         if result.stepped:
             if self.learner.average is not None:
                 self.learner.average.update()
@@ -286,13 +293,13 @@ class Worker:
             )
         return bad + 1
 
-    def _tell(self, kind: str, step: int, **fields: Any) -> None:
+    def _record(self, kind: str, step: int, **fields: Any) -> None:
         """Write a record to the metrics log and send it to the driver (rank 0)."""
         self.link.post(self.metrics_log.write(kind, step, **fields))
 
     def _log(self, done: int, result: StepResult) -> None:
         taken, rates = self.clock.take(), learning_rates(self.learner.optimizer)
-        self._tell(
+        self._record(
             "train",
             done,
             loss=result.loss,
@@ -311,7 +318,7 @@ class Worker:
         )
 
     def _validate(self, done: int) -> None:
-        """Score the averaged weights (or the weights); keep a new best one."""
+        """Validate the averaged weights (the weights, if there is no average); save a new best."""
         self.link.tick("validating")
         with self.learner.final_weights() as model:
             figures, picture = self.task.validate(
@@ -329,14 +336,14 @@ class Worker:
         assert self.best is not None
         if self.rank == 0:
             best, share = {f"best_{judged}": self.best[0]}, self.budget.share(done)
-            self._tell("val", done, **figures, **best, share=share)
+            self._record("val", done, **figures, **best, share=share)
             assert picture is not None
             self.metrics_log.picture(self.task.shown, done, picture)
         if improved:
             self._save(done)
 
     def _describe(self) -> tuple[dict[str, Any], int | None]:
-        """Return what a checkpoint of this moment holds besides tensors, and the best step."""
+        """Return the facts to store in a checkpoint now, and the step of the best checkpoint."""
         facts = {
             "config": self.config.model_dump(mode="json"),
             "fingerprint": self.task.fingerprint,
@@ -351,26 +358,26 @@ class Worker:
         return facts, self.best[1] if self.best else None
 
     def _save(self, done: int) -> None:
-        """Begin a checkpoint, unless this step has one."""
+        """Start a checkpoint, unless this step has one."""
         if not self.schedule.has(done):
             self.schedule.save(done)
 
     def _publish(self) -> None:
-        """Have the metrics up to a checkpoint where it will be."""
+        """Publish the metrics so far, before the checkpoint is written."""
         if self.rank == 0:
             self.metrics_log.publish()
 
-    def _note(self, saves: list[SaveResult]) -> None:
-        """Tell which checkpoints are whole."""
+    def _record_saves(self, saves: list[SaveResult]) -> None:
+        """Record the saves that succeeded."""
         if self.rank != 0:
             return
         for saved in saves:
             if saved.error is None:
                 blocked = self.schedule.blocked_s
-                self._tell("saved", saved.step, seconds=saved.seconds, blocked_s=blocked)
+                self._record("saved", saved.step, seconds=saved.seconds, blocked_s=blocked)
 
     def _export(self, done: int) -> None:
-        """Write the final weights on rank 0; storage that is full or away is waited for."""
+        """Write the final weights on rank 0; wait while storage is full or unavailable."""
         with self.learner.final_weights() as model:
             weights = full_weights(model)
         if self.rank == 0:
@@ -386,5 +393,5 @@ class Worker:
 
 
 def _clock(seconds: float) -> str:
-    """Write a time since 1970 as a time of day."""
+    """Format a time (seconds since 1970) as a local time of day."""
     return time.strftime("%H:%M:%S", time.localtime(seconds))
