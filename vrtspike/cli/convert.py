@@ -24,17 +24,34 @@ from vrtspike.cli.stream_options import (
 )
 from vrtspike.errors import ConfigError, DataFormatError
 
+Source = Annotated[
+    str, typer.Argument(help="Dataset folder (path or URI), or a spike stream file.")
+]
+Target = Annotated[
+    str,
+    typer.Argument(
+        help="Dataset folder or spike stream file to write; the suffix sets the format."
+    ),
+]
+OutAxes = Annotated[
+    Axes | None, typer.Option(help="Order of axes of the written array; default: shw.")
+]
+OutBitOrder = Annotated[
+    BitOrder | None, typer.Option(help="Order of pixels in a written byte; default: little.")
+]
+OutFlip = Annotated[
+    bool | None,
+    typer.Option(
+        "--out-flip/--no-out-flip",
+        help="Write rows bottom-up; default: yes for bit-packed files, no for arrays.",
+    ),
+]
+OutKey = Annotated[str | None, typer.Option(help="Name of the written array; default: spikes.")]
+
 
 def convert(
-    source: Annotated[
-        str, typer.Argument(help="Dataset folder (path or URI), or a spike stream file.")
-    ],
-    out: Annotated[
-        str,
-        typer.Argument(
-            help="Dataset folder or spike stream file to write; the suffix sets the format."
-        ),
-    ],
+    source: Source,
+    out: Target,
     layout: LayoutOption = "vrtspike",
     height: Height = None,
     width: Width = None,
@@ -44,22 +61,10 @@ def convert(
     drop_columns: DropColumns = None,
     axes: AxesOption = None,
     key: Key = None,
-    out_axes: Annotated[
-        Axes | None, typer.Option(help="Order of axes of the written array; default: shw.")
-    ] = None,
-    out_bit_order: Annotated[
-        BitOrder | None, typer.Option(help="Order of pixels in a written byte; default: little.")
-    ] = None,
-    out_flip: Annotated[
-        bool | None,
-        typer.Option(
-            "--out-flip/--no-out-flip",
-            help="Write rows bottom-up; default: yes for bit-packed files, no for arrays.",
-        ),
-    ] = None,
-    out_key: Annotated[
-        str | None, typer.Option(help="Name of the written array; default: spikes.")
-    ] = None,
+    out_axes: OutAxes = None,
+    out_bit_order: OutBitOrder = None,
+    out_flip: OutFlip = None,
+    out_key: OutKey = None,
     json_file: JsonFile = None,
     debug: Debug = False,
 ) -> None:

@@ -21,19 +21,27 @@ from vrtspike.cli.stream_options import (
     open_stream,
 )
 
+StreamFile = Annotated[
+    Path, typer.Argument(help="Spike stream (.dat, .npy, .npz, .h5), or a SpikeCV folder.")
+]
+Threshold = Annotated[
+    float, typer.Option(help="Charge at which a pixel fires, in steps of full brightness.")
+]
+SharpFrame = Annotated[
+    Path | None, typer.Option(help="Image file: a sharp frame of the same instant to compare with.")
+]
+Animation = Annotated[
+    str | None,
+    typer.Option(help="Write an animation of moving averages to this .gif or .mp4 file."),
+]
+
 
 def preview(
-    file: Annotated[
-        Path,
-        typer.Argument(help="Spike stream (.dat, .npy, .npz, .h5), or a SpikeCV folder."),
-    ],
+    file: StreamFile,
     height: Height = None,
     width: Width = None,
     out: Annotated[str, typer.Option(help="Folder for the images.")] = "preview",
-    threshold: Annotated[
-        float,
-        typer.Option(help="Charge at which a pixel fires, in steps of full brightness."),
-    ] = 2.0,
+    threshold: Threshold = 2.0,
     center: Annotated[int | None, typer.Option(help="Step to show; default: the middle.")] = None,
     window: Annotated[int, typer.Option(help="Length of the averaged window, in steps.")] = 32,
     bins: Annotated[int, typer.Option(help="Number of voxel bins in the window.")] = 8,
@@ -43,14 +51,8 @@ def preview(
     drop_columns: DropColumns = None,
     axes: AxesOption = None,
     key: Key = None,
-    frame: Annotated[
-        Path | None,
-        typer.Option(help="Image file: a sharp frame of the same instant to compare with."),
-    ] = None,
-    animation: Annotated[
-        str | None,
-        typer.Option(help="Write an animation of moving averages to this .gif or .mp4 file."),
-    ] = None,
+    frame: SharpFrame = None,
+    animation: Animation = None,
     json_file: JsonFile = None,
     debug: Debug = False,
 ) -> None:

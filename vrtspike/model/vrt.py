@@ -194,14 +194,13 @@ class VRT(nn.Module):
     ) -> None:
         super().__init__()
         recompute = {"checkpoint_attention": checkpoint_attention, "checkpoint_mlp": checkpoint_mlp}
-        self.channels = channels
         depth = len(SCALES) * blocks + sum(refine_groups) * refine_blocks
         rates = np.linspace(0, drop_path, depth).tolist()
-        self.in_chans, self.patch = in_chans, patch
+        self.in_chans, self.patch, self.channels = in_chans, patch, channels
         self.unit = patch * max(SCALES)
         """The height and width of frames are padded to multiples of this."""
-        views = 9 if patch == 1 else 3
-        self.conv_first = VideoConv(views * in_chans * patch**2, channels, (1, 3, 3))
+        inputs = (9 if patch == 1 else 3) * in_chans * patch**2
+        self.conv_first = VideoConv(inputs, channels, (1, 3, 3))
         self.spynet = SpyNet(flow_channels, zero_init=zero_init_flow)
         for i, scale in enumerate(SCALES):
             stage = Stage(
@@ -220,19 +219,16 @@ class VRT(nn.Module):
             setattr(self, f"stage{i + 1}", stage)
         refine: list[nn.Module] = [_entry(channels, refine_channels)]
         windows = [window] * refine_groups[0] + [(1, *window[1:])] * refine_groups[1]
-        for i, group_window in enumerate(windows):
-            start = len(SCALES) * blocks + i * refine_blocks
-            share = rates[start : start + refine_blocks]
-            group = BlockGroup(refine_channels, group_window, heads, mlp_ratio, share, **recompute)
+        for number, window in enumerate(windows):
+            own = rates[len(SCALES) * blocks + number * refine_blocks :][:refine_blocks]
+            group = BlockGroup(refine_channels, window, heads, mlp_ratio, own, **recompute)
             refine.append(RefineGroup(refine_channels, group))
         self.stage8 = nn.Sequential(*refine)
         self.norm = nn.LayerNorm(refine_channels)
         self.conv_after_body = nn.Linear(refine_channels, channels)
         self.conv_last = VideoConv(channels, RGB * patch**2, (1, 3, 3))
-        if zero_init_output:
-            nn.init.zeros_(self.conv_last.weight)
-            if self.conv_last.bias is not None:
-                nn.init.zeros_(self.conv_last.bias)
+        for parameter in self.conv_last.parameters() if zero_init_output else ():
+            nn.init.zeros_(parameter)
         self.register_load_state_dict_pre_hook(_drop_derived_buffers)  # type: ignore[no-untyped-call]
 
     def blocks(self) -> list[nn.Module]:
