@@ -95,3 +95,13 @@ def test_the_way_of_the_data_is_measured(figures: Any) -> None:
     for row in (few, many):
         assert row["MB/s"] == pytest.approx(row["samples/s"] * size / 1e6)
         assert row["peak MB"] > 0
+
+
+@pytest.mark.slow
+def test_the_gpu_script_runs_dry(figures: Any) -> None:
+    tables = figures("gpu.py", "--dry")
+    assert list(tables) == ["parity", "step", "frame", "batch", "alignment"]
+    by_precision = {row["precision"]: row for row in tables["parity"]}
+    assert by_precision["float32"]["output differs"] == 0  # the CPU is its own reference
+    assert 0 < by_precision["bfloat16"]["output differs"] < 0.05
+    assert all(row["step ms"] > row["forward ms"] > 0 for row in tables["step"])
