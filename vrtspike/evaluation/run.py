@@ -48,7 +48,6 @@ def evaluate(
     models: Mapping[str, Restorer],
     settings: EvaluationSettings,
     *,
-    layout: LayoutName = "vrtspike",
     weights_dir: Path | None = None,
     device: torch.device | str = "cpu",
     with_controls: bool = True,
@@ -60,7 +59,7 @@ def evaluate(
     its weights; scores are computed on `device` (the models run where they are). `progress` hears
     of (done, total) frames, each counted once for the controls and once for every model.
     """
-    clips = scored_clips(dataset, split, models, layout=layout)
+    clips = scored_clips(dataset, split, models)
     lpips = LPIPS(weights_dir).to(device) if settings.lpips else None
     each = with_controls + len(models)
     total = sum(len(clip.frames) for clip in clips) * each

@@ -3,16 +3,15 @@
     bin(s) = floor((s - s0) / (s1 - s0) * k)        for the steps s of the half-open [s0, s1)
 
 Steps outside the window are dropped, never folded into the edge bins. Bins hold different numbers
-of steps when k does not divide the window (`bin_steps`); normalising by them (mode `rate`) removes
-that pattern, and the threshold with it: count / steps * threshold estimates the intensity in
-[0, 1]. Mode `log1p` is log(1 + count), which does neither; it exists for models trained so.
+of steps when k does not divide the window (`bin_steps`). What a model sees of the counts is made by
+`vrtspike.spikes.representation`.
 """
 
 from __future__ import annotations
 
 from dataclasses import replace
 from itertools import pairwise
-from typing import TYPE_CHECKING, Any, Literal, TypeVar, Union, overload
+from typing import Any
 
 import numpy as np
 from jaxtyping import Int, Shaped
@@ -22,33 +21,10 @@ from vrtspike.errors import ConfigError
 from vrtspike.spikes.packed_file import PackedSource
 from vrtspike.spikes.stream import SpikeStream
 
-if TYPE_CHECKING:
-    # Not at run time: the tasks that only count spikes should not wait for torch.
-    import torch
-
-Mode = Literal["rate", "log1p"]
-
 
 def bin_steps(steps: int, bins: int) -> Int[np.ndarray, " k"]:
     """Return how many of `steps` steps each of `bins` bins holds."""
     return np.diff(bin_edges(steps, bins))
-
-
-def voxelize(
-    spikes: Shaped[np.ndarray, "s h w"], bins: int, *, start: int = 0, stop: int | None = None
-) -> Shaped[np.ndarray, "k h w"]:
-    """Count the spikes (bool or uint8 of 0 and 1) of the steps `[start, stop)` in bins.
-
-    Counts are uint8, or uint16 when a bin holds more than 255 steps.
-    """
-    if spikes.dtype not in (np.bool_, np.uint8):
-        raise ConfigError("spikes must be bool or uint8", got=spikes.dtype)
-    edges = _window(len(spikes), bins, start, stop)
-    counts = _empty_counts(edges, *spikes.shape[1:])
-    values = spikes.view(np.uint8)
-    for k, (a, b) in enumerate(pairwise(edges.tolist())):
-        add_up(values[a:b], counts[k])
-    return counts
 
 
 def voxelize_stream(
@@ -56,7 +32,8 @@ def voxelize_stream(
 ) -> Shaped[np.ndarray, "k h w"]:
     """Count the spikes of the steps `[start, stop)` of a stream in bins.
 
-    The counts of `voxelize(stream[:], ...)`, but no more than a bin's spikes are in memory.
+    Counts are uint8, or uint16 when a bin holds more than 255 steps. No more than a bin's spikes
+    are in memory.
     """
     edges = _window(len(stream), bins, start, stop)
     counts = _empty_counts(edges, stream.height, stream.width)
@@ -68,51 +45,6 @@ def voxelize_stream(
         # Turning round each sum costs less than turning round every step.
         counts[k] = total[::-1] if bottom_up else total
     return counts
-
-
-@overload
-def normalize_voxels(
-    counts: NDArray[Any], steps: NDArray[Any], threshold: float, mode: Mode
-) -> NDArray[np.float32]: ...
-@overload
-def normalize_voxels(
-    counts: "torch.Tensor", steps: NDArray[Any] | "torch.Tensor", threshold: float, mode: Mode
-) -> "torch.Tensor": ...
-def normalize_voxels(
-    counts: Union[NDArray[Any], "torch.Tensor"],  # noqa: UP007
-    steps: Union[NDArray[Any], "torch.Tensor"],  # noqa: UP007
-    threshold: float,
-    mode: Mode,
-) -> Union[NDArray[np.float32], "torch.Tensor"]:  # noqa: UP007
-    """Turn counts `(..., k, h, w)` into float32 voxels.
-
-    `steps` is `bin_steps` of their window, `(k)`, or of the window of each sample, `(b, k)` for
-    counts `(b, t, k, h, w)`.
-    """
-    if counts.shape[-3] != steps.shape[-1]:
-        raise ConfigError(
-            "counts and steps disagree on the bins", got=counts.shape[-3], expected=steps.shape[-1]
-        )
-    if mode not in ("rate", "log1p"):
-        raise ConfigError("unknown voxel normalisation", got=mode, expected="rate or log1p")
-    if isinstance(counts, np.ndarray):
-        floats: NDArray[np.float32] = counts.astype(np.float32)
-        if mode == "log1p":
-            return np.log1p(floats)
-        return floats * (threshold / _beside(np.asarray(steps))).astype(np.float32)
-    values = counts.float()
-    if mode == "log1p":
-        return values.log1p()
-    steps = values.new_tensor(steps) if isinstance(steps, np.ndarray) else steps.to(values)
-    return values * (threshold / _beside(steps))
-
-
-Steps = TypeVar("Steps", NDArray[Any], "torch.Tensor")
-
-
-def _beside(steps: Steps) -> Steps:
-    """Give the steps the axes of the counts that they scale."""
-    return steps[:, None, :, None, None] if steps.ndim == 2 else steps[:, None, None]
 
 
 def _window(length: int, bins: int, start: int, stop: int | None) -> NDArray[np.int64]:
