@@ -16,8 +16,9 @@ from numpy.typing import NDArray
 from PIL import Image
 from skimage import data
 
+from tests.datasets.align_logs import write_align_log
 from vrtspike.config.choices import LayoutName
-from vrtspike.datasets.align_log import AlignEntry, write_align_log
+from vrtspike.datasets.align_log import AlignEntry
 
 Array = NDArray[Any]
 FRAME = (48, 64)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import csv
 from fractions import Fraction
 from pathlib import Path
 
 import pytest
 
-from vrtspike.datasets.align_log import AlignEntry, exposure_steps, read_align_log, write_align_log
+from tests.datasets.align_logs import centered, write_align_log
+from vrtspike.datasets.align_log import AlignEntry, exposure_steps, read_align_log
 from vrtspike.errors import ConfigError, DataFormatError
 
 HEADER = "frame_idx,t0,t1,event_count,seq\n"
@@ -27,18 +27,14 @@ def test_a_log_is_read_by_sequence_and_frame(tmp_path: Path) -> None:
         log.entry("c", 5)
 
 
-def test_written_logs_read_back_and_are_what_earlier_systems_wrote(tmp_path: Path) -> None:
+def test_what_earlier_systems_wrote_is_read(tmp_path: Path) -> None:
     names = ["GOPR0372_07_00", 'comma, "quote" and 時間']
     entries = [
-        AlignEntry.centered(name, frame, averaged=e, fps=240.0, event_count=frame * e)
+        centered(name, frame, averaged=e, fps=240.0, event_count=frame * e)
         for name in names
         for frame, e in [(9, 7), (20, 11), (33, 13)]
     ]
     write_align_log(tmp_path / "a log.csv", entries)
-    with (tmp_path / "a log.csv").open(encoding="utf-8", newline="") as file:
-        rows = list(csv.reader(file))
-    assert ",".join(rows[0]) + "\n" == HEADER
-    assert rows[1] == ["9", f"{6 / 240:.6f}", f"{12 / 240:.6f}", "63", names[0]]
     for entry, again in zip(entries, read_align_log(tmp_path / "a log.csv"), strict=True):
         assert (again.sequence, again.frame) == (entry.sequence, entry.frame)
         assert again.event_count == entry.event_count
@@ -52,10 +48,7 @@ def test_steps_of_equal_exposures_are_equally_many(
 ) -> None:
     """Half steps count upwards, through the rounding of the file to microseconds."""
     frames = range(averaged, averaged + 200)
-    entries = [
-        AlignEntry.centered("a", frame, averaged=averaged, fps=fps, event_count=0)
-        for frame in frames
-    ]
+    entries = [centered("a", frame, averaged=averaged, fps=fps, event_count=0) for frame in frames]
     write_align_log(tmp_path / "log.csv", entries)
     log = read_align_log(tmp_path / "log.csv")
     for frame in frames:
@@ -124,22 +117,9 @@ def test_spreadsheets_mark_and_line_ends_are_accepted(tmp_path: Path) -> None:
     assert len(read_align_log(tmp_path / "log.csv")) == 3
 
 
-def test_what_a_log_cannot_say_is_not_written(tmp_path: Path) -> None:
-    path = tmp_path / "log.csv"
-    good = AlignEntry("a", 1, 0.1, 0.2, 0)
-    for bad, message in [
-        ([good, AlignEntry("a", 1, 0.3, 0.4, 0)], "second entry"),
-        ([good, AlignEntry("a", 2, 0.3, 0.3 + 1e-8, 0)], "microseconds"),
-    ]:
-        with pytest.raises(DataFormatError, match=message):
-            write_align_log(path, bad)
-    assert not list(tmp_path.iterdir())
+def test_an_entry_that_is_none_is_refused() -> None:
     with pytest.raises(DataFormatError, match="frame 2 of sequence 'a'"):
         AlignEntry("a", 2, 0.3, float("nan"), 0)
-    with pytest.raises(ConfigError, match="two frames at least"):
-        AlignEntry.centered("a", 2, averaged=1, fps=240.0, event_count=0)
-    with pytest.raises(DataFormatError, match="not negative"):
-        AlignEntry.centered("a", 2, averaged=7, fps=240.0, event_count=0)
 
 
 def test_impossible_rates_are_refused() -> None:

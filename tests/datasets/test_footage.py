@@ -15,8 +15,9 @@ import yaml
 from numpy.typing import NDArray
 from PIL import Image
 
+from tests.datasets.align_logs import write_align_log
 from tests.datasets.footage_files import CAMERA, EXPOSED, STEPS, film, stream_of
-from vrtspike.datasets.align_log import AlignEntry, write_align_log
+from vrtspike.datasets.align_log import AlignEntry
 from vrtspike.datasets.clip import read_frames, read_spikes
 from vrtspike.datasets.footage import Footage, FootageReader, Source, find_sources, open_footage
 from vrtspike.datasets.index import open_dataset

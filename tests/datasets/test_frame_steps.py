@@ -8,8 +8,9 @@ from typing import Any
 import pytest
 import yaml
 
+from tests.datasets.align_logs import write_align_log
 from tests.datasets.layout_trees import WRITERS, Scene, Tree
-from vrtspike.datasets.align_log import AlignEntry, AlignLog, read_align_log, write_align_log
+from vrtspike.datasets.align_log import AlignEntry, AlignLog, read_align_log
 from vrtspike.datasets.clip import Piece
 from vrtspike.datasets.frame_steps import align_log_spans, frame_spans, stream_spans
 from vrtspike.datasets.index import open_dataset

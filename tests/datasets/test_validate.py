@@ -11,7 +11,7 @@ import pytest
 import yaml
 from PIL import Image
 
-from vrtspike.datasets.validate import validate
+from tests.datasets.findings_of import validate
 from vrtspike.errors import DataFormatError
 from vrtspike.spikes.packed_writer import write_dat
 from vrtspike.spikes.stream import SpikeStream

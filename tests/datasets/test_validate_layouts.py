@@ -26,13 +26,13 @@ from tests.datasets.layout_trees import (
     pack,
     unpack,
 )
+from tests.simulate.scene_folder import write_scenes
 from vrtspike.config.camera import CameraSettings
 from vrtspike.config.scenes import SceneSettings
 from vrtspike.datasets.findings import Finding, Validation
 from vrtspike.datasets.index import open_dataset
 from vrtspike.datasets.validate import check_dataset
 from vrtspike.report.validation import write_validation_report
-from vrtspike.simulate.recording import write_scenes
 from vrtspike.storage.folder import Folder
 
 FAST = Scene(speed=0.3)

@@ -17,6 +17,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from tests.spikes.naive_voxels import voxelize
 from vrtspike.config.evaluation import EvaluationSettings
 from vrtspike.datasets.clip import Clip, read_spikes
 from vrtspike.datasets.index import open_dataset
@@ -28,7 +29,6 @@ from vrtspike.evaluation.robustness import DISTURBANCES, evaluate_robustness, pa
 from vrtspike.evaluation.run import evaluate
 from vrtspike.restoration.restorer import Restorer
 from vrtspike.spikes.representation import SpikeRepresentation
-from vrtspike.spikes.voxels import voxelize
 
 SETTINGS = EvaluationSettings(tfp_steps=16, sdm_steps=24, tile_frames=4, overlap_frames=2)
 FRAMES = {"long": 6, "short": 2}

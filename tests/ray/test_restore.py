@@ -18,7 +18,8 @@ from tests.restoration.clip_files import (
     whole,
     write_clip,
 )
-from vrtspike.restoration.job import ClipResult, restore_clips
+from vrtspike.restoration.job import restore_clips
+from vrtspike.restoration.plan import ClipResult
 
 pytestmark = [pytest.mark.usefixtures("local_ray"), pytest.mark.ray]
 

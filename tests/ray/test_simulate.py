@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from tests.simulate.scene_folder import write_scenes
 from vrtspike.config.camera import CameraSettings
 from vrtspike.config.scenes import SceneSettings, VideoSettings
 from vrtspike.datasets.index import open_dataset
 from vrtspike.errors import DataFormatError
-from vrtspike.simulate.recording import write_scenes
 
 pytestmark = [pytest.mark.usefixtures("local_ray"), pytest.mark.ray]
 SCENES = SceneSettings(sequences={"train": 3, "val": 1}, frames=2, height=48, width=64)

@@ -8,13 +8,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from tests.spikes.naive_voxels import normalize_voxels, voxelize
 from vrtspike.errors import ConfigError, DataFormatError
 from vrtspike.report.spikes import compare, contact_sheet, preview, to_picture, write_preview
 from vrtspike.spikes import stream as module
 from vrtspike.spikes.packed_writer import write_dat
 from vrtspike.spikes.reconstruct import tfi, tfp
 from vrtspike.spikes.stream import SpikeStream
-from vrtspike.spikes.voxels import bin_steps, normalize_voxels, voxelize
+from vrtspike.spikes.voxels import bin_steps
 from vrtspike.spikes.write import write_stream
 
 

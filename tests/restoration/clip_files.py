@@ -15,25 +15,24 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor, nn
 
+from tests.spikes.naive_voxels import normalize_voxels, voxelize
 from vrtspike.datasets.footage import find_sources, holds_one_clip
 from vrtspike.metrics.image import to_uint8
 from vrtspike.restoration.job import (
-    ClipResult,
     InProcess,
-    Restoration,
     Runner,
     SegmentResult,
-    plan_restoration,
     restore_clips,
     restore_segment,
 )
-from vrtspike.restoration.output import Kind, deliveries
+from vrtspike.restoration.output import Kind, clip_outputs
+from vrtspike.restoration.plan import ClipResult, Restoration, plan_restoration
 from vrtspike.restoration.restorer import Restorer
 from vrtspike.restoration.segment_worker import RestoreSettings, Segment, SegmentWorker
 from vrtspike.restoration.tiled import restore
 from vrtspike.spikes.packed_writer import write_dat
 from vrtspike.spikes.representation import SpikeRepresentation
-from vrtspike.spikes.voxels import bin_steps, normalize_voxels, voxelize
+from vrtspike.spikes.voxels import bin_steps
 
 SIZE, STEPS, EXPOSURE, THRESHOLD, BINS = (16, 24), 8, (1, 7), 3.0, 3
 CAMERA = {
@@ -132,7 +131,7 @@ def voxels_of(clip: Written) -> Tensor:
     first, last = EXPOSURE
     counts = np.stack([voxelize(s, BINS, start=first, stop=last) for s in clip.spikes])
     steps = bin_steps(last - first, BINS)
-    return normalize_voxels(torch.from_numpy(counts), steps, THRESHOLD, "rate").half()
+    return torch.from_numpy(normalize_voxels(counts, steps, THRESHOLD, "rate")).half()
 
 
 def whole(clip: Written, settings: RestoreSettings, model: nn.Module | None = None) -> Array:
@@ -183,7 +182,7 @@ class Job:
 
     def plan(self) -> Restoration:
         sources = find_sources(self.footage, self.spikes)
-        targets = deliveries(
+        targets = clip_outputs(
             [source.name for source in sources],
             self.out,
             single=holds_one_clip(self.footage),

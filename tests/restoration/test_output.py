@@ -20,7 +20,7 @@ from tests.restoration.clip_files import (
 )
 from tests.video.video_files import Track, encode, moving, packets, psnr
 from vrtspike.errors import ConfigError, DataFormatError
-from vrtspike.restoration.output import RECORD, ClipOutput, deliveries
+from vrtspike.restoration.output import RECORD, ClipOutput, clip_outputs
 from vrtspike.video.inspect import inspect_video_file, iter_frames
 
 LUMA = (0.2126, 0.7152, 0.0722)
@@ -120,13 +120,13 @@ def test_a_folder_and_a_video_do_not_replace_each_other(job: Job, tmp_path: Path
     with pytest.raises(ConfigError, match="the output is a file"):
         ClipOutput(tmp_path / "b", False, True).is_done({}, ())
     with pytest.raises(DataFormatError, match=r"must be a folder or a video.*got a file"):
-        deliveries(spikes, tmp_path / "b", single=True, kind=None, overwrite=True, fps=None)
+        clip_outputs(spikes, tmp_path / "b", single=True, kind=None, overwrite=True, fps=None)
 
 
 def test_names_say_where_clips_go(tmp_path: Path) -> None:
     def places(names: list[str], out: str, **changes: object) -> list[str]:
         asked = {"single": len(names) == 1, "kind": None, "overwrite": False, "fps": None}
-        found = deliveries(names, tmp_path / out, **(asked | changes))
+        found = clip_outputs(names, tmp_path / out, **(asked | changes))
         assert {d.video for d in found} == {bool(d.place.suffix) for d in found}
         return [d.place.relative_to(tmp_path).as_posix() for d in found]
 
@@ -216,7 +216,7 @@ def test_a_video_that_cannot_be_written_leaves_the_old_one(job: Job, error: Exce
     assert not workspace.folder.exists()
 
 
-def test_frames_that_were_damaged_on_the_way_are_not_delivered(job: Job) -> None:
+def test_frames_that_were_damaged_on_the_way_are_not_published(job: Job) -> None:
     job.model.stop_after = 1
     with pytest.raises(KeyboardInterrupt):
         job.run()

@@ -171,7 +171,7 @@ def test_the_users_own_link_leads_to_the_output(job: Job, tmp_path: Path) -> Non
     assert (tmp_path / "big disk" / RECORD).is_file()
 
 
-def test_frames_of_somebody_are_not_delivered(tmp_path: Path) -> None:
+def test_frames_of_somebody_are_not_published(tmp_path: Path) -> None:
     clip = write_clip(tmp_path, 5)
     job = Job(clip.place, clip.stream, tmp_path / "work" / "out")
     job.model.stop_after = 1

@@ -15,6 +15,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from tests.restoration.clip_files import BINS, Placed
+from tests.spikes.naive_voxels import normalize_voxels, voxelize
 from vrtspike.config.config import Config
 from vrtspike.config.loader import change, dump_config, load_config
 from vrtspike.errors import CheckpointError, ConfigError, DataFormatError, VrtSpikeError
@@ -25,7 +26,7 @@ from vrtspike.restoration.tiled import restore
 from vrtspike.runs.export import export_metadata, write_export
 from vrtspike.spikes.representation import SpikeRepresentation
 from vrtspike.spikes.timeline import Timeline
-from vrtspike.spikes.voxels import bin_steps, normalize_voxels, voxelize
+from vrtspike.spikes.voxels import bin_steps
 from vrtspike.storage.folder import Folder
 
 FRAMES = np.random.default_rng(0).integers(0, 256, (5, 16, 24, 3), np.uint8)
@@ -58,7 +59,7 @@ def run(tmp_path_factory: pytest.TempPathFactory, config: Config) -> Path:
 def voxels_of(mode: str, bins: int, first: int, last: int) -> torch.Tensor:
     counts = np.stack([voxelize(s, bins, start=first, stop=last) for s in SPIKES])
     steps = bin_steps(last - first, bins)
-    return normalize_voxels(torch.from_numpy(counts), steps, 2.0, mode).half()
+    return torch.from_numpy(normalize_voxels(counts, steps, 2.0, mode)).half()
 
 
 def whole(restorer: Restorer, voxels: torch.Tensor | None, **tiling: int) -> NDArray[np.uint8]:

@@ -27,6 +27,7 @@ from tests.restoration.clip_files import (
     whole,
     write_clip,
 )
+from tests.spikes.naive_voxels import voxelize
 from vrtspike.datasets.footage import Footage, Source, open_footage
 from vrtspike.errors import ConfigError, DataFormatError, ResourceError
 from vrtspike.restoration.memory import Footprint
@@ -39,7 +40,6 @@ from vrtspike.restoration.segment_worker import (
     footprint_of,
 )
 from vrtspike.restoration.workspace import Workspace
-from vrtspike.spikes.voxels import voxelize
 
 CPU = torch.device("cpu")
 

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from tests.spikes.naive_voxels import voxelize
 from vrtspike.datasets.clip import read_frames, read_spikes
 from vrtspike.datasets.index import open_dataset
 from vrtspike.datasets.represent import represent_frames
@@ -17,7 +18,7 @@ from vrtspike.samples.order import Draw, sample_rng
 from vrtspike.samples.sample import SampleReader
 from vrtspike.samples.shards import Manifest
 from vrtspike.spikes.representation import SpikeRepresentation
-from vrtspike.spikes.voxels import bin_steps, voxelize
+from vrtspike.spikes.voxels import bin_steps
 
 
 @pytest.fixture

@@ -9,6 +9,7 @@ import pytest
 from numpy.typing import NDArray
 from PIL import ExifTags, Image
 
+from tests.simulate.scene_folder import write_scenes
 from vrtspike.config.camera import CameraSettings
 from vrtspike.config.loader import load_config
 from vrtspike.config.scenes import SceneSettings
@@ -22,13 +23,7 @@ from vrtspike.simulate.photographs import (
     load_photograph,
     photographs_of,
 )
-from vrtspike.simulate.recording import (
-    SceneTask,
-    build_scene,
-    describe_scenes,
-    record_scene,
-    write_scenes,
-)
+from vrtspike.simulate.recording import SceneTask, build_scene, describe_scenes, record_scene
 
 CAMERA = CameraSettings()
 SCENES = SceneSettings(

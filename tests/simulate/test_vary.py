@@ -9,19 +9,14 @@ import pytest
 import yaml
 from pydantic import ValidationError
 
+from tests.datasets.findings_of import validate
+from tests.simulate.scene_folder import write_scenes
 from vrtspike.config.camera import CameraSettings
 from vrtspike.config.scenes import SceneSettings, VarySettings
 from vrtspike.datasets.clip import read_frames, read_spikes, read_spikes_around
 from vrtspike.datasets.index import open_dataset
 from vrtspike.datasets.info import SEQUENCE_FILE
-from vrtspike.datasets.validate import validate
-from vrtspike.simulate.recording import (
-    SceneTask,
-    build_scene,
-    record_scene,
-    recording_of,
-    write_scenes,
-)
+from vrtspike.simulate.recording import SceneTask, build_scene, record_scene, recording_of
 from vrtspike.simulate.vary import same_for_all
 from vrtspike.spikes.gray import luma
 from vrtspike.spikes.reconstruct import tfi

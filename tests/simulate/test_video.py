@@ -11,11 +11,11 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
+from tests.datasets.findings_of import validate
 from vrtspike.config.camera import CameraSettings
 from vrtspike.config.scenes import VideoSettings
 from vrtspike.datasets.clip import read_frames, read_spikes
 from vrtspike.datasets.index import open_dataset
-from vrtspike.datasets.validate import validate
 from vrtspike.datasets.writer import begin, finish
 from vrtspike.errors import ConfigError, DataFormatError
 from vrtspike.simulate.interpolation import FlowInterpolation

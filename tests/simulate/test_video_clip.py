@@ -10,13 +10,14 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
+from tests.datasets.findings_of import validate
+from tests.simulate.scene_folder import write_scenes
 from vrtspike.config.camera import CameraSettings
 from vrtspike.config.scenes import FilmSettings, SceneSettings
 from vrtspike.datasets.index import open_dataset
-from vrtspike.datasets.validate import validate
 from vrtspike.errors import ConfigError
 from vrtspike.simulate.on_ray import with_absolute_paths
-from vrtspike.simulate.recording import describe_scenes, scene_tasks, write_scenes
+from vrtspike.simulate.recording import describe_scenes, scene_tasks
 from vrtspike.simulate.video_clip import VideoClip
 from vrtspike.spikes.timeline import Timeline
 

@@ -9,22 +9,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from tests.datasets.findings_of import validate
+from tests.simulate.scene_folder import write_scenes
 from vrtspike.config.camera import CameraSettings
 from vrtspike.config.scenes import SceneSettings
 from vrtspike.datasets.clip import read_frames, read_spikes
 from vrtspike.datasets.index import open_dataset
-from vrtspike.datasets.validate import validate
 from vrtspike.datasets.writer import new_sequence
 from vrtspike.errors import ConfigError, DataFormatError
 from vrtspike.simulate import recording
 from vrtspike.simulate.blur import ExposedFrame
-from vrtspike.simulate.recording import (
-    SceneTask,
-    describe_scenes,
-    record_scene,
-    scene_tasks,
-    write_scenes,
-)
+from vrtspike.simulate.recording import SceneTask, describe_scenes, record_scene, scene_tasks
 from vrtspike.simulate.writer import write_sequence
 from vrtspike.spikes.timeline import Timeline
 

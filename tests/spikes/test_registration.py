@@ -11,10 +11,10 @@ import pytest
 import yaml
 from pydantic import ValidationError
 
+from tests.datasets.findings_of import validate
 from tests.datasets.layout_trees import Scene, Tree, pack, unpack, write_own
 from vrtspike.datasets.clip import read_spikes, read_spikes_around
 from vrtspike.datasets.index import open_dataset
-from vrtspike.datasets.validate import validate
 from vrtspike.errors import DataFormatError
 from vrtspike.spikes.registration import Crop, Homography
 

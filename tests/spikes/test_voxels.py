@@ -1,34 +1,27 @@
-"""Voxels equal a naive count, and rates do not depend on bins or thresholds."""
+"""Voxels equal a naive count, for every split into bins and every way to store a stream."""
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
-import torch
 from numpy.typing import NDArray
 
+from tests.spikes.naive_voxels import voxelize
 from vrtspike.errors import ConfigError
+from vrtspike.spikes import voxels
 from vrtspike.spikes.packed_file import BitOrder
 from vrtspike.spikes.packed_writer import write_dat
 from vrtspike.spikes.stream import SpikeStream
-from vrtspike.spikes.voxels import bin_steps, normalize_voxels, voxelize, voxelize_stream
+from vrtspike.spikes.voxels import bin_steps, voxelize_stream
 
 RNG = np.random.default_rng(0)
 
 
-def naive_voxels(
-    spikes: NDArray[np.bool_], bins: int, start: int, stop: int
-) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Count step by step, straight from the definition."""
-    counts = np.zeros((bins, *spikes.shape[1:]), np.int64)
-    steps = np.zeros(bins, np.int64)
-    for s in range(start, stop):
-        k = (s - start) * bins // (stop - start)
-        counts[k] += spikes[s]
-        steps[k] += 1
-    return counts, steps
+def counted(spikes: NDArray[np.bool_], bins: int, **window: int) -> NDArray[Any]:
+    return voxelize_stream(SpikeStream.from_array(spikes), bins, **window)
 
 
 @pytest.mark.parametrize(
@@ -44,21 +37,18 @@ def naive_voxels(
 )
 def test_counts_equal_the_definition(steps: int, bins: int, start: int, stop: int) -> None:
     spikes = RNG.random((steps, 5, 6)) < 0.5
-    counts, per_bin = naive_voxels(spikes, bins, start, stop)
-    ours = voxelize(spikes, bins, start=start, stop=stop)
+    ours = counted(spikes, bins, start=start, stop=stop)
     assert ours.dtype == np.uint8
-    np.testing.assert_array_equal(ours, counts)
-    np.testing.assert_array_equal(bin_steps(stop - start, bins), per_bin)
-    np.testing.assert_array_equal(
-        voxelize(spikes.astype(np.uint8), bins, start=start, stop=stop), counts
-    )
+    np.testing.assert_array_equal(ours, voxelize(spikes, bins, start=start, stop=stop))
+    per_bin = voxelize(np.ones((steps, 1, 1), bool), bins, start=start, stop=stop)
+    np.testing.assert_array_equal(bin_steps(stop - start, bins), per_bin.ravel())
 
 
 def test_every_split_into_bins_agrees_with_the_definition() -> None:
     spikes = np.ones((97, 1, 1), bool)
     for bins in range(1, 98):
         np.testing.assert_array_equal(
-            voxelize(spikes, bins), naive_voxels(spikes, bins, 0, 97)[0], err_msg=f"{bins} bins"
+            counted(spikes, bins), voxelize(spikes, bins), err_msg=f"{bins} bins"
         )
 
 
@@ -79,12 +69,12 @@ def test_a_packed_stream_gives_the_counts_of_its_spikes(
         pad_to_byte=True,
     )
     for bins in (1, 5, 32, 47):
-        expected = naive_voxels(spikes, bins, 0, 47)[0]
+        expected = voxelize(spikes, bins)
         found = voxelize_stream(stream, bins)
         np.testing.assert_array_equal(found, expected)
         assert found.dtype == np.uint8 and found.flags.c_contiguous
     window = voxelize_stream(stream, 7, start=3, stop=40)
-    np.testing.assert_array_equal(window, naive_voxels(spikes, 7, 3, 40)[0])
+    np.testing.assert_array_equal(window, voxelize(spikes[3:40], 7))
 
 
 @pytest.mark.parametrize("flip", [True, False])
@@ -95,9 +85,9 @@ def test_a_crop_and_dropped_columns_are_counted_alone(tmp_path: Path, flip: bool
         tmp_path / "a.dat", height=9, width=20, flip=flip, dropped_columns=[(5, 7), (22, 24)]
     )
     spikes = np.delete(stored, [5, 6, 22, 23], axis=2)
-    np.testing.assert_array_equal(voxelize_stream(stream, 6), naive_voxels(spikes, 6, 0, 20)[0])
+    np.testing.assert_array_equal(voxelize_stream(stream, 6), voxelize(spikes, 6))
     crop = voxelize_stream(stream.crop(1, 3, 5, 11), 6)
-    np.testing.assert_array_equal(crop, naive_voxels(spikes[:, 1:6, 3:14], 6, 0, 20)[0])
+    np.testing.assert_array_equal(crop, voxelize(spikes[:, 1:6, 3:14], 6))
 
 
 def test_a_bin_is_read_in_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -107,67 +97,36 @@ def test_a_bin_is_read_in_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
     assert stream.piece_steps == 3
     for bins in (1, 3, 200, 700):
         found = voxelize_stream(stream, bins)
-        np.testing.assert_array_equal(found, naive_voxels(spikes, bins, 0, 700)[0])
-        assert found.dtype == voxelize(spikes, bins).dtype
-
-
-def test_a_window_that_leaves_the_stream_is_refused() -> None:
-    stream = SpikeStream.from_array(np.zeros((10, 2, 2), bool))
-    with pytest.raises(ConfigError, match="leaves the stream"):
-        voxelize_stream(stream, 2, start=4, stop=11)
+        np.testing.assert_array_equal(found, voxelize(spikes, bins))
+        assert found.dtype == (np.uint16 if bins < 3 else np.uint8)
 
 
 def test_steps_outside_the_window_are_dropped() -> None:
     spikes = np.zeros((10, 1, 1), bool)
     spikes[[0, 1, 8, 9]] = True
-    assert voxelize(spikes, 3, start=2, stop=8).sum() == 0
+    assert counted(spikes, 3, start=2, stop=8).sum() == 0
 
 
 def test_long_bins_do_not_overflow() -> None:
     spikes = np.ones((600, 2, 2), bool)
-    assert voxelize(spikes, 2).dtype == np.uint16
-    assert (voxelize(spikes, 2) == 300).all()
-    assert (voxelize(spikes[:510], 2) == 255).all()
-    assert (voxelize(spikes[:512], 2) == 256).all()
+    assert counted(spikes, 2).dtype == np.uint16
+    assert (counted(spikes, 2) == 300).all()
+    assert (counted(spikes[:510], 2) == 255).all()
+    assert (counted(spikes[:512], 2) == 256).all()
 
 
 @pytest.mark.parametrize(
-    ("bins", "start", "stop"), [(1, 3, 3), (1, -1, 4), (1, 0, 11), (0, 0, 10), (6, 0, 5)]
+    ("bins", "start", "stop"),
+    [(1, 3, 3), (1, -1, 4), (1, 0, 11), (2, 4, 11), (0, 0, 10), (6, 0, 5)],
 )
 def test_windows_without_a_step_for_each_bin_are_refused(bins: int, start: int, stop: int) -> None:
-    with pytest.raises(ConfigError):
-        voxelize(np.zeros((10, 2, 2), bool), bins, start=start, stop=stop)
+    with pytest.raises(ConfigError, match=r"leaves the stream|one step each"):
+        counted(np.zeros((10, 2, 2), bool), bins, start=start, stop=stop)
 
 
-def test_a_grid_of_counts_is_not_taken_for_spikes() -> None:
-    with pytest.raises(ConfigError, match="bool or uint8"):
-        voxelize(np.zeros((10, 2, 2), np.float32), 2)
-
-
-@pytest.mark.parametrize("threshold", [1.0, 2.0, 5.0])
-@pytest.mark.parametrize("bins", [3, 7, 32])
-def test_rate_is_the_intensity_whatever_bins_and_threshold(threshold: float, bins: int) -> None:
-    """A pixel of intensity I fires every threshold / I steps; the mean rate x threshold is I."""
-    intensity, steps = 0.8, 1024
-    fires = np.diff(np.floor(np.arange(steps + 1) * intensity / threshold)) > 0
-    counts = voxelize(fires[:, None, None], bins)
-    voxels = normalize_voxels(counts, bin_steps(steps, bins), threshold, "rate")
-    np.testing.assert_allclose(voxels, intensity, atol=1.01 * threshold * bins / steps)
-
-
-@pytest.mark.parametrize("mode", ["rate", "log1p"])
-def test_numpy_and_torch_normalise_alike(mode: str) -> None:
-    counts = RNG.integers(0, 4, (2, 3, 5, 4, 4), np.uint8)
-    steps = bin_steps(13, 5)
-    ours = normalize_voxels(counts, steps, 2.0, mode)  # type: ignore[arg-type]
-    theirs = normalize_voxels(torch.from_numpy(counts), steps, 2.0, mode)  # type: ignore[arg-type]
-    assert ours.dtype == np.float32
-    np.testing.assert_allclose(ours, theirs.numpy(), rtol=1e-6)
-    if mode == "log1p":
-        np.testing.assert_allclose(ours, np.log(1.0 + counts), rtol=1e-6)
-
-
-def test_normalising_refuses_other_bins_and_modes() -> None:
-    counts = np.zeros((5, 4, 4), np.uint8)
-    with pytest.raises(ConfigError, match="disagree"):
-        normalize_voxels(counts, bin_steps(13, 4), 2.0, "rate")
+@pytest.mark.parametrize(("steps", "bins"), [(64, 8), (47, 5), (600, 2)])
+def test_spikes_in_memory_are_counted_as_defined(steps: int, bins: int) -> None:
+    spikes = np.random.default_rng(3).random((steps + 7, 4, 5)) < 0.3
+    found = voxels.voxelize(spikes, bins, start=3, stop=3 + steps)
+    np.testing.assert_array_equal(found, voxelize(spikes, bins, start=3, stop=3 + steps))
+    assert found.dtype == (np.uint8 if steps / bins < 256 else np.uint16)

@@ -15,12 +15,14 @@ from vrtspike.config.loader import change
 from vrtspike.config.train import TrainSettings
 from vrtspike.training.budget import Budget
 from vrtspike.tuning.schedule import PastTrial, SearchOnly, scheduler_of
+from vrtspike.tuning.trial_results import Trial, TrialResult, row_text
 
 CONTINUE, STOP = TrialScheduler.CONTINUE, TrialScheduler.STOP
 HEADS = {"model.spike.heads": {"grid": [1, 2, 4]}}
 ASHA = {"scheduler": "asha", "grace": 0.2, "reduction": 2.0}
 MEDIAN = {"scheduler": "median", "grace": 0.2}
 STEPS = range(2, 11, 2)
+ANY = Trial("any", "search", {}, 0)
 CONTROLLER: Any = None
 """Only a scheduler that pauses trials asks it anything."""
 
@@ -33,9 +35,9 @@ def config(**sweep: Any) -> Config:
 
 
 def result(step: int, value: float | None, **others: Any) -> dict[str, Any]:
-    figures: dict[str, Any] = {"step": step, "share": step / 10, "loss": 0.5}
-    figures |= {"val_psnr": value, "val_ssim": value}
-    return figures | {"validated": True} | others
+    share = others.pop("share", step / 10)
+    row = TrialResult(ANY, "stopped", step, value, value, loss=0.5, share=share)
+    return {"row": row_text(row), "validated": True} | others
 
 
 def run(scheduler: SearchOnly, name: str, curve: Curve, *, searched: bool = True) -> list[str]:
@@ -186,7 +188,7 @@ def test_a_trial_that_ends_before_its_first_validation_is_borne() -> None:
     trial: Any = PastTrial("trial-000")
     scheduler.searched.add("trial-000")
     scheduler.on_trial_add(CONTROLLER, trial)
-    scheduler.on_trial_complete(CONTROLLER, trial, {"step": 0, "state": "failed"})
+    scheduler.on_trial_complete(CONTROLLER, trial, {"row": row_text(TrialResult(ANY, "failed"))})
     scheduler.on_trial_add(CONTROLLER, trial)
     scheduler.on_trial_remove(CONTROLLER, trial)
     assert run(scheduler, "trial-001", [25.0] * 5) == [CONTINUE] * 5

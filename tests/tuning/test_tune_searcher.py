@@ -14,7 +14,7 @@ from vrtspike.config.loader import change
 from vrtspike.errors import ResourceError, StorageError
 from vrtspike.storage.folder import Folder
 from vrtspike.tuning import tune_searcher as module
-from vrtspike.tuning.trial_results import read_rows
+from vrtspike.tuning.trial_results import Trial, TrialResult, read_rows, row_text
 from vrtspike.tuning.tune_searcher import TuneSearcher
 
 HEADS = {"model.spike.heads": {"grid": [1, 2]}}
@@ -37,19 +37,30 @@ def name(suggestion: object) -> str:
     return str(json.loads(suggestion["trial"])["name"])
 
 
-def done(**figures: Any) -> dict[str, Any]:
-    return {"state": "done", "step": 10, "val_psnr": 25.0, "psnr": 26.0, **figures}
+def reported(suggestion: object, steps: int, **figures: Any) -> dict[str, Any]:
+    """Return what the trial that was suggested reports after some steps."""
+    assert isinstance(suggestion, dict)
+    trial = Trial(**json.loads(suggestion["trial"]))
+    row = TrialResult(trial, **{"state": "stopped", "steps": steps, **figures})
+    return {"row": row_text(row), "of_steps": None}
+
+
+def done(suggestion: object, steps: int = 10, **figures: Any) -> dict[str, Any]:
+    last = {"state": "done", "val_psnr": 25.0, "psnr": 26.0, **figures}
+    return reported(suggestion, steps, **last) | {"ended": True}
 
 
 def test_trials_are_handed_out_as_there_is_room_and_their_rows_kept(searcher: TuneSearcher) -> None:
-    assert name(searcher.suggest("a")) == "baseline-seed0"
+    first = searcher.suggest("a")
+    assert name(first) == "baseline-seed0"
     assert searcher.suggest("b") is None
-    searcher.on_trial_result("a", {"step": 4, "of_steps": 10})
+    searcher.on_trial_result("a", reported(first, 4) | {"of_steps": 10})
     assert (searcher.shown.done, searcher.shown.total) == (4, 3 * 10)
-    searcher.on_trial_complete("a", done())
+    searcher.on_trial_complete("a", done(first))
     for trial_id in ("b", "c"):
-        assert name(searcher.suggest(trial_id)).startswith("trial-00")
-        searcher.on_trial_complete(trial_id, done(memory_gb=1.5))
+        trial = searcher.suggest(trial_id)
+        assert name(trial).startswith("trial-00")
+        searcher.on_trial_complete(trial_id, done(trial, memory_gb=1.5))
     assert searcher.suggest("d") == Searcher.FINISHED
     rows = read_rows(searcher.folder)
     assert list(rows) == ["baseline-seed0", "trial-000", "trial-001"]
@@ -65,27 +76,28 @@ def test_of_trials_of_equal_time_the_seconds_are_shown(
     config = change(config_of(HEADS, repeats=1), {"train.minutes": 2.0})
     manifest: Any = None
     searcher = TuneSearcher(config, Folder.at(tmp_path), 2, manifest)
-    searcher.suggest("slow")
-    searcher.suggest("fast")
-    searcher.on_trial_result("slow", {"step": 4, "of_steps": 16})
-    searcher.on_trial_result("fast", {"step": 30, "of_steps": None})
+    slow, fast = searcher.suggest("slow"), searcher.suggest("fast")
+    searcher.on_trial_result("slow", reported(slow, 4) | {"of_steps": 16})
+    searcher.on_trial_result("fast", reported(fast, 30))
     assert (searcher.shown.done, searcher.shown.total) == (30, 3 * 120)
-    searcher.on_trial_complete("slow", done(step=16, spent_s=123.0, spent_cpu_s=60.0))
+    searcher.on_trial_complete("slow", done(slow, 16, spent_s=123.0, spent_cpu_s=60.0))
     assert searcher.shown.done == 120
     (line,) = searcher.news()
     assert "16 steps in 2.05 min (1 CPU min)" in line
 
 
 def test_a_trial_that_was_asked_to_stop_is_handed_out_again(searcher: TuneSearcher) -> None:
-    assert name(searcher.suggest("a")) == "baseline-seed0"
-    searcher.on_trial_complete("a", {"step": 3})
+    trial = searcher.suggest("a")
+    assert name(trial) == "baseline-seed0"
+    searcher.on_trial_complete("a", reported(trial, 3))
     assert read_rows(searcher.folder) == {} and searcher.trouble is None
     assert name(searcher.suggest("b")) == "baseline-seed0"
 
 
 def test_trouble_of_the_cluster_ends_the_sweep_and_not_the_trial(searcher: TuneSearcher) -> None:
-    searcher.suggest("a")
-    searcher.on_trial_complete("a", {"step": 3, "trouble": "there have been no workers for 9 s"})
+    trial = searcher.suggest("a")
+    trouble = {"trouble": "there have been no workers for 9 s", "ended": False}
+    searcher.on_trial_complete("a", reported(trial, 3) | trouble)
     assert isinstance(searcher.trouble, ResourceError) and "no workers for 9 s" in str(
         searcher.trouble
     )
@@ -99,10 +111,10 @@ def test_a_row_that_cannot_be_written_ends_the_sweep(
     def full(*_: object) -> None:
         raise StorageError("no space left")
 
-    searcher.suggest("a")
+    trial = searcher.suggest("a")
     with monkeypatch.context() as away:
         away.setattr(module, "write_row", full)
-        searcher.on_trial_complete("a", done())
+        searcher.on_trial_complete("a", done(trial))
     assert "no space left" in str(searcher.trouble)
     assert searcher.suggest("b") == Searcher.FINISHED
     assert name(open_desk(searcher.folder.path).suggest("c")) == "baseline-seed0"

@@ -1,4 +1,10 @@
-"""The command that restores video: files in, files out."""
+"""The command that restores video: files in, files out.
+
+discover    the clips that are given, and where the result of each goes
+plan        open every clip, and look at what is there of its result
+run         restore segments of clips, and publish each clip when its frames are all there
+report      say what became of each
+"""
 
 from __future__ import annotations
 
@@ -29,8 +35,9 @@ from vrtspike.weights import DEFAULT, WITHOUT_SPIKES, packaged
 
 if TYPE_CHECKING:
     from vrtspike.datasets.footage import Source
-    from vrtspike.restoration.job import ClipResult, Restoration, Runner
+    from vrtspike.restoration.job import Runner
     from vrtspike.restoration.output import ClipOutput
+    from vrtspike.restoration.plan import ClipResult, Restoration
     from vrtspike.restoration.restorer import Restorer
     from vrtspike.restoration.segment_worker import RestoreSettings
 
@@ -116,25 +123,11 @@ def restore(
             raise ConfigError("a spike camera is described, and no spikes", fix="give --spikes")
         if memory is not None and tile is not None:
             raise ConfigError("--memory chooses the tile, and --tile too", fix="leave one away")
-        from vrtspike.datasets.footage import find_sources, holds_one_clip
         from vrtspike.restoration.memory import parse_bytes
-        from vrtspike.restoration.output import deliveries
         from vrtspike.restoration.segment_worker import RestoreSettings
 
         bound = None if memory is None else parse_bytes(memory)
-        footage = resolve_path(footage)
-        sources = find_sources(footage, None if spikes is None else resolve_path(spikes))
-        targets = deliveries(
-            [source.name for source in sources],
-            resolve_path(out, written=True),
-            single=holds_one_clip(footage),
-            kind=kind,
-            overwrite=overwrite,
-            fps=None if fps is None else Fraction(fps).limit_denominator(1001),
-        )
-        check_apart(footage, sources, targets)
-        if fps is not None and camera is None and not any(target.video for target in targets):
-            raise ConfigError("--fps is for videos", fix="leave it away, or write a video")
+        sources, outputs = discover(footage, spikes, out, kind, overwrite, fps, camera)
         restorer, known_as = load_weights(weights, config)
         found = find_workers(device, workers, threads, stack)
         settings = RestoreSettings(
@@ -146,12 +139,102 @@ def restore(
             found.share(bound),
             instants,
         )
-        planned = look(sources, targets, restorer, known_as, settings, camera)
-        if len(sources) == 1 and planned.errors:
-            raise next(iter(planned.errors.values()))
+        planned = plan(sources, outputs, restorer, known_as, settings, camera)
         results, seconds = run(planned, lambda: found.runner(restorer, settings, stack))
         outcome.facts = {"seconds": seconds, "clips": [vars(result) for result in results]}
         outcome.status = report(results, seconds)
+
+
+def discover(
+    footage: Path,
+    spikes: Path | None,
+    out: Path,
+    kind: Literal["png", "mp4", "mov", "mkv"] | None,
+    overwrite: bool,
+    fps: float | None,
+    camera: dict[str, Any] | None,
+) -> tuple[list[Source], list[ClipOutput]]:
+    """Find the clips that are given; return them, and where the result of each goes."""
+    from vrtspike.datasets.footage import find_sources, holds_one_clip
+    from vrtspike.restoration.output import clip_outputs
+
+    footage = resolve_path(footage)
+    sources = find_sources(footage, None if spikes is None else resolve_path(spikes))
+    outputs = clip_outputs(
+        [source.name for source in sources],
+        resolve_path(out, written=True),
+        single=holds_one_clip(footage),
+        kind=kind,
+        overwrite=overwrite,
+        fps=None if fps is None else Fraction(fps).limit_denominator(1001),
+    )
+    check_apart(footage, sources, outputs)
+    if fps is not None and camera is None and not any(output.video for output in outputs):
+        raise ConfigError("--fps is for videos", fix="leave it away, or write a video")
+    return sources, outputs
+
+
+def plan(
+    sources: list[Source],
+    outputs: list[ClipOutput],
+    restorer: Restorer,
+    known_as: str,
+    settings: RestoreSettings,
+    camera: dict[str, Any] | None,
+) -> Restoration:
+    """Open all clips, with a progress line where that takes long; an only clip must be sound."""
+    from vrtspike.restoration.plan import plan_restoration
+    from vrtspike.runtime.progress import Progress
+
+    arguments = (sources, outputs, restorer, known_as, settings, camera)
+    if len(sources) > 1:
+        with Progress("look at the clips") as progress:
+            return plan_restoration(*arguments, progress.update)
+    planned = plan_restoration(*arguments)
+    for error in planned.errors.values():
+        raise error
+    return planned
+
+
+def run(planned: Restoration, runner: Callable[[], Runner]) -> tuple[list[ClipResult], float]:
+    """Restore what is planned, with a progress line; return the results and the seconds.
+
+    A clip is published when its frames are all there. A runner is made only where there is
+    something to do.
+    """
+    from vrtspike.restoration.job import restore_clips
+    from vrtspike.runtime.progress import Progress
+
+    if not planned.clips:
+        return sorted(planned.results, key=lambda result: result.name), 0.0
+    at_work = runner()
+    with Progress("restore") as progress:
+        results = restore_clips(planned, at_work, lambda done, total: progress.update(done, total))
+        return results, progress.elapsed()
+
+
+def report(results: list[ClipResult], seconds: float) -> int:
+    """Say what became of the clips; return the exit status."""
+    from vrtspike.runtime.progress import clock_text
+
+    by_state = {
+        state: [r for r in results if r.state == state] for state in ("done", "there", "failed")
+    }
+    for result in by_state["there"]:
+        say(f"{result.name}: restored already: {short(Path(result.out))}")
+    for result in by_state["done"]:
+        tiles = ", ".join(f"{tile} pixels" if tile else "whole frames" for tile in result.tiles)
+        say(
+            f"{result.name}: {result.frames} frames, {result.seconds / result.frames:.2f} s each, "
+            f"{tiles}, {result.memory / 1e9:.2f} GB: {short(Path(result.out))}"
+        )
+    for result in by_state["failed"]:
+        say_error(f"{result.name}: {result.error}")
+    done, failed = len(by_state["done"]), len(by_state["failed"])
+    say(
+        f"{done} clips restored in {clock_text(seconds)}" + (f", {failed} failed" if failed else "")
+    )
+    return 1 if failed else 0
 
 
 def describe_camera(
@@ -200,13 +283,13 @@ def describe_camera(
     }
 
 
-def check_apart(footage: Path, sources: list[Source], targets: list[ClipOutput]) -> None:
+def check_apart(footage: Path, sources: list[Source], outputs: list[ClipOutput]) -> None:
     """Refuse results that would replace what they are made of, or be taken for clips themselves."""
     inputs = {source.frames.resolve() for source in sources}
     inputs |= {source.spikes.resolve() for source in sources if source.spikes is not None}
     clips = None if footage.is_file() or len(sources) == 1 else footage.resolve()
-    for target in targets:
-        place = target.place.resolve()
+    for output in outputs:
+        place = output.place.resolve()
         if place in inputs or (clips is not None and clips in (place, *place.parents)):
             raise ConfigError(
                 "the output lies in the input", where=place, fix="name another place as --out"
@@ -224,62 +307,3 @@ def load_weights(weights: str, config: Path | None) -> tuple[Restorer, str]:
         path = stack.enter_context(fetched(place)) if place.remote else place.path
         restorer = Restorer.load(path, config=None if config is None else resolve_path(config))
         return restorer, sha256_of(weights_file(path))
-
-
-def look(
-    sources: list[Source],
-    targets: list[ClipOutput],
-    restorer: Restorer,
-    known_as: str,
-    settings: RestoreSettings,
-    camera: dict[str, Any] | None,
-) -> Restoration:
-    """Open all clips, with a progress line where that takes long."""
-    from vrtspike.restoration.job import plan_restoration
-    from vrtspike.runtime.progress import Progress
-
-    arguments = (sources, targets, restorer, known_as, settings, camera)
-    if len(sources) == 1:
-        return plan_restoration(*arguments)
-    with Progress("look at the clips") as progress:
-        return plan_restoration(*arguments, progress.update)
-
-
-def run(planned: Restoration, runner: Callable[[], Runner]) -> tuple[list[ClipResult], float]:
-    """Restore what is planned, with a progress line; return the results and the seconds.
-
-    A runner is made only where there is something to do.
-    """
-    from vrtspike.restoration.job import restore_clips
-    from vrtspike.runtime.progress import Progress
-
-    if not planned.clips:
-        return sorted(planned.results, key=lambda result: result.name), 0.0
-    at_work = runner()
-    with Progress("restore") as progress:
-        results = restore_clips(planned, at_work, lambda done, total: progress.update(done, total))
-        return results, progress.elapsed()
-
-
-def report(results: list[ClipResult], seconds: float) -> int:
-    """Say what became of the clips; return the exit status."""
-    from vrtspike.runtime.progress import clock_text
-
-    by_state = {
-        state: [r for r in results if r.state == state] for state in ("done", "there", "failed")
-    }
-    for result in by_state["there"]:
-        say(f"{result.name}: restored already: {short(Path(result.out))}")
-    for result in by_state["done"]:
-        tiles = ", ".join(f"{tile} pixels" if tile else "whole frames" for tile in result.tiles)
-        say(
-            f"{result.name}: {result.frames} frames, {result.seconds / result.frames:.2f} s each, "
-            f"{tiles}, {result.memory / 1e9:.2f} GB: {short(Path(result.out))}"
-        )
-    for result in by_state["failed"]:
-        say_error(f"{result.name}: {result.error}")
-    done, failed = len(by_state["done"]), len(by_state["failed"])
-    say(
-        f"{done} clips restored in {clock_text(seconds)}" + (f", {failed} failed" if failed else "")
-    )
-    return 1 if failed else 0

@@ -25,8 +25,7 @@ from pathlib import Path
 
 from vrtspike.errors import ConfigError, DataFormatError
 from vrtspike.spikes.source import file_size, unreadable
-from vrtspike.storage.atomic import whole_file
-from vrtspike.storage.csv_text import cell_text, csv_cell
+from vrtspike.storage.csv_text import cell_text
 
 HEADER = ("frame_idx", "t0", "t1", "event_count", "seq")
 RESOLUTION_S = 1e-6
@@ -50,19 +49,6 @@ class AlignEntry:
             what, got, expected = fault
             where = f"frame {self.frame} of sequence {self.sequence!r}"
             raise DataFormatError(what, where=where, got=got, expected=expected)
-
-    @classmethod
-    def centered(
-        cls, sequence: str, frame: int, *, averaged: int, fps: float, event_count: int
-    ) -> AlignEntry:
-        """Return the entry of a blurred frame that averages `averaged` frames around `frame`."""
-        if averaged < 2 or not (math.isfinite(fps) and fps > 0):
-            raise ConfigError(
-                "an exposure averages two frames at least, at a positive rate",
-                got=f"{averaged} frames at {fps} a second",
-            )
-        half = (averaged - 1) / 2
-        return cls(sequence, frame, (frame - half) / fps, (frame + half) / fps, event_count)
 
 
 @dataclass(frozen=True)
@@ -134,28 +120,6 @@ def read_align_log(path: str | os.PathLike[str]) -> AlignLog:
     if not sequences:
         raise DataFormatError("the align log has no entry", where=path)
     return AlignLog(str(path), sequences)
-
-
-def write_align_log(path: str | os.PathLike[str], entries: Iterable[AlignEntry]) -> None:
-    """Write a log, whole or not at all, in the order of the entries."""
-    seen = set()
-    with whole_file(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(HEADER)
-        for entry in entries:
-            name = f"frame {entry.frame} of sequence {entry.sequence}"
-            if (entry.sequence, entry.frame) in seen:
-                raise DataFormatError("a second entry of a frame", where=path, got=name)
-            seen.add((entry.sequence, entry.frame))
-            times = f"{entry.t0:.6f}", f"{entry.t1:.6f}"
-            if float(times[0]) >= float(times[1]):
-                raise DataFormatError(
-                    "the exposure is shorter than the log's microseconds can tell",
-                    where=path,
-                    got=f"[{entry.t0}, {entry.t1}) s, {name}",
-                )
-            row = (entry.frame, *times, entry.event_count, csv_cell(entry.sequence))
-            writer.writerow(row)
 
 
 def exposure_steps(entry: AlignEntry, rate_hz: float, offset_steps: int = 0) -> tuple[int, int]:

@@ -4,8 +4,8 @@ In: a folder with a `config.yaml`. Out: what it says (`SpikeCVInfo`), and its `.
 time and threshold the file says nothing; who opens a stream gives them.
 
 `filename` names one `.dat` of the folder, or is a pattern (`*`, `?`, `[`); without it all `.dat`
-files are streams. Where `data_field_identifier` is given the streams lie in that subfolder. Keys
-that are not known here are kept in `model_extra`.
+files are streams. Where `data_field_identifier` is given the streams lie in that subfolder. Other
+keys, as those of labels, are passed over.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from pathlib import Path, PurePosixPath
 from typing import Annotated
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from vrtspike.errors import DataFormatError
 from vrtspike.spikes.source import file_size, unreadable
@@ -27,19 +27,6 @@ from vrtspike.storage.yaml_text import parse_yaml
 
 CONFIG_FILE = "config.yaml"
 ALL_STREAMS = "*.dat"
-LABEL_TYPES = {
-    0.0: "raw",
-    1.0: "reconstruction",
-    2.0: "optical flow",
-    3.1: "depth",
-    3.2: "depth",
-    4.0: "detection",
-    5.0: "tracking",
-    6.0: "recognition",
-    7.0: "Bayer pattern",
-}
-"""What the numbers of `labeled_data_type` stand for."""
-
 Positive = Annotated[int, Field(gt=0, strict=True)]
 Name = Annotated[str, Field(min_length=1, strict=True)]
 
@@ -47,7 +34,7 @@ Name = Annotated[str, Field(min_length=1, strict=True)]
 class SpikeCVInfo(BaseModel):
     """What `config.yaml` says of a dataset."""
 
-    model_config = ConfigDict(frozen=True, extra="allow", use_attribute_docstrings=True)
+    model_config = ConfigDict(frozen=True, extra="ignore", use_attribute_docstrings=True)
 
     folder: Path
     """Where the file lies."""
@@ -59,45 +46,15 @@ class SpikeCVInfo(BaseModel):
     """Rows of the spike grid."""
     is_labeled: Annotated[bool, Field(strict=True)]
     """Whether there are labels beside the streams."""
-    labeled_data_type: tuple[float, ...] = ()
-    """Kinds of labels, numbers of `LABEL_TYPES`."""
-    labeled_data_suffix: Name | None = None
-    """Suffix of the label files."""
     data_field_identifier: Name | None = None
     """Subfolder of the streams."""
-    label_field_identifier: Name | None = None
-    """Subfolder of the labels."""
 
-    @field_validator("filename", "data_field_identifier", "label_field_identifier")
+    @field_validator("filename", "data_field_identifier")
     @classmethod
     def _stays_in_the_folder(cls, value: str | None) -> str | None:
         if value not in (None, ".", "./") and (fault := fault_of_path(value)):
             raise ValueError(f"a name within the dataset's folder is expected, but {fault}")
         return value
-
-    @field_validator("labeled_data_type", mode="before")
-    @classmethod
-    def _one_is_a_list_of_one(cls, value: object) -> object:
-        return (value,) if isinstance(value, int | float) else value
-
-    @field_validator("labeled_data_type")
-    @classmethod
-    def _types_are_known(cls, value: tuple[float, ...]) -> tuple[float, ...]:
-        if unknown := [number for number in value if number not in LABEL_TYPES]:
-            known = ", ".join(f"{number:g} {name}" for number, name in LABEL_TYPES.items())
-            raise ValueError(f"unknown kinds of labels {unknown}, known are {known}")
-        return value
-
-    @model_validator(mode="after")
-    def _labels_are_described(self) -> SpikeCVInfo:
-        if self.is_labeled and not self.labeled_data_type:
-            raise ValueError("is_labeled needs labeled_data_type")
-        return self
-
-    @property
-    def label_names(self) -> tuple[str, ...]:
-        """Return the kinds of labels in words."""
-        return tuple(LABEL_TYPES[number] for number in self.labeled_data_type)
 
     def names(self, path: PurePosixPath) -> bool:
         """Tell whether a file, by its path below the folder, is one of the streams."""
@@ -139,17 +96,9 @@ class SpikeCVInfo(BaseModel):
         """Return the name, or the pattern, of the streams below the folder."""
         return PurePosixPath(self.data_field_identifier or "", self.filename or ALL_STREAMS)
 
-    def open(
-        self, path: Path, *, rate_hz: float | None = None, threshold: float | None = None
-    ) -> SpikeStream:
+    def open(self, path: Path, *, threshold: float | None = None) -> SpikeStream:
         """Open one of the streams with the dataset's geometry."""
-        return SpikeStream.open(
-            path,
-            height=self.spike_h,
-            width=self.spike_w,
-            rate_hz=rate_hz,
-            threshold=threshold,
-        )
+        return SpikeStream.open(path, height=self.spike_h, width=self.spike_w, threshold=threshold)
 
 
 def read_spikecv(folder: str | os.PathLike[str]) -> SpikeCVInfo:

@@ -8,24 +8,22 @@ rendered scenes and recorded video; a still scene says nothing about time and gi
 
 from __future__ import annotations
 
-import os
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from itertools import combinations
 
 import numpy as np
 
-from vrtspike.config.choices import LayoutName
 from vrtspike.datasets.agreement import Agreement, measure_agreement
 from vrtspike.datasets.clip import Clip
 from vrtspike.datasets.findings import Finding, FindingKind, SequenceCheck, Validation
 from vrtspike.datasets.frame_check import check_frame, check_images
-from vrtspike.datasets.index import Dataset, open_dataset
+from vrtspike.datasets.index import Dataset
 from vrtspike.errors import DataFormatError
 from vrtspike.spikes.timeline import ShiftFit
 from vrtspike.storage.folder import Folder
 
-__all__ = ["Finding", "Validation", "check_dataset", "validate"]
+__all__ = ["Finding", "Validation", "check_dataset"]
 
 Contents = defaultdict[bytes, set[tuple[str, str]]]
 """Which sequences hold a frame of some content (a digest of its spikes or of its sharp image)."""
@@ -39,16 +37,6 @@ MAX_UNRELATED, MIN_EXPECTED = 0.1, 0.3
 """Correlation below which spikes show another picture, if as much as the second is expected."""
 MAX_BRIGHTNESS = 1.5
 """Ratio of brightness (or its inverse) beyond which the threshold is doubted."""
-
-
-def validate(
-    root: str | os.PathLike[str],
-    progress: Callable[[int, int], None] | None = None,
-    *,
-    layout: LayoutName = "vrtspike",
-) -> list[Finding]:
-    """Return what is wrong with a dataset folder; an empty list if nothing was found."""
-    return list(check_dataset(open_dataset(root, layout), progress).findings)
 
 
 def check_dataset(

@@ -25,8 +25,6 @@ from numpy.typing import NDArray
 from vrtspike.spikes.reconstruct import tfi, tfp
 from vrtspike.spikes.srgb import encode
 
-CONTROLS = ("blurred", "tfp", "tfi", "sdm")
-
 Image = UInt8[np.ndarray, "h w 3"]
 
 

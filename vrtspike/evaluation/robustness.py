@@ -19,7 +19,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from vrtspike.config.choices import LayoutName
 from vrtspike.config.evaluation import EvaluationSettings
 from vrtspike.datasets.clip import Clip, read_frames, read_spikes_around
 from vrtspike.datasets.index import Dataset
@@ -61,7 +60,6 @@ def evaluate_robustness(
     results: Results,
     settings: EvaluationSettings,
     *,
-    layout: LayoutName = "vrtspike",
     weights_dir: Path | None = None,
     device: torch.device | str = "cpu",
     progress: Callable[[int, int], None] | None = None,
@@ -74,7 +72,7 @@ def evaluate_robustness(
     ConfigError if no model uses spikes.
     """
     disturbed = check_robustness(models)
-    clips = scored_clips(dataset, results.split, models, layout=layout)
+    clips = scored_clips(dataset, results.split, models)
     lpips = LPIPS(weights_dir).to(device) if settings.lpips else None
     total = sum(len(clip.frames) for clip in clips) * passes(models)
     tally, done = _Tally(), 0

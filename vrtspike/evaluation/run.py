@@ -48,7 +48,6 @@ def evaluate(
     models: Mapping[str, Restorer],
     settings: EvaluationSettings,
     *,
-    layout: LayoutName = "vrtspike",
     weights_dir: Path | None = None,
     device: torch.device | str = "cpu",
     with_controls: bool = True,
@@ -61,7 +60,7 @@ def evaluate(
     (done, total) frames; each frame counts once for the controls and once for each model. Raises
     DataFormatError or ConfigError if the data cannot be scored (see `scored_clips`).
     """
-    clips = scored_clips(dataset, split, models, layout=layout)
+    clips = scored_clips(dataset, split, models)
     lpips = LPIPS(weights_dir).to(device) if settings.lpips else None
     each = with_controls + len(models)
     total = sum(len(clip.frames) for clip in clips) * each

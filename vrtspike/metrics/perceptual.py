@@ -2,13 +2,12 @@
 
 In: RGB frames in [0, 1], `(n, 3, h, w)`. Out: one differentiable number for each frame.
 
-The convolutional layers come from a folder with `vgg16_features.pt` and `alexnet_features.pt`
-(`features.N.weight|bias`, as torchvision names them), or from torchvision, which downloads them
-once. LPIPS (Zhang et al. 2018, version 0.1, AlexNet) uses the linear layers of the lpips package:
-it normalises the features to unit length, weighs the squared difference by channel, averages over
-pixels and sums over five layers.
-
-For a restored video r and a sharp video s, `vrtspike.evaluation.scorer` computes
+The networks are torchvision's. Their convolutional layers come from a folder that holds
+`vgg16_features.pt` and `alexnet_features.pt` (`features.N.weight|bias`, as torchvision names them),
+or from torchvision, which downloads them once. LPIPS (Zhang et al. 2018, version 0.1, AlexNet) adds
+the linear layers that the lpips package ships: unit-normalised features, squared difference,
+weighted by channel, mean over pixels, sum over five layers. The package's own network is not used:
+it only compares pairs, and evaluation looks at a frame once for all its comparisons.
 
     tLP = |LPIPS(r_t-1, r_t) - LPIPS(s_t-1, s_t)|       (Chu et al. 2020)
 """
@@ -17,7 +16,7 @@ from __future__ import annotations
 
 import importlib.resources
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
@@ -28,26 +27,21 @@ from vrtspike.errors import DataFormatError, ResourceError
 
 Network = Literal["vgg16", "alexnet"]
 
-IMAGENET_MEAN = (0.485, 0.456, 0.406)
-IMAGENET_STD = (0.229, 0.224, 0.225)
-# The normalisation of LPIPS, for inputs in [-1, 1].
-LPIPS_SHIFT = (-0.030, -0.088, -0.188)
-LPIPS_SCALE = (0.458, 0.448, 0.450)
+RELU3_3 = 16
+"""Layers of VGG16 up to and with relu3_3."""
+RELU5 = 12
+"""Layers of AlexNet up to and with its fifth ReLU."""
 LPIPS_SMALLEST = 32
 
 
 class PerceptualLoss(nn.Module):
     """L1 distance of the features after relu3_3 of VGG16 (the layer of Johnson et al. 2016)."""
 
-    mean: Tensor
-    std: Tensor
-
     def __init__(self, weights_dir: Path | None = None) -> None:
         super().__init__()
-        self.features = _vgg16_relu3_3()
-        _load_features(self.features, "vgg16", weights_dir)
-        self.register_buffer("mean", torch.tensor(IMAGENET_MEAN).view(3, 1, 1))
-        self.register_buffer("std", torch.tensor(IMAGENET_STD).view(3, 1, 1))
+        self.features = _layers("vgg16", RELU3_3, weights_dir)
+        self.mean = nn.Buffer(torch.tensor((0.485, 0.456, 0.406)).view(3, 1, 1))
+        self.std = nn.Buffer(torch.tensor((0.229, 0.224, 0.225)).view(3, 1, 1))
         self.requires_grad_(False).eval()
 
     def forward(
@@ -64,19 +58,13 @@ class PerceptualLoss(nn.Module):
 class LPIPS(nn.Module):
     """Learned perceptual distance (AlexNet); equals version 0.1 of the lpips package."""
 
-    shift: Tensor
-    scale: Tensor
-
     def __init__(self, weights_dir: Path | None = None) -> None:
         super().__init__()
-        self.features = _alexnet()
-        _load_features(self.features, "alexnet", weights_dir)
-        linear = _lpips_linear_layers()
-        for index, weight in enumerate(linear):
-            self.register_buffer(f"linear{index}", weight)
-        self.layers = len(linear)
-        self.register_buffer("shift", torch.tensor(LPIPS_SHIFT).view(3, 1, 1))
-        self.register_buffer("scale", torch.tensor(LPIPS_SCALE).view(3, 1, 1))
+        self.features = _layers("alexnet", RELU5, weights_dir)
+        self.linear = nn.ParameterList(_lpips_linear_layers())
+        # LPIPS' own, for inputs in [-1, 1].
+        self.shift = nn.Buffer(torch.tensor((-0.030, -0.088, -0.188)).view(3, 1, 1))
+        self.scale = nn.Buffer(torch.tensor((0.458, 0.448, 0.450)).view(3, 1, 1))
         self.requires_grad_(False).eval()
 
     def forward(
@@ -105,95 +93,58 @@ class LPIPS(nn.Module):
                 features.append(x / (x.square().sum(dim=1, keepdim=True).sqrt() + 1e-10))
         return features
 
-    def distance(self, restored: list[Tensor], sharp: list[Tensor]) -> Float[Tensor, " n"]:
-        """Return the distance of each frame, from the features that `look` returned."""
-        total = restored[0].new_zeros(restored[0].shape[0])
-        for index, (a, b) in enumerate(zip(restored, sharp, strict=True)):
-            weight: Tensor = getattr(self, f"linear{index}")
-            layer = F.conv2d((a - b).square(), weight)
-            total = total + layer.mean(dim=(1, 2, 3))
-        return total
+    def distance(self, found: list[Tensor], wanted: list[Tensor]) -> Float[Tensor, " n"]:
+        """Return the distance of frames by their features."""
+        layers = [
+            F.conv2d((one - other).square(), weight).mean(dim=(1, 2, 3))
+            for one, other, weight in zip(found, wanted, self.linear, strict=True)
+        ]
+        return torch.stack(layers).sum(dim=0)
 
 
-def _vgg16_relu3_3() -> nn.Sequential:
-    """Build the layers of VGG16 up to relu3_3, with the indices of torchvision."""
-    layers: list[nn.Module] = []
-    channels = 3
-    for width, depth in ((64, 2), (128, 2), (256, 3)):
-        if layers:
-            layers.append(nn.MaxPool2d(2, 2))
-        for _ in range(depth):
-            layers += [nn.Conv2d(channels, width, 3, padding=1), nn.ReLU()]
-            channels = width
-    return nn.Sequential(*layers)
+def _layers(network: Network, count: int, weights_dir: Path | None) -> nn.Sequential:
+    """Return a network's first layers with ImageNet weights, from the folder or torchvision."""
+    from torchvision import models
 
-
-def _alexnet() -> nn.Sequential:
-    """Build the convolutional layers of AlexNet, with the indices of torchvision."""
-    return nn.Sequential(
-        nn.Conv2d(3, 64, 11, stride=4, padding=2),
-        nn.ReLU(),
-        nn.MaxPool2d(3, 2),
-        nn.Conv2d(64, 192, 5, padding=2),
-        nn.ReLU(),
-        nn.MaxPool2d(3, 2),
-        nn.Conv2d(192, 384, 3, padding=1),
-        nn.ReLU(),
-        nn.Conv2d(384, 256, 3, padding=1),
-        nn.ReLU(),
-        nn.Conv2d(256, 256, 3, padding=1),
-        nn.ReLU(),
-    )
-
-
-def _load_features(layers: nn.Sequential, network: Network, weights_dir: Path | None) -> None:
-    """Load ImageNet weights into the layers, from `weights_dir` or, if None, from torchvision."""
-    state = _torchvision_weights(network) if weights_dir is None else _read(network, weights_dir)
-    own = {name: state[f"features.{name}"] for name in layers.state_dict()}
-    layers.load_state_dict(own)
+    with torch.device("meta"):
+        layers: nn.Sequential = models.get_model(network, weights=None).features[:count]
+    state = _download(network) if weights_dir is None else _read(network, weights_dir)
+    layers.to_empty(device="cpu")
+    layers.load_state_dict({name: state[f"features.{name}"] for name in layers.state_dict()})
+    return layers
 
 
 def _read(network: Network, weights_dir: Path) -> dict[str, Tensor]:
     """Read the weights of a network from the user's folder."""
     file = weights_dir / f"{network}_features.pt"
     if not file.is_file():
-        raise ResourceError(
-            f"the ImageNet weights of {network} are not on this machine",
-            where=file,
-            got="no such file",
-            fix=_how_to_get(network),
-        )
+        raise _missing(network, where=file, got="no such file")
     state: dict[str, Tensor] = torch.load(file, map_location="cpu", weights_only=True)
     return state
 
 
-def _torchvision_weights(network: Network) -> dict[str, Tensor]:
-    """Read the weights of a network from torchvision's cache, or download them."""
-    from torchvision.models import AlexNet_Weights, VGG16_Weights
+def _download(network: Network) -> dict[str, Tensor]:
+    """Read a network's weights from torchvision's cache, or download them."""
+    from torchvision import models
 
-    match network:
-        case "vgg16":
-            weights = VGG16_Weights.IMAGENET1K_V1
-        case "alexnet":
-            weights = AlexNet_Weights.IMAGENET1K_V1
+    weights = models.get_model_weights(network).IMAGENET1K_V1
     try:
         state: dict[str, Tensor] = weights.get_state_dict(progress=False, check_hash=True)
     except (OSError, RuntimeError) as error:
-        raise ResourceError(
-            f"the ImageNet weights of {network} are not on this machine and cannot be downloaded",
-            where=Path(torch.hub.get_dir()) / "checkpoints",
-            got=str(error),
-            fix=_how_to_get(network),
-        ) from error
+        folder = Path(torch.hub.get_dir()) / "checkpoints"
+        raise _missing(network, where=folder, got=f"no download: {error}") from error
     return state
 
 
-def _how_to_get(network: Network) -> str:
-    """Return the advice for missing weights in an error."""
-    return (
-        f"set loss.weights_dir to a folder with {network}_features.pt (its convolutional layers, "
-        f"saved on a machine with internet from torchvision.models.{network}), or switch off "
-        + ("loss.vgg" if network == "vgg16" else "loss.lpips and evaluation.lpips")
+def _missing(network: Network, **facts: Any) -> ResourceError:
+    """Return the error on weights that are not there, which says what can be done."""
+    switch = "loss.vgg" if network == "vgg16" else "loss.lpips and evaluation.lpips"
+    return ResourceError(
+        f"the ImageNet weights of {network} are not on this machine",
+        fix=f"set loss.weights_dir to a folder with {network}_features.pt (its convolutional "
+        "layers, saved on a machine with internet from "
+        f"torchvision.models.{network}), or switch off {switch}",
+        **facts,
     )
 
 

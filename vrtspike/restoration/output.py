@@ -149,7 +149,7 @@ class ClipOutput:
         elif like is not None and not (like.times or like.rate or self.fps):
             raise _no_rate(footage)
 
-    def deliver(self, workspace: Workspace, footage: Footage, record: Mapping[str, Any]) -> None:
+    def publish(self, workspace: Workspace, footage: Footage, record: Mapping[str, Any]) -> None:
         """Put the finished frames of a workspace in their place, and delete the workspace."""
         workspace.check_whole(moved_to=self.place if self._moving(workspace, record) else None)
         # Something may have come there while frames were restored.
@@ -266,7 +266,7 @@ def _no_rate(footage: Footage) -> ConfigError:
     )
 
 
-def deliveries(
+def clip_outputs(
     names: list[str],
     out: Path,
     *,

@@ -14,7 +14,6 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Callable
-from types import TracebackType
 from typing import Self, TextIO
 
 from rich.console import Console
@@ -66,21 +65,15 @@ class Progress:
         self._started = self._clock()
         if self._stream.isatty():
             self._rich = _terminal_line(Console(file=self._stream))
-            self._rich.add_task(self.title, total=self.total, note="", clock="", count="")
+            self._rich.add_task(self.title, total=self.total, count="", note="", clock="")
             self._rich.start()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        if self._rich is not None:
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if self._rich is not None or kind is None:
             self._show()
+        if self._rich is not None:
             self._rich.stop()
-        elif kind is None:
-            self._print()
 
     def update(self, done: int, total: int | None = None, **fields: object) -> None:
         """Set the count and the fields to show; the time left is estimated from the pace."""
@@ -90,11 +83,10 @@ class Progress:
         self.fields.update(fields)
         if self._first is None:
             self._first = (now, done)
-        if self._rich is not None:
-            self._show()
-        elif self._last_plain is None or now - self._last_plain >= self._plain_seconds:
+        last = self._last_plain
+        if self._rich is not None or last is None or now - last >= self._plain_seconds:
             self._last_plain = now
-            self._print()
+            self._show()
 
     def say(self, text: str) -> None:
         """Print a separate line above the progress line."""
@@ -117,33 +109,19 @@ class Progress:
             return None
         return (self._clock() - start) * (self.total - self.done) / (self.done - first)
 
-    def _count_text(self) -> str:
-        return f"{self.done}" if self.total is None else f"{self.done}/{self.total}"
-
-    def _clock_text(self) -> str:
-        finished = self.total is not None and self.done >= self.total
-        elapsed = clock_text(self.elapsed())
-        return elapsed if finished else f"{elapsed}, {clock_text(self.remaining())} left"
-
     def _show(self) -> None:
-        assert self._rich is not None
+        """Renew the terminal's line, or write one."""
+        count = f"{self.done}" if self.total is None else f"{self.done}/{self.total}"
+        note, clock = fields_text(self.fields), clock_text(self.elapsed())
+        if self.total is None or self.done < self.total:
+            clock += f", {clock_text(self.remaining())} left"
+        if self._rich is None:
+            self.say("  ".join(part for part in (f"{self.title}: {count}", note, clock) if part))
+            return
+        task = self._rich.task_ids[0]
         self._rich.update(
-            self._rich.task_ids[0],
-            completed=self.done,
-            total=self.total,
-            count=self._count_text(),
-            note=fields_text(self.fields),
-            clock=self._clock_text(),
+            task, completed=self.done, total=self.total, count=count, note=note, clock=clock
         )
-
-    def _print(self) -> None:
-        parts = (
-            f"{self.title}: {self._count_text()}",
-            fields_text(self.fields),
-            self._clock_text(),
-        )
-        self._stream.write("  ".join(part for part in parts if part) + "\n")
-        self._stream.flush()
 
 
 class _NoteColumn(ProgressColumn):

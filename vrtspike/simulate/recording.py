@@ -19,7 +19,7 @@ import numpy as np
 from vrtspike.config.camera import CameraSettings
 from vrtspike.config.scenes import SceneSettings
 from vrtspike.datasets.info import DatasetInfo
-from vrtspike.datasets.writer import begin, finish, is_written
+from vrtspike.datasets.writer import is_written
 from vrtspike.simulate.blur import ExposedFrame, Render, expose_frames
 from vrtspike.simulate.camera import build_camera
 from vrtspike.simulate.photographs import describe_photographs, load_photograph, photographs_of
@@ -164,19 +164,3 @@ def write_scene(task: SceneTask, scenes: SceneSettings, camera: CameraSettings, 
         info = describe_scenes(scenes, camera, recording_of(task, scenes, camera))
         frames = record_scene(task, scenes, camera)
         write_sequence(root, task.split, task.sequence, frames, info, common)
-
-
-def write_scenes(
-    scenes: SceneSettings,
-    camera: CameraSettings,
-    root: Path,
-    progress: Progress | None = None,
-) -> None:
-    """Record all sequences one after another, in this process."""
-    begin(root, describe_scenes(scenes, camera))
-    tasks = scene_tasks(scenes)
-    for done, task in enumerate(tasks, start=1):
-        write_scene(task, scenes, camera, root)
-        if progress is not None:
-            progress(done, len(tasks))
-    finish(root)

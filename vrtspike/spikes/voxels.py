@@ -2,17 +2,16 @@
 
     bin(s) = floor((s - s0) / (s1 - s0) * k)        for the steps s of the half-open [s0, s1)
 
-Steps outside the window do not count. If k does not divide the window, bins have different numbers
-of steps (`bin_steps`). Mode `rate` divides by them and multiplies by the threshold: count / steps *
-threshold estimates the intensity in [0, 1]. Mode `log1p` is log(1 + count), without normalisation;
-it exists for models that were trained with it.
+Steps outside the window are dropped, never folded into the edge bins. Bins hold different numbers
+of steps when k does not divide the window (`bin_steps`). What a model sees of the counts is made by
+`vrtspike.spikes.representation`.
 """
 
 from __future__ import annotations
 
 from dataclasses import replace
 from itertools import pairwise
-from typing import TYPE_CHECKING, Any, Literal, TypeVar, Union, overload
+from typing import Any
 
 import numpy as np
 from jaxtyping import Int, Shaped
@@ -21,12 +20,6 @@ from numpy.typing import NDArray
 from vrtspike.errors import ConfigError
 from vrtspike.spikes.packed_file import PackedSource
 from vrtspike.spikes.stream import SpikeStream
-
-if TYPE_CHECKING:
-    # Not at run time: importing torch is slow, and tasks that only count spikes do not need it.
-    import torch
-
-Mode = Literal["rate", "log1p"]
 
 
 def bin_steps(steps: int, bins: int) -> Int[np.ndarray, " k"]:
@@ -57,7 +50,8 @@ def voxelize_stream(
 ) -> Shaped[np.ndarray, "k h w"]:
     """Count the spikes of the steps `[start, stop)` of a stream in bins.
 
-    The result equals `voxelize(stream[:], ...)`, but only a piece of the stream is in memory.
+    Counts are uint8, or uint16 when a bin holds more than 255 steps. No more than a bin's spikes
+    are in memory.
     """
     edges = _window(len(stream), bins, start, stop)
     counts = _empty_counts(edges, stream.height, stream.width)
@@ -69,51 +63,6 @@ def voxelize_stream(
         # Flipping each sum is cheaper than flipping every step.
         counts[k] = total[::-1] if bottom_up else total
     return counts
-
-
-@overload
-def normalize_voxels(
-    counts: NDArray[Any], steps: NDArray[Any], threshold: float, mode: Mode
-) -> NDArray[np.float32]: ...
-@overload
-def normalize_voxels(
-    counts: "torch.Tensor", steps: NDArray[Any] | "torch.Tensor", threshold: float, mode: Mode
-) -> "torch.Tensor": ...
-def normalize_voxels(
-    counts: Union[NDArray[Any], "torch.Tensor"],  # noqa: UP007
-    steps: Union[NDArray[Any], "torch.Tensor"],  # noqa: UP007
-    threshold: float,
-    mode: Mode,
-) -> Union[NDArray[np.float32], "torch.Tensor"]:  # noqa: UP007
-    """Turn counts `(..., k, h, w)` into float32 voxels of the same shape.
-
-    `steps` is `bin_steps` of the window, `(k)`; or, for counts `(b, t, k, h, w)`, that of each
-    sample's window, `(b, k)`. Raises ConfigError if the numbers of bins differ.
-    """
-    if counts.shape[-3] != steps.shape[-1]:
-        raise ConfigError(
-            "counts and steps disagree on the bins", got=counts.shape[-3], expected=steps.shape[-1]
-        )
-    if mode not in ("rate", "log1p"):
-        raise ConfigError("unknown voxel normalisation", got=mode, expected="rate or log1p")
-    if isinstance(counts, np.ndarray):
-        floats: NDArray[np.float32] = counts.astype(np.float32)
-        if mode == "log1p":
-            return np.log1p(floats)
-        return floats * (threshold / _beside(np.asarray(steps))).astype(np.float32)
-    values = counts.float()
-    if mode == "log1p":
-        return values.log1p()
-    steps = values.new_tensor(steps) if isinstance(steps, np.ndarray) else steps.to(values)
-    return values * (threshold / _beside(steps))
-
-
-Steps = TypeVar("Steps", NDArray[Any], "torch.Tensor")
-
-
-def _beside(steps: Steps) -> Steps:
-    """Reshape steps so that they broadcast against counts."""
-    return steps[:, None, :, None, None] if steps.ndim == 2 else steps[:, None, None]
 
 
 def _window(length: int, bins: int, start: int, stop: int | None) -> NDArray[np.int64]:

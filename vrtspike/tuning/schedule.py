@@ -25,6 +25,7 @@ from ray.tune.schedulers import (
 from vrtspike.config.config import Config
 from vrtspike.runs.metrics_log import Record
 from vrtspike.tuning.space import sweep_of
+from vrtspike.tuning.trial_results import row_of
 
 TIME, WHOLE = "millionths", 1_000_000
 """What schedulers take for time: how far a trial is, whole numbers so that asha's multiples of the
@@ -106,7 +107,10 @@ class SearchOnly(FIFOScheduler):
 
 def _seen(result: Mapping[str, Any]) -> dict[str, Any] | None:
     """Return what schedulers look at; None before there is a validation that is a number."""
-    return _looked_at(result.get("share"), result.get("val_psnr"), result.get("val_ssim"))
+    if "row" not in result:
+        return None
+    row = row_of(result["row"])
+    return _looked_at(row.share, row.val_psnr, row.val_ssim)
 
 
 def _looked_at(

@@ -4,11 +4,11 @@ Tune asks `step` for what happened; the run itself (`run_training`) goes on in a
 of its own, as it would outside a sweep. A trial that is started again, by Tune or by a later sweep,
 continues its run and first tells what it had reached before.
 
-Results are dictionaries: `step` (steps done), `of_steps` (of the whole run, where that is known),
-the figures of a `TrialResult` so far, `validated` (whether this result is one of a validation),
-`replayed` (whether it is one from before this start), and at the end `done`: with `state`, with
-`trouble` (of the cluster or of storage: the trial is to go on later), or, when the run was asked to
-stop, with neither.
+Reports are dictionaries: `row` (the `TrialResult` so far as `row_text`, its state `stopped`),
+`of_steps` (steps of the whole run, where that is known), `validated` (whether this report is one of
+a validation), `replayed` (whether it is one from before this start), and at the end `done`: with
+`ended` (the row is the trial's last), with `trouble` (of the cluster or of storage: the trial is to
+go on later), or, when the run was asked to stop, with neither.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ import statistics
 import threading
 import time
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import ray
@@ -34,7 +35,7 @@ from vrtspike.runs.metrics_log import Record, read_metrics
 from vrtspike.runtime.refusal import configure_logging, find_refusal
 from vrtspike.storage.folder import Folder
 from vrtspike.training.driver import Stopping, run_training
-from vrtspike.tuning.trial_results import Trial
+from vrtspike.tuning.trial_results import Trial, TrialResult, row_text
 
 LOOK_SECONDS = 2.0
 """How often Tune hears of a trial in which nothing is validated."""
@@ -74,11 +75,14 @@ class TrialRun(tune.Trainable):
 
     def _start(self, config: dict[str, Any]) -> None:
         """Start a trial's run."""
-        self._config = Trial(**json.loads(config["trial"])).config(self._base, self._folder)
+        trial = Trial(**json.loads(config["trial"]))
+        self._config = trial.config(self._base, self._folder)
         self._heard: queue.SimpleQueue[Record] = queue.SimpleQueue()
-        self._figures = Figures()
+        self._so_far = ResultSoFar(trial)
         self._stopping = Stopping()
-        self._end: dict[str, Any] = {}
+        self._last: dict[str, Any] = {}
+        """What is known of a trial when it has ended: its state, and its scores or error."""
+        self._trouble: dict[str, str] = {}
         before = read_metrics(run_folder(self._config.run))
         for record in before:
             self._heard.put(record)
@@ -94,14 +98,20 @@ class TrialRun(tune.Trainable):
             over = not self._thread.is_alive()
             try:
                 wait = 0.0 if over else max(0.0, until - time.monotonic())
-                validated = self._figures.add(self._heard.get(timeout=wait))
+                validated = self._so_far.add(self._heard.get(timeout=wait))
                 replayed = self._replayed > 0
                 self._replayed -= replayed
             except queue.Empty:
                 if over:
-                    return self._figures.all() | self._end | {"done": True, "validated": False}
+                    return self._report(done=True, validated=False)
                 break
-        return self._figures.all() | {"validated": validated, "replayed": replayed}
+        return self._report(validated=validated, replayed=replayed)
+
+    def _report(self, *, done: bool = False, **facts: bool) -> dict[str, Any]:
+        """Return the trial's row so far, or its last one, with some facts on this report."""
+        row = replace(self._so_far.row, **(self._last if done else {}))
+        ended = {"done": True, "ended": bool(self._last), **self._trouble} if done else {}
+        return {"row": row_text(row), "of_steps": self._so_far.of_steps, **facts, **ended}
 
     def cleanup(self) -> None:
         """Have a run that is cut short save and end."""
@@ -119,29 +129,33 @@ class TrialRun(tune.Trainable):
                 preemptible=self._preemptible,
             )
             scores = self._scores(run) if self._scored else {}
-            self._end = {"state": "done", **scores}
+            self._last = {"state": "done", **scores}
         except SystemExit:
-            self._end = {}
+            pass  # asked to stop
         except BaseException as error:
             refusal = find_refusal(error)
             line = str(refusal or named_line(error))
-            passing = isinstance(refusal, NoRoomError | StorageError)
-            self._end = {"trouble": line} if passing else {"state": "failed", "error": line}
+            if isinstance(refusal, NoRoomError | StorageError):
+                self._trouble = {"trouble": line}
+            else:
+                self._last = {"state": "failed", "error": line}
 
     def _scores(self, run: Folder) -> dict[str, float | None]:
         """Score the trained model where there is room for it."""
         task = score_run.options(**room_to_score(self._config.train))
-        found: dict[str, float | None] = ray.get(task.remote(self._config, run))
-        return found
+        scores: dict[str, float | None] = ray.get(task.remote(self._config, run))
+        return {name: scores[name] for name in ("psnr", "ssim", "lpips")}
 
 
-class Figures:
-    """What a run's records come to."""
+class ResultSoFar:
+    """What a trial has come to by now, from the records of its run."""
 
-    def __init__(self) -> None:
+    def __init__(self, trial: Trial) -> None:
+        self.of_steps: int | None = None
+        """Steps of the whole run, where that is known."""
+        self._row = TrialResult(trial, "stopped")
         self._step_s: list[float] = []
         self._validated = 0
-        self._figures: dict[str, Any] = {"step": 0, "of_steps": None}
 
     def add(self, record: Record) -> bool:
         """Take a record in; tell whether it is a validation that was not known."""
@@ -149,32 +163,35 @@ class Figures:
         match record["kind"]:
             case "train":
                 self._step_s.append(record["step_s"])
-                self._figures |= {
-                    "step": step,
-                    "loss": record["loss"],
-                    "memory_gb": record["memory_gb"],
-                    "seconds": record["elapsed_s"],
-                    "spent_s": record["spent_s"],
-                    "spent_cpu_s": record["spent_cpu_s"],
-                }
+                self._row = replace(
+                    self._row,
+                    steps=step,
+                    loss=record["loss"],
+                    memory_gb=record["memory_gb"],
+                    seconds=record["elapsed_s"],
+                    spent_s=record["spent_s"],
+                    spent_cpu_s=record["spent_cpu_s"],
+                )
             case "start" | "measured":
-                self._figures["of_steps"] = record["steps"]
+                self.of_steps = record["steps"]
             case "val" if step > self._validated:
                 self._validated = step
-                self._figures |= {
-                    "step": step,
-                    "share": record["share"],
-                    "val_psnr": record["psnr"],
-                    "val_ssim": record["ssim"],
-                }
+                self._row = replace(
+                    self._row,
+                    steps=step,
+                    share=record["share"],
+                    val_psnr=record["psnr"],
+                    val_ssim=record["ssim"],
+                )
                 return True
         return False
 
-    def all(self) -> dict[str, Any]:
-        """Return the figures so far."""
+    @property
+    def row(self) -> TrialResult:
+        """Return the trial's row so far."""
         if not self._step_s:
-            return dict(self._figures)
-        return self._figures | {"step_s": statistics.median(self._step_s)}
+            return self._row
+        return replace(self._row, step_s=statistics.median(self._step_s))
 
 
 @ray.remote

@@ -4,6 +4,7 @@
     trials/<name>/result.json    its row, written once, when it has ended
 
 A trial without a row is not finished: a continued sweep finishes it. A row is never written again.
+A trial that runs reports its row so far to Ray Tune in the same form (`row_text`, `row_of`).
 """
 
 from __future__ import annotations
@@ -48,7 +49,8 @@ class Trial:
 
 @dataclass(frozen=True)
 class TrialResult:
-    """What a trial came to; a figure that it did not reach is None.
+    """What a trial came to, or would have come to if it were cut short now; a figure that it did
+    not reach is None.
 
     `psnr`, `ssim` and `lpips` are those of the exported weights on `evaluation.split`; with `val_`
     those of the last validation, by which trials are ranked.
@@ -90,6 +92,17 @@ def figure_of(metric: str) -> str:
     return f"val_{metric}" if metric in ("psnr", "ssim") else metric
 
 
+def row_text(row: TrialResult) -> str:
+    """Return a row as text, for reports: Ray Tune flattens dictionaries."""
+    return json.dumps(asdict(row))
+
+
+def row_of(text: str | bytes) -> TrialResult:
+    """Return the row that was written so."""
+    facts = json.loads(text)
+    return TrialResult(**facts | {"trial": Trial(**facts["trial"])})
+
+
 def folder_of(folder: Folder, name: str) -> Folder:
     """Return the run folder of one of a sweep's trials."""
     return folder.below(TRIALS).below(name)
@@ -116,7 +129,7 @@ def read_trials(folder: Folder) -> list[Trial]:
     """Return the trials that were started, in the order of their names."""
     trials = folder.below(TRIALS)
     return [
-        _read(trials.below(name), TRIAL, _trial)
+        _read(trials.below(name), TRIAL, lambda text: Trial(**json.loads(text)))
         for name in trials.folders()
         if trials.below(name).size(TRIAL) is not None
     ]
@@ -128,7 +141,7 @@ def read_rows(folder: Folder) -> dict[str, TrialResult]:
     trials = folder.below(TRIALS)
     for name in trials.folders():
         if trials.below(name).size(RESULT) is not None:
-            rows[name] = _read(trials.below(name), RESULT, _row)
+            rows[name] = _read(trials.below(name), RESULT, row_of)
     return rows
 
 
@@ -137,18 +150,10 @@ def _write(folder: Folder, name: str, file: str, facts: Mapping[str, Any]) -> No
     folder_of(folder, name).write(file, text.encode())
 
 
-def _trial(facts: dict[str, Any]) -> Trial:
-    return Trial(**facts)
-
-
-def _row(facts: dict[str, Any]) -> TrialResult:
-    return TrialResult(**facts | {"trial": _trial(facts["trial"])})
-
-
-def _read(folder: Folder, file: str, made: Callable[[dict[str, Any]], Note]) -> Note:
+def _read(folder: Folder, file: str, made: Callable[[bytes], Note]) -> Note:
     """Read a note and make of it what it holds."""
     try:
-        return made(json.loads(folder.read(file)))
+        return made(folder.read(file))
     except (ValueError, KeyError, TypeError) as error:
         raise DataFormatError(
             f"a trial's note is damaged: {one_line(error)}",

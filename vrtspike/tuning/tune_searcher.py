@@ -10,7 +10,7 @@ import json
 import math
 import queue
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from ray.tune.experiment import Trial as TuneTrial
@@ -27,23 +27,18 @@ from vrtspike.tuning.search import search_of
 from vrtspike.tuning.space import said, sweep_of
 from vrtspike.tuning.trial_queue import TrialQueue
 from vrtspike.tuning.trial_results import (
-    State,
     Trial,
     TrialResult,
     folder_of,
     read_curve,
     read_rows,
     read_trials,
+    row_of,
     write_row,
     write_trial,
 )
 
 LOST = "the trial's process was lost, or could not start, again and again"
-
-FIGURES = tuple(
-    name.name for name in fields(TrialResult) if name.name not in ("trial", "state", "steps")
-)
-"""What a trial reports under the name of a row's field."""
 
 
 @dataclass(frozen=True)
@@ -124,7 +119,7 @@ class TuneSearcher(Searcher):
         """Hear how far a trial is."""
         if trial_id in self._live:
             steps = result["of_steps"]
-            self._done[trial_id] = result["step"] / steps if steps else 0.0
+            self._done[trial_id] = row_of(result["row"]).steps / steps if steps else 0.0
             self._show()
 
     def on_trial_complete(
@@ -136,15 +131,16 @@ class TuneSearcher(Searcher):
         if trial is None:
             return
         facts = {} if result is None else result
+        row = row_of(facts["row"]) if "row" in facts else TrialResult(trial, "stopped")
         try:
             if trial_id in self.scheduler.stopped:
                 # Tune may keep its process for a while; what it holds is wanted by others.
                 self._ask_to_stop(trial)
-                self._end(trial, "stopped", facts)
+                self._end(replace(row, state="stopped"))
             elif error:
-                self._end(trial, "failed", facts | {"error": LOST})
-            elif "state" in facts:
-                self._end(trial, facts["state"], facts)
+                self._end(replace(row, state="failed", error=LOST))
+            elif facts.get("ended"):
+                self._end(row)
             else:
                 self.trial_queue.put_back(trial)
                 if "trouble" in facts:
@@ -154,10 +150,8 @@ class TuneSearcher(Searcher):
             self.trouble, self.stopping = self.trouble or problem, True
         self._show()
 
-    def _end(self, trial: Trial, state: State, facts: Mapping[str, Any]) -> None:
+    def _end(self, row: TrialResult) -> None:
         """Write a trial's row."""
-        figures = {name: facts[name] for name in FIGURES if name in facts}
-        row = TrialResult(trial, state, facts.get("step", 0), **figures)
         write_row(self.folder, row)
         self.trial_queue.end(row)
         ended = len(self.trial_queue.rows)
