@@ -127,8 +127,9 @@ class Progress:
             self.say("  ".join(part for part in (f"{self.title}: {count}", note, clock) if part))
             return
         task = self._rich.task_ids[0]
-        shown = {"count": count, "note": note, "clock": clock}
-        self._rich.update(task, completed=self.done, total=self.total, **shown)
+        self._rich.update(
+            task, completed=self.done, total=self.total, count=count, note=note, clock=clock
+        )
 
 
 class _NoteColumn(ProgressColumn):
