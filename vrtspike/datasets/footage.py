@@ -38,8 +38,14 @@ from vrtspike.spikes.stream import PACKED_SUFFIXES
 from vrtspike.spikes.timeline import Timeline
 from vrtspike.storage.folder import Folder
 from vrtspike.storage.names import in_order
-from vrtspike.video.image_file import IMAGE_SUFFIXES, open_image, read_image
-from vrtspike.video.inspect import VIDEO_SUFFIXES, VideoInfo, frame_files, inspect_video_file
+from vrtspike.video.image_file import IMAGE_SUFFIXES, open_image, read_image, shown_size
+from vrtspike.video.inspect import (
+    VIDEO_SUFFIXES,
+    VideoInfo,
+    frame_files,
+    holds_images,
+    inspect_video_file,
+)
 from vrtspike.video.read import VideoReader
 
 BLURRED_FOLDERS = ("blurred", "blur")
@@ -125,7 +131,7 @@ def open_footage(source: Source, camera: Mapping[str, Any] | None = None) -> Foo
     `camera` has the entries of a `dataset.yaml` but `frame`, of whatever is not in such a file.
     """
     video = None
-    if source.frames.is_file():
+    if not holds_images(source.frames):
         video = inspect_video_file(source.frames)
         size = (video.height, video.width)
         frames = [FrameFiles(f"{number:06d}", None, None) for number in range(video.frames)]
@@ -227,7 +233,7 @@ def _check_sizes(files: list[Path], size: tuple[int, int]) -> None:
     for file in files[1:]:
         try:
             with open_image(file) as image:
-                found = (image.height, image.width)
+                found = shown_size(image)
         except (OSError, SyntaxError, ValueError):
             continue  # said when it is read, with the reason
         if found != size:
