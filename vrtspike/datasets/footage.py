@@ -30,7 +30,7 @@ from vrtspike.datasets.clip import Clip, FrameFiles, read_frames
 from vrtspike.datasets.footage_steps import find_spikes
 from vrtspike.datasets.frame_steps import Spans
 from vrtspike.datasets.index import listed
-from vrtspike.datasets.info import INFO_FILE, SEQUENCE_FILE, DatasetInfo, parse_info
+from vrtspike.datasets.info import INFO_FILE, SEQUENCE_FILE, DatasetInfo, check_geometry, parse_info
 from vrtspike.datasets.represent import represent_frames
 from vrtspike.errors import DataFormatError
 from vrtspike.spikes.representation import SpikeRepresentation
@@ -148,9 +148,7 @@ def open_footage(source: Source, camera: Mapping[str, Any] | None = None) -> Foo
     spans: Spans = {}
     if source.spikes is not None:
         names = [frame.name for frame in frames]
-        steps, spans = find_spikes(
-            source.name, source.spikes, names, info, numbered=video is not None, timed=bool(fps)
-        )
+        steps, spans = find_spikes(source.name, source.spikes, names, info, video, timed=bool(fps))
         if lacking := [name for name in names if name not in spans]:
             raise DataFormatError(
                 "the spikes do not reach over all frames",
@@ -158,6 +156,7 @@ def open_footage(source: Source, camera: Mapping[str, Any] | None = None) -> Foo
                 got=f"no steps for {listed(lacking)}",
                 fix="leave these frames out",
             )
+    check_geometry(info, source.spikes)
     indexed = tuple(
         FrameFiles(frame.name, frame.blurred, None, spans.get(frame.name, ())) for frame in frames
     )
