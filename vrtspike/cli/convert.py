@@ -8,7 +8,6 @@ import typer
 
 from vrtspike.cli.console import Debug, JsonFile, LayoutOption, command, say
 from vrtspike.cli.stream_options import (
-    Axes,
     AxesOption,
     BitOrder,
     BitOrderOption,
@@ -16,6 +15,7 @@ from vrtspike.cli.stream_options import (
     Flip,
     Height,
     Key,
+    OutAxes,
     PadToByte,
     Width,
     describe_stream,
@@ -37,7 +37,9 @@ def convert(
     drop_columns: DropColumns = None,
     axes: AxesOption = None,
     key: Key = None,
-    out_axes: Annotated[Axes | None, typer.Option(help="Axes of an array that is written.")] = None,
+    out_axes: Annotated[
+        OutAxes | None, typer.Option(help="Axes of an array that is written.")
+    ] = None,
     out_bit_order: Annotated[
         BitOrder | None, typer.Option(help="Order of the pixels in a byte that is written.")
     ] = None,

@@ -1,7 +1,8 @@
 """YAML files and dotted overrides -> one frozen, validated `Config`.
 
 Defaults (`vrtspike.settings`) -> the file named by `base:` (relative to the file that names it)
--> the file itself -> overrides `a.b=c`, whose value is read as YAML. Mappings merge key by key,
+-> the file itself -> overrides `a.b=c`, whose value is read as YAML, or, of a text or
+a path, as it was typed. Mappings merge key by key,
 everything else replaces. An unknown key, a value of the wrong type, or settings that contradict
 each other raise ConfigError, naming the file or override it came from and the nearest known key.
 """
@@ -10,8 +11,9 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
-from typing import Any, get_args
+from typing import Annotated, Any, Literal, get_args, get_origin
 
 import yaml
 from pydantic import BaseModel, ValidationError
@@ -23,6 +25,10 @@ from vrtspike.errors import ConfigError
 from vrtspike.storage.yaml_text import parse_yaml
 
 Tree = dict[str, Any]
+NOTHING = ("", "null", "~")
+"""How YAML writes that a setting has no value."""
+TEXT_FAULTS = ("string_type", "path_type", "is_instance_of")
+"""Pydantic's kinds of errors on values that should have been a text."""
 Sources = dict[tuple[str, ...], str]
 """Where each key was last set: a file, or an override as it was typed."""
 
@@ -136,6 +142,11 @@ def leaves(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     return found
 
 
+def known_parts() -> set[str]:
+    """Return the names of all sections and settings."""
+    return {part for key in known_keys() for part in key.split(".")}
+
+
 def within(key: str, names: Iterable[str]) -> bool:
     """Tell whether a dotted key is one of some settings, or lies in one of some sections."""
     return any(key == name or key.startswith(name + ".") for name in names)
@@ -217,12 +228,42 @@ def _apply_override(tree: Tree, override: str, sources: Sources) -> None:
         raise ConfigError(
             "an override is not key=value", got=repr(override), expected="train.steps=100"
         )
-    try:
-        value = parse_yaml(text)
-    except yaml.YAMLError:
-        value = text
     check_known(dotted.strip(), f"override {override}")
+    value: Any = text
+    if not _is_typed_text(path, text):
+        with suppress(yaml.YAMLError):
+            value = parse_yaml(text)
     _merge(tree, _nested(path, value), (), f"override {override}", sources)
+
+
+def _is_typed_text(path: Sequence[str], text: str) -> bool:
+    """Tell whether an override's value is taken as it was typed: that of a text or path."""
+    section: type[BaseModel] | None = Config
+    annotation: Any = None
+    for key in path:
+        if section is None or key not in section.model_fields:
+            return False  # in a mapping
+        annotation = section.model_fields[key].annotation
+        section = _section_of(annotation)
+    kinds = _kinds(annotation)
+    if text in NOTHING and type(None) in kinds:
+        return False
+    if kinds & {list, tuple} and text.lstrip().startswith("["):
+        return False
+    return text in kinds or kinds <= {str, Path, type(None), list, tuple}
+
+
+def _kinds(annotation: Any) -> set[Any]:
+    """Return the types and the values of literals that an annotation allows, lists' inside too."""
+    origin, inner = get_origin(annotation), get_args(annotation)
+    if origin is Annotated:
+        return _kinds(inner[0])
+    if origin is Literal:
+        return {*inner, Literal}
+    found = {origin} if origin in (list, tuple, dict) else set[Any]()
+    if not inner:
+        return {annotation}
+    return found.union(*(_kinds(one) for one in inner if one is not Ellipsis))
 
 
 def _nested(path: Sequence[str], value: Any) -> Tree:
@@ -273,6 +314,14 @@ def _explain(error: ValidationError, path: str, sources: Sources) -> ConfigError
         message = first["msg"].removeprefix("Value error, ")
         section = f"{source}, {'.'.join(place)}" if place else source
         return ConfigError(message + more, where=section)
+    if not isinstance(first["input"], str) and first["type"] in TEXT_FAULTS:
+        return ConfigError(
+            f"setting {'.'.join(part for part in place if part in known_parts())} is a text{more}",
+            where=source,
+            got=repr(first["input"]),
+            expected="a text",
+            fix="put the value in quotes, for YAML reads it as something else",
+        )
     return ConfigError(
         f"setting {'.'.join(place)} has a value that does not fit{more}",
         where=source,

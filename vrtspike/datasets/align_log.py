@@ -100,7 +100,10 @@ class AlignLog:
 
 
 def read_align_log(path: str | os.PathLike[str]) -> AlignLog:
-    """Read a log, also as spreadsheets write it (`vrtspike.storage.csv_table`); a line that is not an entry, or a second one of the same frame, is an error."""
+    """Read a log, also as spreadsheets write it (`vrtspike.storage.csv_table`).
+
+    A line that is not an entry, or a second one of the same frame, is an error.
+    """
     path = Path(path)
     file_size(path, "align log")
     sequences: dict[str, dict[int, AlignEntry]] = {}

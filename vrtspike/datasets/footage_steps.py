@@ -102,11 +102,8 @@ def _stream(
         return align_log_spans(log, clip, name, steps, names, info)
     if video is not None:
         _check_even(video, file)
-    if (
-        steps // each != len(names)
-        or not info.camera.time_offset_steps
-        and _fits(steps, names, each)
-    ):
+    unmoved = not info.camera.time_offset_steps
+    if steps // each != len(names) or (unmoved and _fits(steps, names, each)):
         raise DataFormatError(
             "frames and spikes are of different length",
             where=file,
@@ -146,7 +143,7 @@ def _check_even(video: VideoInfo, file: Path) -> None:
     if off > max(MAX_ROUNDING, MAX_UNEVEN * apart):
         waits = [float((b - a) * video.time_base) for a, b in pairwise(video.times)]
         raise DataFormatError(
-            "the video's frames are not evenly spaced, and one stream cannot be cut by their number",
+            "the video's frames are not evenly spaced, and the stream is cut by their number",
             where=video.path,
             got=f"{min(waits):g} to {max(waits):g} s from a frame to the next",
             expected="one frame rate",

@@ -1,9 +1,9 @@
 """CSV tables as spreadsheets and other programs write them.
 
 In: a file and the names of its columns. Out: lines by their number, with the cells in the order of
-the names. Read: UTF-8 and UTF-16 with a mark, line ends of any kind, blank lines, lines of a comment
-(`#`), commas, semicolons or tabs, Excel's `sep=;`, columns in any order, empty columns at the end, a
-Ctrl-Z at the end, decimal commas where no comma divides the cells. Everything else is refused.
+the names. Read: UTF-8 and UTF-16 with a mark, line ends of any kind, blank lines, comments (`#`
+first), commas, semicolons or tabs, Excel's `sep=;`, columns in any order, empty columns at the end,
+a Ctrl-Z at the end, decimal commas where no comma divides the cells. Everything else is refused.
 """
 
 from __future__ import annotations
@@ -24,16 +24,14 @@ def read_table(path: Path, columns: Sequence[str], what: str) -> Iterator[tuple[
     """Yield the number and the cells of each line below the header; `what` is for errors."""
     lines = _lines(path, what)
     header = ",".join(columns)
-    number, names, delimiter = 0, list[str](), ","
-    for number, cells, delimiter in lines:
-        names = [cell.strip() for cell in cells]
-        break
+    number, cells, delimiter = next(lines, (1, [], ","))
+    names = [cell.strip() for cell in cells]
     while names and not names[-1]:
         names.pop()
     if sorted(names) != sorted(columns):
         raise DataFormatError(
             f"the {what} has another header",
-            where=f"{path}, line {number or 1}",
+            where=f"{path}, line {number}",
             got=delimiter.join(names)[:200] or "no line",
             expected=header,
             fix=f"write {header} as the first line",
