@@ -5,7 +5,8 @@ A published checkpoint is a state dict, bare or under one of `KEYS`, its names w
 without. Its index and position buffers are not read: the model computes them. A file may hold a
 part of the model instead of the whole: the first guess, the transformer behind it, the plain VRT in
 that, its flow network. Its names go where the model has the part, and the rest keeps its initial
-values. Input channels and the attention window may differ from the model's as far as `vrtspike.model.adaptation` can fit them.
+values. Input channels and the attention window may differ from the model's as far as
+`vrtspike.model.adaptation` can fit them.
 Everything else is refused. No file is ever unpickled as code.
 """
 
