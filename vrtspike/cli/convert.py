@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
 from vrtspike.cli.console import Debug, JsonFile, LayoutOption, command, say
 from vrtspike.cli.stream_options import (
-    Axes,
     AxesOption,
     BitOrder,
     BitOrderOption,
@@ -34,7 +33,8 @@ Target = Annotated[
     ),
 ]
 OutAxes = Annotated[
-    Axes | None, typer.Option(help="Order of axes of the written array; default: shw.")
+    Literal["shw", "hws"] | None,
+    typer.Option(help="Order of axes of the written array; default: shw."),
 ]
 OutBitOrder = Annotated[
     BitOrder | None, typer.Option(help="Order of pixels in a written byte; default: little.")

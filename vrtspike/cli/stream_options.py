@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from vrtspike.spikes.stream import SpikeStream
 
 BitOrder = Literal["little", "big"]
-Axes = Literal["shw", "hws"]
+Axes = Literal["shw", "swh", "hsw", "hws", "wsh", "whs"]
 Height = Annotated[int | None, typer.Option(help="Height of the picture, in pixels.")]
 Width = Annotated[int | None, typer.Option(help="Width of the picture, in pixels.")]
 BitOrderOption = Annotated[
@@ -37,7 +37,7 @@ DropColumns = Annotated[
 AxesOption = Annotated[
     Axes | None, typer.Option(help="Order of an array's axes: steps, rows (h), columns (w).")
 ]
-Key = Annotated[str | None, typer.Option(help="Name of the array in a .npz or HDF5 file.")]
+Key = Annotated[str | None, typer.Option(help="Name of the array in a .npz, HDF5 or MATLAB file.")]
 
 
 def describe_stream(

@@ -1,7 +1,8 @@
 """Load settings: YAML files and dotted overrides -> one frozen, validated `Config`.
 
 The order is: defaults in `vrtspike.config`, the file named by `base:` (relative to the file that
-names it), the file itself, and overrides `a.b=c`, whose value is read as YAML. Later settings
+names it), the file itself, and overrides `a.b=c`, whose value is read as YAML, or as it
+is typed if the setting is a text or a path. Later settings
 replace earlier ones; mappings are merged key by key. An unknown key, a value of the wrong type, or
 settings that contradict each other raise ConfigError, which names the file or override and the
 nearest known key.
@@ -11,8 +12,9 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
-from typing import Any, get_args
+from typing import Annotated, Any, Literal, get_args, get_origin
 
 import yaml
 from pydantic import BaseModel, ValidationError
@@ -24,6 +26,10 @@ from vrtspike.errors import ConfigError
 from vrtspike.storage.yaml_text import parse_yaml
 
 Tree = dict[str, Any]
+NOTHING = ("", "null", "~")
+"""How YAML writes that a setting has no value."""
+TEXT_FAULTS = ("string_type", "path_type", "is_instance_of")
+"""Pydantic's kinds of errors on values that should have been a text."""
 Sources = dict[tuple[str, ...], str]
 """The file or override that last set each key."""
 
@@ -170,6 +176,11 @@ def leaves(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
+def known_parts() -> set[str]:
+    """Return the names of all sections and settings."""
+    return {part for key in known_keys() for part in key.split(".")}
+
+
 def within(key: str, names: Iterable[str]) -> bool:
     """Return whether a dotted key is one of these settings or lies in one of these sections."""
     return any(key == name or key.startswith(name + ".") for name in names)
@@ -257,12 +268,42 @@ def _apply_override(tree: Tree, override: str, sources: Sources) -> None:
         raise ConfigError(
             "an override is not key=value", got=repr(override), expected="train.steps=100"
         )
-    try:
-        value = parse_yaml(text)
-    except yaml.YAMLError:
-        value = text
     check_known(dotted.strip(), f"override {override}")
+    value: Any = text
+    if not _is_typed_text(path, text):
+        with suppress(yaml.YAMLError):
+            value = parse_yaml(text)
     _merge(tree, _nested(path, value), (), f"override {override}", sources)
+
+
+def _is_typed_text(path: Sequence[str], text: str) -> bool:
+    """Tell whether an override's value is taken as it was typed: that of a text or path."""
+    section: type[BaseModel] | None = Config
+    annotation: Any = None
+    for key in path:
+        if section is None or key not in section.model_fields:
+            return False  # in a mapping
+        annotation = section.model_fields[key].annotation
+        section = _section_of(annotation)
+    kinds = _kinds(annotation)
+    if text in NOTHING and type(None) in kinds:
+        return False
+    if kinds & {list, tuple} and text.lstrip().startswith("["):
+        return False
+    return text in kinds or kinds <= {str, Path, type(None), list, tuple}
+
+
+def _kinds(annotation: Any) -> set[Any]:
+    """Return the types and the values of literals that an annotation allows, lists' inside too."""
+    origin, inner = get_origin(annotation), get_args(annotation)
+    if origin is Annotated:
+        return _kinds(inner[0])
+    if origin is Literal:
+        return {*inner, Literal}
+    found = {origin} if origin in (list, tuple, dict) else set[Any]()
+    if not inner:
+        return {annotation}
+    return found.union(*(_kinds(one) for one in inner if one is not Ellipsis))
 
 
 def _nested(path: Sequence[str], value: Any) -> Tree:
@@ -311,6 +352,14 @@ def _explain(error: ValidationError, path: str, sources: Sources) -> ConfigError
         message = first["msg"].removeprefix("Value error, ")
         section = f"{source}, {'.'.join(keys)}" if keys else source
         return ConfigError(message + more, where=section)
+    if not isinstance(first["input"], str) and first["type"] in TEXT_FAULTS:
+        return ConfigError(
+            f"setting {'.'.join(part for part in keys if part in known_parts())} is a text{more}",
+            where=source,
+            got=repr(first["input"]),
+            expected="a text",
+            fix="put the value in quotes, for YAML reads it as something else",
+        )
     return ConfigError(
         f"setting {'.'.join(keys)} has a value that does not fit{more}",
         where=source,

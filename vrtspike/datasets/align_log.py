@@ -15,16 +15,15 @@ A frame without an entry is an error; there is no default interval.
 
 from __future__ import annotations
 
-import csv
-import io
 import math
 import os
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from vrtspike.errors import ConfigError, DataFormatError
-from vrtspike.spikes.source import file_size, unreadable
+from vrtspike.errors import ConfigError, DataFormatError, one_line
+from vrtspike.spikes.source import file_size
+from vrtspike.storage.csv_table import read_table, whole_number
 from vrtspike.storage.csv_text import cell_text
 
 HEADER = ("frame_idx", "t0", "t1", "event_count", "seq")
@@ -86,37 +85,24 @@ class AlignLog:
 
 
 def read_align_log(path: str | os.PathLike[str]) -> AlignLog:
-    """Read a log; a line that is not an entry, or a second one of the same frame, is an error."""
+    """Read a log, also as spreadsheets write it (`vrtspike.storage.csv_table`).
+
+    A line that is not an entry, or a second one of the same frame, is an error.
+    """
     path = Path(path)
     file_size(path, "align log")
-    try:
-        text = path.read_bytes().decode("utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        raise unreadable(path, error, "align log") from error
-    reader = csv.reader(io.StringIO(text, newline=""), strict=True)
     sequences: dict[str, dict[int, AlignEntry]] = {}
-    try:
-        header = next(reader, [])
-        if tuple(header) != HEADER:
+    for line, fields in read_table(path, HEADER, "align log"):
+        entry = _entry(fields, f"{path}, line {line}")
+        frames = sequences.setdefault(entry.sequence, {})
+        if entry.frame in frames:
             raise DataFormatError(
-                "the align log has another header",
-                where=f"{path}, line 1",
-                got=",".join(header)[:200],
-                expected=",".join(HEADER),
+                "the align log has a second entry of a frame",
+                where=f"{path}, line {line}",
+                got=f"frame {entry.frame} of sequence {entry.sequence}",
+                fix="leave one of the two lines",
             )
-        for fields in reader:
-            entry = _entry(fields, f"{path}, line {reader.line_num}")
-            frames = sequences.setdefault(entry.sequence, {})
-            if entry.frame in frames:
-                raise DataFormatError(
-                    "the align log has a second entry of a frame",
-                    where=f"{path}, line {reader.line_num}",
-                    got=f"frame {entry.frame} of sequence {entry.sequence}",
-                )
-            frames[entry.frame] = entry
-    except csv.Error as error:
-        where = f"{path}, line {reader.line_num}"
-        raise DataFormatError("not readable as CSV", where=where, got=str(error)) from error
+        frames[entry.frame] = entry
     if not sequences:
         raise DataFormatError("the align log has no entry", where=path)
     return AlignLog(str(path), sequences)
@@ -152,21 +138,18 @@ def exposure_steps(entry: AlignEntry, rate_hz: float, offset_steps: int = 0) -> 
 
 def _entry(fields: list[str], where: str) -> AlignEntry:
     """Read one line."""
-    if len(fields) != len(HEADER):
-        raise DataFormatError(
-            "the line is no entry",
-            where=where,
-            got=f"{len(fields)} fields: {','.join(fields)[:200]}",
-            expected=f"{len(HEADER)}: {','.join(HEADER)}",
-        )
     frame, t0, t1, count, sequence = fields
     try:
         if "_" in "".join(fields[:4]):
             raise ValueError("not a number: Python's 1_000 is no notation of CSV files")
-        values = int(frame), float(t0), float(t1), int(count)
+        values = whole_number(frame), float(t0), float(t1), whole_number(count)
     except ValueError as error:
         raise DataFormatError(
-            "the line is no entry", where=where, got=",".join(fields)[:200], expected=str(error)
+            "the line is no entry",
+            where=where,
+            got=",".join(fields)[:200],
+            expected=one_line(error, 200),
+            fix="write the frame's number, two times in seconds and a count, with a decimal point",
         ) from error
     try:
         return AlignEntry(cell_text(sequence), *values)

@@ -30,7 +30,7 @@ from vrtspike.datasets.clip import Clip, FrameFiles, read_frames
 from vrtspike.datasets.footage_steps import find_spikes
 from vrtspike.datasets.frame_steps import Spans
 from vrtspike.datasets.index import listed
-from vrtspike.datasets.info import INFO_FILE, SEQUENCE_FILE, DatasetInfo, parse_info
+from vrtspike.datasets.info import INFO_FILE, SEQUENCE_FILE, DatasetInfo, check_geometry, parse_info
 from vrtspike.datasets.represent import represent_frames
 from vrtspike.errors import DataFormatError
 from vrtspike.spikes.representation import SpikeRepresentation
@@ -38,8 +38,14 @@ from vrtspike.spikes.stream import PACKED_SUFFIXES
 from vrtspike.spikes.timeline import Timeline
 from vrtspike.storage.folder import Folder
 from vrtspike.storage.names import in_order
-from vrtspike.video.image_file import IMAGE_SUFFIXES, open_image, read_image
-from vrtspike.video.inspect import VIDEO_SUFFIXES, VideoInfo, frame_files, inspect_video_file
+from vrtspike.video.image_file import IMAGE_SUFFIXES, open_image, read_image, shown_size
+from vrtspike.video.inspect import (
+    VIDEO_SUFFIXES,
+    VideoInfo,
+    frame_files,
+    holds_images,
+    inspect_video_file,
+)
 from vrtspike.video.read import VideoReader
 
 BLURRED_FOLDERS = ("blurred", "blur")
@@ -125,7 +131,7 @@ def open_footage(source: Source, camera: Mapping[str, Any] | None = None) -> Foo
     `camera` has the entries of a `dataset.yaml` but `frame`, of whatever is not in such a file.
     """
     video = None
-    if source.frames.is_file():
+    if not holds_images(source.frames):
         video = inspect_video_file(source.frames)
         size = (video.height, video.width)
         frames = [FrameFiles(f"{number:06d}", None, None) for number in range(video.frames)]
@@ -142,9 +148,7 @@ def open_footage(source: Source, camera: Mapping[str, Any] | None = None) -> Foo
     spans: Spans = {}
     if source.spikes is not None:
         names = [frame.name for frame in frames]
-        steps, spans = find_spikes(
-            source.name, source.spikes, names, info, numbered=video is not None, timed=bool(fps)
-        )
+        steps, spans = find_spikes(source.name, source.spikes, names, info, video, timed=bool(fps))
         if lacking := [name for name in names if name not in spans]:
             raise DataFormatError(
                 "the spikes do not reach over all frames",
@@ -152,6 +156,7 @@ def open_footage(source: Source, camera: Mapping[str, Any] | None = None) -> Foo
                 got=f"no steps for {listed(lacking)}",
                 fix="leave these frames out",
             )
+    check_geometry(info, source.spikes)
     indexed = tuple(
         FrameFiles(frame.name, frame.blurred, None, spans.get(frame.name, ())) for frame in frames
     )
@@ -227,7 +232,7 @@ def _check_sizes(files: list[Path], size: tuple[int, int]) -> None:
     for file in files[1:]:
         try:
             with open_image(file) as image:
-                found = (image.height, image.width)
+                found = shown_size(image)
         except (OSError, SyntaxError, ValueError):
             continue  # said when it is read, with the reason
         if found != size:

@@ -7,24 +7,37 @@ the same name, or, where the frames of a video have none of their own, in the sa
 
 from __future__ import annotations
 
+import logging
+from itertools import pairwise
 from pathlib import Path
 
 from vrtspike.datasets.frame_steps import Spans, align_log_spans, frame_spans, stream_spans
 from vrtspike.datasets.index import ALIGN_LOG, listed
-from vrtspike.datasets.info import DatasetInfo
+from vrtspike.datasets.info import INFO_FILE, DatasetInfo
 from vrtspike.errors import ConfigError, DataFormatError
 from vrtspike.spikes.stream import ARRAY_SUFFIXES, PACKED_SUFFIXES
 from vrtspike.storage.names import in_order
+from vrtspike.video.inspect import VideoInfo
+
+logger = logging.getLogger(__name__)
 
 SPIKE_FOLDER = "spike"
+MAX_ROUNDING, MAX_UNEVEN = 1.5, 0.05
+"""How far a frame's time may be from an even spacing, in units of the file and in frames."""
 
 
 def find_spikes(
-    clip: str, place: Path, names: list[str], info: DatasetInfo, *, numbered: bool, timed: bool
+    clip: str,
+    place: Path,
+    names: list[str],
+    info: DatasetInfo,
+    video: VideoInfo | None,
+    *,
+    timed: bool,
 ) -> tuple[dict[str, int], Spans]:
     """Return the steps of each spike file of a clip, and the pieces that belong to each frame.
 
-    `numbered`: the frames' names are only their numbers. `timed`: the rate in `info` is the
+    The names of the frames of a `video` are only their numbers. `timed`: the rate in `info` is the
     camera's, so that a log in seconds can be read.
     """
     if place.is_dir() and (place / SPIKE_FOLDER).is_dir():
@@ -45,8 +58,8 @@ def find_spikes(
         )
     steps = {str(file.absolute()): _steps(file, info) for file in files}
     if len(files) == 1 and (place.is_file() or len(names) > 1):
-        return steps, _stream(clip, files[0], names, info, timed)
-    return steps, _a_file_a_frame(place, files, names, info, numbered)
+        return steps, _stream(clip, files[0], names, info, video, timed)
+    return steps, _a_file_a_frame(place, files, names, info, video is not None)
 
 
 def _packed(file: Path) -> bool:
@@ -68,7 +81,14 @@ def _steps(file: Path, info: DatasetInfo) -> int:
     return steps
 
 
-def _stream(clip: str, file: Path, names: list[str], info: DatasetInfo, timed: bool) -> Spans:
+def _stream(
+    clip: str,
+    file: Path,
+    names: list[str],
+    info: DatasetInfo,
+    video: VideoInfo | None,
+    timed: bool,
+) -> Spans:
     """Cut one stream into the steps of each frame."""
     each, steps, name = info.timeline.steps_per_frame, _steps(file, info), str(file.absolute())
     log = file.parent / ALIGN_LOG
@@ -80,16 +100,55 @@ def _stream(clip: str, file: Path, names: list[str], info: DatasetInfo, timed: b
                 fix="give the frames a second with --fps, or a dataset.yaml",
             )
         return align_log_spans(log, clip, name, steps, names, info)
-    if steps // each != len(names):
+    if video is not None:
+        _check_even(video, file)
+    unmoved = not info.camera.time_offset_steps
+    if steps // each != len(names) or (unmoved and _fits(steps, names, each)):
         raise DataFormatError(
             "frames and spikes are of different length",
             where=file,
             got=f"{len(names)} frames, {steps} steps = {steps / each:.1f} frames",
             expected=f"{len(names)} x {each} steps",
-            fix=f"correct --steps-per-frame, or say where each frame lies in an {ALIGN_LOG}",
+            fix=f"correct --steps-per-frame (steps_per_frame in {INFO_FILE})"
+            + (f" to {steps // len(names)}" if steps % len(names) == 0 else "")
+            + f", or say where each frame lies in an {ALIGN_LOG}",
+        )
+    if left := steps - len(names) * each - max(info.camera.time_offset_steps, 0):
+        logger.warning(
+            "%s: %d frames of %d steps leave the last %d of %d steps without a frame",
+            *(file, len(names), each, left, steps),
         )
     starts = {frame: number * each for number, frame in enumerate(names)}
     return stream_spans(name, steps, starts, info)
+
+
+def _fits(steps: int, names: list[str], each: int) -> bool:
+    """Tell whether another number of steps a frame leaves no step over."""
+    return steps % len(names) == 0 and steps // len(names) != each
+
+
+def _check_even(video: VideoInfo, file: Path) -> None:
+    """Refuse to cut a stream by the numbers of frames that are not evenly spaced in time."""
+    if video.times is None:
+        logger.warning(
+            "%s: the times of the frames do not increase, so they are taken as evenly spaced, "
+            "as steps of %s; if they are not, give an %s",
+            *(video.path, file.name, ALIGN_LOG),
+        )
+        return
+    if (count := len(video.times)) < 3:
+        return
+    first, apart = video.times[0], (video.times[-1] - video.times[0]) / (count - 1)
+    off = max(abs(time - first - number * apart) for number, time in enumerate(video.times))
+    if off > max(MAX_ROUNDING, MAX_UNEVEN * apart):
+        waits = [float((b - a) * video.time_base) for a, b in pairwise(video.times)]
+        raise DataFormatError(
+            "the video's frames are not evenly spaced, and the stream is cut by their number",
+            where=video.path,
+            got=f"{min(waits):g} to {max(waits):g} s from a frame to the next",
+            expected="one frame rate",
+            fix=f"give an {ALIGN_LOG} beside {file.name} that says when each frame was exposed",
+        )
 
 
 def _a_file_a_frame(

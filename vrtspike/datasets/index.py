@@ -17,7 +17,7 @@ from typing import Literal, NamedTuple
 from vrtspike.config.choices import LayoutName
 from vrtspike.datasets.clip import Clip, FrameFiles, Piece
 from vrtspike.datasets.frame_steps import Spans, align_log_spans, frame_spans, stream_spans
-from vrtspike.datasets.info import INFO_FILE, DatasetInfo
+from vrtspike.datasets.info import INFO_FILE, DatasetInfo, check_geometry
 from vrtspike.datasets.layout_hints import missing_info, no_sequence
 from vrtspike.datasets.layouts import Kind, Layout, SequenceFiles, layout_of
 from vrtspike.errors import DataFormatError
@@ -74,6 +74,7 @@ class Dataset:
         for problem in problems:
             if problem.kind != "gap":
                 raise DataFormatError(problem.message, where=problem.where, fix=problem.fix)
+        check_geometry(clip.info, clip.where)
         return clip
 
     def clips(self, split: str) -> tuple[Clip, ...]:

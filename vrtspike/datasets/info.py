@@ -165,6 +165,26 @@ class DatasetInfo(Record):
         return h if h == w and h >= 1 and not rest_h and not rest_w else None
 
 
+def check_geometry(info: DatasetInfo, where: object) -> None:
+    """Refuse spikes on a grid that no integer says how to lay over the frames."""
+    if info.spike is None or info.spike_scale is not None:
+        return
+    (rows, columns), frame = info.spike.grid, info.frame
+    turned = info.model_copy(
+        update={"frame": FrameInfo(height=frame.width, width=frame.height)}
+    ).spike_scale
+    raise DataFormatError(
+        "the spike grid is no whole number of times coarser than the frames",
+        where=where,
+        got=f"spikes of {rows}x{columns} and frames of {frame.height}x{frame.width}",
+        expected="one whole number for rows and columns",
+        fix="exchange the height and width of the spike camera"
+        if turned
+        else "state a registration (crop or homography) that says what of the sensor the frames "
+        "show, or correct the height and width",
+    )
+
+
 def read_info(path: Path) -> DatasetInfo:
     """Read a `dataset.yaml`."""
     if not path.is_file():

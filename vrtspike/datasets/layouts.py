@@ -42,7 +42,7 @@ from vrtspike.datasets.info import (
 from vrtspike.datasets.spikecv import CONFIG_FILE, SpikeCVInfo, read_spikecv
 from vrtspike.errors import DataFormatError, one_line
 from vrtspike.storage.folder import Folder, Stamp
-from vrtspike.video.image_file import IMAGE_SUFFIXES, open_image
+from vrtspike.video.image_file import IMAGE_SUFFIXES, open_image, shown_size
 
 Kind = Literal["blurred", "sharp", "spike"]
 STREAM = ""
@@ -428,7 +428,8 @@ def _frame_size(folder: Folder, sequence: SequenceFiles) -> FrameInfo:
     for file in [*sorted(sequence.blurred.values()), *sorted(sequence.sharp.values())]:
         try:
             with folder.open(file) as stream, open_image(stream) as image:
-                return FrameInfo(height=image.height, width=image.width)
+                height, width = shown_size(image)
+                return FrameInfo(height=height, width=width)
         except (UnidentifiedImageError, OSError, ValueError, Image.DecompressionBombError) as error:
             refusal = refusal or DataFormatError(
                 "unreadable image", where=folder.name(file), got=one_line(error, 200)

@@ -17,12 +17,14 @@ MATLAB. LPIPS is in `vrtspike.metrics.perceptual`.
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 from jaxtyping import Float, Float64, UInt8
 from torch import Tensor
 
 from vrtspike.errors import DataFormatError
+from vrtspike.metrics.pairs import checked_pair
 
 SSIM_WINDOW = 11
 SSIM_SIGMA = 1.5
@@ -41,21 +43,22 @@ def luma(frames: UInt8[Tensor, "*n 3 h w"]) -> Float64[Tensor, "*n 1 h w"]:
     return 16 + torch.einsum("... c h w, c -> ... h w", frames.double(), weights).unsqueeze(-3)
 
 
-def psnr(
-    restored: UInt8[Tensor, "*n c h w"] | Float64[Tensor, "*n c h w"],
-    sharp: UInt8[Tensor, "*n c h w"] | Float64[Tensor, "*n c h w"],
-) -> Float64[Tensor, "*n"]:
-    """Return the peak signal-to-noise ratio of each frame in dB."""
-    error = (restored.double() - sharp.double()).square().mean(dim=(-3, -2, -1))
+def psnr(restored: Any, sharp: Any) -> Float64[Tensor, "*n"]:
+    """Return the peak signal-to-noise ratio of each frame in dB.
+
+    Frames of one shape, in any form that `vrtspike.metrics.pairs` takes.
+    """
+    one, other = checked_pair(restored, sharp)
+    error = (one - other).square().mean(dim=(-3, -2, -1))
     return 10 * torch.log10(255.0**2 / error)
 
 
-def ssim(
-    restored: UInt8[Tensor, "*n c h w"] | Float64[Tensor, "*n c h w"],
-    sharp: UInt8[Tensor, "*n c h w"] | Float64[Tensor, "*n c h w"],
-) -> Float64[Tensor, "*n"]:
-    """Return the structural similarity of each frame; raise DataFormatError below 11x11 pixels."""
-    return structural_similarity(restored.double(), sharp.double(), data_range=255.0)
+def ssim(restored: Any, sharp: Any) -> Float64[Tensor, "*n"]:
+    """Return the structural similarity of each frame; takes what `psnr` takes.
+
+    Raises DataFormatError below 11x11 pixels.
+    """
+    return structural_similarity(*checked_pair(restored, sharp), data_range=255.0)
 
 
 def tdiff(

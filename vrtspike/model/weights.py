@@ -1,7 +1,8 @@
 """Load weights into a model: our safetensors exports (packaged ones by name), published VRT
 checkpoints, and SpyNet files.
 
-A published checkpoint is a state dict, either bare or under the key `params`. We skip its index and
+A published checkpoint is a state dict, either bare or under one of `KEYS`; its names may have one
+of `PREFIXES`. We skip its index and
 position buffers, because the model computes them. A file may hold only one part of the model: the
 first guess, the transformer after it, the plain VRT inside that, or the flow network. It is loaded
 into that part, and the rest of the model keeps its initial values. Input channels and the attention
@@ -11,11 +12,13 @@ raises CheckpointError. Loading never runs code from a pickle.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from pickle import UnpicklingError
+from typing import Any
 
 import torch
 from safetensors.torch import load_file
@@ -27,7 +30,16 @@ from vrtspike.model.attention import WindowAttention
 from vrtspike.model.vrt import DERIVED_BUFFERS, VRT
 from vrtspike.weights import packaged
 
+logger = logging.getLogger(__name__)
+
 State = dict[str, Tensor]
+KEYS = (
+    *("params_ema", "ema", "ema_state_dict", "model_ema", "params", "state_dict"),
+    *("model_state_dict", "model", "netG", "net", "network", "generator", "weights"),
+)
+"""Where training programs put a state dict; an average over steps goes before the last step's."""
+PREFIXES = ("module.", "_orig_mod.", "generator.", "model.", "netG.", "net.", "network.")
+"""What wrappers of a model put before all names."""
 FLOW_CONSTANTS = ("spynet.mean", "spynet.std")
 PARTS = ("guess.", "trunk.")
 """Prefixes of the first guess and of the transformer in the names of a guided model."""
@@ -78,8 +90,8 @@ def check_weights(model: nn.Module, weights: Path | str) -> LoadReport:
 def _matched(model: nn.Module, weights: Path | str) -> tuple[State, LoadReport]:
     """Return the tensors of a file under the model's names and in its shapes, and the report."""
     path = packaged(weights) or Path(weights)
-    content = read_state(path)
     own = model.state_dict()
+    content = _without_prefixes(read_state(path), own)
     prefixes = _prefixes(own)
     unexpected = tuple(k for k in content if k.endswith(DERIVED_BUFFERS))
     content = {k: v for k, v in content.items() if k not in unexpected}
@@ -119,17 +131,46 @@ def read_state(path: Path) -> State:
             else " ".join([f"{type(error).__name__}:", *str(error).splitlines()[:1]]),
             expected="a .safetensors file or a state dict saved by torch",
         ) from error
-    state = content.get("params", content) if isinstance(content, dict) else None
-    if not isinstance(state, dict) or not all(
-        isinstance(k, str) and isinstance(v, Tensor) for k, v in state.items()
-    ):
+    state, key = _state_in(content)
+    if key is not None:
+        others = [k for k in content if k in KEYS and k != key]
+        logger.log(
+            logging.WARNING if others else logging.INFO,
+            "%s: took the weights under the key %s%s",
+            *(path, key, f" and not those under {', '.join(others)}" if others else ""),
+        )
+    if state is None:
         raise CheckpointError(
             "the file holds no state dict",
             where=path,
             got=type(content).__name__,
-            expected="tensors by name, bare or under the key `params`",
+            expected=f"tensors by name, bare or under one of the keys {', '.join(KEYS)}",
+            fix="save the state dict alone: torch.save(model.state_dict(), FILE)",
         )
     return state
+
+
+def _state_in(content: Any, depth: int = 2) -> tuple[State | None, str | None]:
+    """Return the state dict in a file's content, and the key that it lies under, if any."""
+    if not isinstance(content, dict):
+        return None, None
+    if all(isinstance(k, str) and isinstance(v, Tensor) for k, v in content.items()):
+        return content, None
+    for key in KEYS if depth else ():
+        state, inner = _state_in(content.get(key), depth - 1)
+        if state is not None:
+            return state, f"{key}.{inner}" if inner else key
+    return None, None
+
+
+def _without_prefixes(content: State, own: State) -> State:
+    """Return tensors by names without what wrappers of a model put before all of them."""
+    while content and not any(name in own for name in content):
+        prefix = next((p for p in PREFIXES if all(k.startswith(p) for k in content)), None)
+        if prefix is None:
+            break
+        content = {name.removeprefix(prefix): tensor for name, tensor in content.items()}
+    return content
 
 
 def _prefixes(own: State) -> tuple[str, ...]:

@@ -20,7 +20,7 @@ import numpy as np
 import torch
 import yaml
 from einops import rearrange
-from jaxtyping import Bool, UInt8
+from jaxtyping import UInt8
 from pydantic import ValidationError
 from safetensors import SafetensorError, safe_open
 from torch import nn
@@ -34,6 +34,7 @@ from vrtspike.model import build_model
 from vrtspike.model.guess import GuessAlone
 from vrtspike.model.guided_vrt import GuidedVRT
 from vrtspike.model.weights import load_weights
+from vrtspike.restoration.arrays import checked_frames, checked_spikes, checked_threshold
 from vrtspike.restoration.tiled import restore, unit_of
 from vrtspike.runs.paths import CONFIG, EXPORT, METRICS
 from vrtspike.spikes.representation import SpikeRepresentation
@@ -86,15 +87,15 @@ class Restorer:
 
     def __call__(
         self,
-        blurred: UInt8[np.ndarray, "t h w 3"],
-        spikes: Bool[np.ndarray, "ts s hs ws"] | None = None,
+        blurred: Any,
+        spikes: Any = None,
         *,
         threshold: float | None = None,
         exposure: tuple[int, int] | None = None,
         instant: int | None = None,
         **tiling: Any,
     ) -> UInt8[np.ndarray, "t h w 3"]:
-        """Restore frames in memory.
+        """Restore frames in memory, `(t, h, w, 3)`: uint8, or floats in [0, 1]; NumPy or torch.
 
         `spikes` are the steps of each frame, of a camera with this `threshold`; `exposure` is the
         half-open interval of them over which the frame integrated (None: all), `instant` the step
@@ -102,7 +103,7 @@ class Restorer:
         the middle). The frames' steps follow one another without a gap. `tiling` are the keywords
         of `vrtspike.restoration.tiled`.
         """
-        voxels = None
+        voxels, given = None, checked_frames(blurred)
         if self.spikes is None and instant is not None:
             raise ConfigError(
                 "a model without spikes restores no instant of one's choice",
@@ -110,19 +111,21 @@ class Restorer:
                 fix="leave it away, or load a model with spikes",
             )
         if self.spikes is not None:
-            if spikes is None or threshold is None or len(spikes) != len(blurred):
+            if spikes is None or threshold is None or len(spikes) != len(given):
                 raise DataFormatError(
                     "this model restores frames with their spikes",
                     got="no spikes" if spikes is None else f"{len(spikes)} frames of spikes",
-                    expected=f"spikes of {len(blurred)} frames, and the camera's threshold",
+                    expected=f"spikes of {len(given)} frames, and the camera's threshold",
                 )
-            steps = spikes.shape[1]
+            size = (given.shape[1], given.shape[2])
+            fired = checked_spikes(spikes, len(given), size)
+            steps = fired.shape[1]
             first, last = exposure or (0, steps)
             middle = (first + last) // 2
             target = middle if instant is None else instant
             timeline = Timeline(steps, (first, last), target)
-            voxels = torch.from_numpy(self.spikes(spikes, timeline, threshold))
-        frames = rearrange(torch.from_numpy(blurred), "t h w c -> t c h w")
+            voxels = torch.from_numpy(self.spikes(fired, timeline, checked_threshold(threshold)))
+        frames = rearrange(given, "t h w c -> t c h w")
         restored = to_uint8(restore(self.model, frames, voxels, **tiling))
         return np.ascontiguousarray(rearrange(restored, "t c h w -> t h w c").numpy())
 

@@ -26,9 +26,9 @@ from pathlib import Path
 
 import numpy as np
 from jaxtyping import UInt8
-from PIL import ExifTags, Image, ImageOps
+from PIL import Image
 
-from vrtspike.errors import ConfigError, DataFormatError, ResourceError, one_line
+from vrtspike.errors import ConfigError, ResourceError
 from vrtspike.video.image_file import IMAGE_SUFFIXES, open_image, read_image
 
 Photograph = UInt8[np.ndarray, "h w 3"]
@@ -185,20 +185,8 @@ def _number(file: Path) -> float:
 
 
 def _read_own(file: Path) -> Photograph:
-    """Read an image file, rotate it as its EXIF data say, and reduce it to `LONGEST_SIDE`."""
-    picture = Image.fromarray(read_image(file))
-    try:
-        with open_image(file) as image:
-            turned = image.getexif().get(ExifTags.Base.Orientation, 1)
-    except (OSError, SyntaxError, ValueError, TypeError) as error:
-        raise DataFormatError(
-            "unreadable EXIF data",
-            where=file,
-            got=one_line(error, 200),
-            fix="save the image again without them",
-        ) from error
-    picture.getexif()[ExifTags.Base.Orientation] = turned
-    upright = ImageOps.exif_transpose(picture)
+    """Read an image file as a camera showed it, upright, and not larger than scenes need."""
+    upright = Image.fromarray(read_image(file))
     return np.array(upright.reduce(-(-max(upright.size) // LONGEST_SIDE)))
 
 

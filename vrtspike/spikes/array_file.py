@@ -1,8 +1,12 @@
 """Spikes stored as arrays: NumPy's `.npy` and `.npz`, HDF5, and arrays in memory.
 
-In: a file and the order of its axes, `shw` (steps first) or `hws` (steps last); datasets use both,
-and no file says which. Out: a source that reads boxes. Values are bool, or integers 0 and 1; they
-are checked when they are read. Rows are stored top-down, or bottom-up if `flip` is true.
+In: a file and the order of its axes, which files of the field differ in and none says: `shw` is
+steps first, then rows, then columns. Out: a source that reads boxes. Values are bool, or numbers of
+any type that are exactly 0 and 1, or 0 and 255, checked on what is read; rows are stored top-down
+unless `flip` says bottom-up.
+
+MATLAB's `.mat` holds arrays with the axes that MATLAB shows: of version 7.3 it is HDF5, which has
+them reversed; of earlier versions the array is read whole.
 
 `.npy` files and uncompressed members of `.npz` files are memory-mapped; compressed members are read
 whole. An HDF5 file is opened for each read, so that a stream can be sent between processes and
@@ -19,7 +23,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any, Literal
+from typing import IO, Any, Literal, get_args
 
 import numpy as np
 from jaxtyping import Bool
@@ -29,8 +33,17 @@ from numpy.typing import DTypeLike, NDArray
 from vrtspike.errors import ConfigError, DataFormatError
 from vrtspike.spikes.source import Box, file_size, unreadable
 
-Axes = Literal["shw", "hws"]
+Axes = Literal["shw", "swh", "hsw", "hws", "wsh", "whs"]
 Shape = tuple[int, int, int]
+REVERSED: dict[Axes, Axes] = {
+    "shw": "whs",
+    "whs": "shw",
+    "hws": "swh",
+    "swh": "hws",
+    "hsw": "wsh",
+    "wsh": "hsw",
+}
+HDF5_MARK = b"\x89HDF\r\n\x1a\n"
 # RuntimeError: encrypted, or a compression that Python lacks. SyntaxError and TokenError: NumPy
 # parses headers as Python.
 NUMPY_ERRORS = (
@@ -95,10 +108,13 @@ def open_array(
         raise ConfigError(
             "the order of the file's axes must be given, for no file says it",
             where=path,
-            expected="axes shw (steps first) or hws (steps last)",
+            expected=f"axes {', '.join(get_args(Axes))} (s steps, h rows, w columns)",
+            fix="give the axes (--axes)",
         )
-    if axes not in ("shw", "hws"):
-        raise ConfigError("unknown order of axes", where=path, got=axes, expected="shw or hws")
+    if axes not in get_args(Axes):
+        raise ConfigError(
+            "unknown order of axes", where=path, got=axes, expected=", ".join(get_args(Axes))
+        )
     size = file_size(path)
     match path.suffix.lower():
         case ".npy":
@@ -111,7 +127,12 @@ def open_array(
             with _numpy_errors(path):
                 values, name = _npz_member(path, key)
             where = f"{path}, array {name}"
-        case _:
+        case ".mat" if not is_hdf5(path):
+            values, name = _mat_array(path, key)
+            where = f"{path}, array {name}"
+        case suffix:
+            if suffix == ".mat":
+                axes = REVERSED[axes]
             with _open_hdf5(path) as file:
                 name = _chosen(path, key, _hdf5_datasets(file))
                 where = f"{path}, dataset {name}"
@@ -127,20 +148,21 @@ def read_box(
 ) -> Bool[np.ndarray, "s h w"]:
     """Copy the steps [start, stop) of a box as bool; `values` is an array or an HDF5 dataset.
 
-    Raises DataFormatError if a value is not 0 or 1.
+    Raises DataFormatError if a value is not 0 or 1 (or 0 or 255).
     """
-    rows = box.stored_rows(source.shape[1], source.flip)
-    columns = slice(box.left, box.left + box.width)
-    if source.axes == "shw":
-        part = np.asarray(values[start:stop, rows, columns])
-    else:
-        part = np.moveaxis(np.asarray(values[rows, columns, start:stop]), -1, 0)
-    if part.dtype != np.bool_ and part.size and not 0 <= part.min() <= part.max() <= 1:
+    asked = {
+        "s": slice(start, stop),
+        "h": box.stored_rows(source.shape[1], source.flip),
+        "w": slice(box.left, box.left + box.width),
+    }
+    part = np.asarray(values[tuple(asked[axis] for axis in source.axes)])
+    part = part.transpose([source.axes.index(axis) for axis in "shw"])
+    if part.dtype != np.bool_ and part.size and not _is_binary(part):
         raise DataFormatError(
             "spikes must be 0 or 1",
             where=source.where,
             got=f"values {part.min()} to {part.max()} in the steps [{start}, {stop})",
-            expected="bool, or integers of 0 and 1",
+            expected="bool, or numbers that are exactly 0 and 1, or 0 and 255",
             fix="a voxel grid or an image is not a stream",
         )
     if source.flip:
@@ -148,25 +170,54 @@ def read_box(
     return np.array(part, dtype=np.bool_, order="C")
 
 
+def _is_binary(part: NDArray[Any]) -> bool:
+    """Tell whether all values are 0 or 1, or all 0 or 255."""
+    # Integers from 0 to 1 are 0 or 1.
+    low, high = part.min(), part.max()
+    if part.dtype.kind != "f" and 0 <= low <= high <= 1:
+        return True
+    return high in (0, 1, 255) and bool(((part == 0) | (part == high)).all())
+
+
+def is_hdf5(path: Path) -> bool:
+    """Tell whether a file is HDF5, also behind MATLAB's own header."""
+    with path.open("rb") as file:
+        head = file.read(512 + len(HDF5_MARK))
+    return head.startswith(HDF5_MARK) or head[512:] == HDF5_MARK
+
+
+def _mat_array(path: Path, key: str | None) -> tuple[NDArray[Any], str]:
+    """Read an array of a MATLAB file of a version before 7.3; return it and its name."""
+    from scipy.io import loadmat, whosmat
+
+    try:
+        name = _chosen(path, key, [name for name, _, _ in whosmat(path)])
+        return np.asarray(loadmat(path, variable_names=[name])[name]), name
+    except DataFormatError:
+        raise
+    except Exception as error:  # a damaged file raises nearly anything
+        raise unreadable(path, error) from error
+
+
 def _stream_shape(shape: tuple[int, ...], dtype: DTypeLike, axes: Axes, where: str) -> Shape:
-    """Return (s, h, w); raise DataFormatError if the array cannot be a stream."""
-    names = "(s, h, w)" if axes == "shw" else "(h, w, s)"
+    """Return (s, h, w), or refuse what cannot be a stream."""
+    names = f"({', '.join(axes)})"
     if len(shape) != 3 or min(shape) < 1:
         raise DataFormatError(
             f"spikes must be {names}, with a step and a pixel at least",
             where=where,
             got=f"an array of shape {tuple(shape)}",
         )
-    if np.dtype(dtype).kind not in "biu":
+    if np.dtype(dtype).kind not in "biuf":
         raise DataFormatError(
             "spikes must be 0 or 1",
             where=where,
             got=f"values of type {np.dtype(dtype)}",
-            expected="bool, or integers of 0 and 1",
+            expected="bool, or numbers that are exactly 0 and 1, or 0 and 255",
             fix="a voxel grid or an image is not a stream",
         )
-    first, second, third = shape
-    return (first, second, third) if axes == "shw" else (third, first, second)
+    steps, rows, columns = (shape[axes.index(axis)] for axis in "shw")
+    return steps, rows, columns
 
 
 def _chosen(path: Path, key: str | None, names: list[str]) -> str:

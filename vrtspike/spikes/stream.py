@@ -4,7 +4,7 @@ In: a file and the facts that files do not contain (geometry, order of axes, rat
 bool spikes `(s, h, w)`, rows top-down. The suffix decides the format:
 
     .dat .raw .bin      bit-packed (`vrtspike.spikes.packed_file`): height and width must be given
-    .npy .npz .h5 .hdf5 arrays (`vrtspike.spikes.array_file`): axes must be given
+    .npy .npz .h5 .hdf5 .mat arrays (`vrtspike.spikes.array_file`): axes must be given
 """
 
 from __future__ import annotations
@@ -20,12 +20,20 @@ from jaxtyping import Bool, Shaped
 from numpy.typing import NDArray
 
 from vrtspike.errors import ConfigError, DataFormatError
-from vrtspike.spikes.array_file import Axes, memory_source, open_array
+from vrtspike.spikes.array_file import HDF5_MARK, Axes, memory_source, open_array
 from vrtspike.spikes.packed_file import BitOrder, PackedSource, open_packed, step_layout
 from vrtspike.spikes.source import Box, SpikeSource, file_size
 
 PACKED_SUFFIXES = (".dat", ".raw", ".bin")
-ARRAY_SUFFIXES = (".npy", ".npz", ".h5", ".hdf5")
+ARRAY_SUFFIXES = (".npy", ".npz", ".h5", ".hdf5", ".mat")
+ARRAY_MARKS = {
+    b"\x93NUMPY": ".npy",
+    b"PK\x03\x04": ".npz",
+    HDF5_MARK: ".h5",
+    b"MATLAB 5.0 MAT-file": ".mat",
+    b"MATLAB 7.3 MAT-file": ".mat",
+}
+"""How files of arrays begin."""
 PIECE_BYTES = 2**24
 """Bytes (one for each spike) to read at a time from a stream that is processed in pieces."""
 
@@ -97,7 +105,14 @@ class SpikeStream:
                     where=path,
                     got=suffix or "no suffix",
                     expected=", ".join(PACKED_SUFFIXES + ARRAY_SUFFIXES),
-                    fix="name a bit-packed file .dat",
+                    fix=_format_of(path) or "name a bit-packed file .dat",
+                )
+            if fix := _format_of(path):
+                raise DataFormatError(
+                    "the file is not bit-packed, as its suffix says",
+                    where=path,
+                    got="an array of another format",
+                    fix=fix,
                 )
             refuse_settings(path, axes=axes, key=key)
             source = open_packed(
@@ -121,7 +136,7 @@ class SpikeStream:
         threshold: float | None = None,
         name: str = "an array in memory",
     ) -> SpikeStream:
-        """Return a stream of an array (bool, or integers 0 and 1); `name` is its name in errors.
+        """Return a stream of an array (bool, or numbers of 0 and 1); `name` is its name in errors.
 
         The array is not copied, so it must not change.
         """
@@ -204,6 +219,19 @@ class SpikeStream:
         size = self.piece_steps if steps is None else steps
         for first in range(start, stop, size):
             yield first, self[first : min(first + size, stop)]
+
+
+def _format_of(path: Path) -> str | None:
+    """Return the advice on a file that begins as a file of arrays does; None: it does not."""
+    try:
+        with path.open("rb") as file:
+            head = file.read(20)
+    except OSError:
+        return None  # said by who reads it
+    for mark, suffix in ARRAY_MARKS.items():
+        if head.startswith(mark):
+            return f"name it {suffix}, and give its axes (--axes)"
+    return None
 
 
 def refuse_settings(path: Path, **settings: object) -> None:

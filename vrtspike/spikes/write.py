@@ -78,7 +78,7 @@ def write_stream(
                 "the suffix names no format of spikes",
                 where=path,
                 got=suffix or "no suffix",
-                expected=", ".join(PACKED_SUFFIXES + ARRAY_SUFFIXES),
+                expected=", ".join(s for s in PACKED_SUFFIXES + ARRAY_SUFFIXES if s != ".mat"),
             )
 
 

@@ -10,8 +10,17 @@ import os
 import re
 import unicodedata
 from collections.abc import Iterable
+from decimal import Decimal
 from pathlib import PurePosixPath
 
+_SUFFIX = re.compile(r"\.[A-Za-z][A-Za-z0-9]*$")
+_DECIMAL = re.compile(
+    r"(?P<before>\D*?)(?P<sign>[+-]?)"
+    r"(?P<number>\d+(\.(?P<fraction>\d+))?(?P<power>[eE][+-]?\d+)?)(?P<after>\D*)"
+)
+_FRACTION = re.compile(r"\d\.(\d+)")
+_COUNTED = re.compile(r"\d\.\d*[1-9]0+(?!\d)")
+"""A fraction with a zero at its end, which no program that drops zeros writes."""
 MOST_BYTES = 255
 """What disks take as a name."""
 
@@ -52,10 +61,39 @@ def is_plain(name: object) -> bool:
 
 
 def in_order(names: Iterable[str]) -> list[str]:
-    """Sort frames by their names, numbers in them by value: 2 before 10."""
+    """Sort frames by their names, numbers in them by value: 2 before 10.
+
+    Names that are decimal numbers (seconds, say), alike but for these, go by those: 0.25 before
+    0.5. What ends in a zero, as 1.10 behind 1.9, counts and is no decimal.
+    """
+    names = list(names)
+    decimals = _decimals(names)
+    if decimals is not None:
+        return sorted(names, key=lambda name: (decimals[name], name))
 
     def key(name: str) -> list[tuple[int, int | str]]:
         parts = re.findall(r"\d+|\D+", name)
         return [(0, int(part)) if part.isdecimal() else (1, part) for part in parts]
 
     return sorted(sorted(names), key=key)
+
+
+def _decimals(names: list[str]) -> dict[str, Decimal] | None:
+    """Return the decimal numbers that names are, whatever stands before and after all of them."""
+    found: dict[str, Decimal] = {}
+    frames: set[tuple[str, str]] = set()
+    is_fraction = False
+    for name in names:
+        match = _DECIMAL.fullmatch(_SUFFIX.sub("", name))
+        if match is None:
+            return None
+        # Behind other letters it is a hyphen.
+        before, sign = match["before"], match["sign"]
+        before, sign = (before + sign, "") if before else ("", sign)
+        fraction = match["fraction"] or ""
+        is_fraction = is_fraction or bool(fraction or match["power"])
+        found[name] = Decimal(sign + match["number"])
+        frames.add((before, match["after"]))
+    lengths = {len(match[1]) for name in names if (match := _FRACTION.search(name))}
+    counts = len(lengths) > 1 and any(_COUNTED.search(_SUFFIX.sub("", name)) for name in names)
+    return found if is_fraction and len(frames) == 1 and not counts else None

@@ -30,7 +30,9 @@ from jaxtyping import UInt8
 
 from vrtspike.errors import DataFormatError, one_line
 from vrtspike.storage.names import in_order
-from vrtspike.video.image_file import IMAGE_SUFFIXES, read_image
+from vrtspike.video.image_file import IMAGE_ERRORS, IMAGE_SUFFIXES, open_image, pages, read_image
+from vrtspike.video.side_data import display_matrix
+from vrtspike.video.transport_stream import has_lost_packets
 
 if TYPE_CHECKING:
     from av.container import InputContainer
@@ -43,6 +45,8 @@ VIDEO_SUFFIXES = (
 """How the names of video files end, in lower case."""
 HIGH_DYNAMIC_RANGE = {16: "PQ (SMPTE ST 2084)", 18: "HLG (ARIB STD-B67)"}
 """FFmpeg's numbers of the transfer functions that 8 bits do not hold."""
+FIELDS = (2, 3, 4, 5)
+"""FFmpeg's numbers of the orders in which the two fields of a frame are stored and shown."""
 BEGIN_ANYWHERE = ("mpegts", "mpeg")
 """FFmpeg's names of formats whose clocks do not begin at 0."""
 CONTAINERS = (
@@ -91,19 +95,24 @@ def inspect_video_file(path: Path) -> VideoInfo:
     times: list[int | None] = []
     keyframes: list[int] = []
     fingerprints: list[int] = []
-    size, lying, end = (0, 0), False, Fraction(0)
+    size, lying, end, flagged = (0, 0), False, Fraction(0), False
     with opened_video(path) as (container, stream):
         _refuse_high_dynamic_range(path, stream)
+        _refuse_interlaced(path, stream.codec_context.field_order in FIELDS)
         for packet in container.demux():
             if packet.pts is not None:
                 end = max(end, (packet.pts + (packet.duration or 0)) * packet.time_base)
             if packet.stream.index != stream.index:
                 continue
             pictures = stream.decode(packet)
-            if packet.is_corrupt or any(frame.is_corrupt for frame in pictures):
+            # Where transport streams were joined a packet is flagged, too: its pictures tell.
+            joined = packet.is_corrupt and container.format.name == "mpegts"
+            flagged = flagged or joined
+            if packet.is_corrupt > joined or any(frame.is_corrupt for frame in pictures):
                 raise _damaged(path, f"a damaged picture after {len(times)} frames")
             for frame in pictures:
                 lying, _, _ = _orientation(path, frame)
+                _refuse_interlaced(path, frame.interlaced_frame)
                 found = (frame.width, frame.height) if lying else (frame.height, frame.width)
                 check_size(path, len(times), found, size if times else found)
                 size = found
@@ -113,6 +122,10 @@ def inspect_video_file(path: Path) -> VideoInfo:
                 times.append(frame.pts)
         if not times:
             raise DataFormatError("the video holds no frame", where=path)
+        if flagged and has_lost_packets(path, stream.id):
+            raise _damaged(path, "packets that are missing or marked as damaged")
+        if flagged:
+            _decode_strictly(path, len(times))
         stated = (container.duration or 0) / 1e6
         if float(end) + EARLY_END_SECONDS < stated:
             raise _damaged(path, f"its end after {float(end):.2f} s of {stated:.2f} s")
@@ -135,7 +148,7 @@ def inspect_video_file(path: Path) -> VideoInfo:
 
 def iter_frames(path: Path, start: int = 0) -> Iterator[Image]:
     """Decode the frames from number `start` on, one at a time; all must be of one size."""
-    frames = folder_frames(path, start) if path.is_dir() else decoded_frames(path, start)
+    frames = folder_frames(path, start) if holds_images(path) else decoded_frames(path, start)
     size: tuple[int, ...] | None = None
     for number, frame in enumerate(frames, start):
         check_size(path, number, frame.shape, size or frame.shape)
@@ -143,8 +156,24 @@ def iter_frames(path: Path, start: int = 0) -> Iterator[Image]:
         yield frame
 
 
+def holds_images(place: Path) -> bool:
+    """Tell whether a place is a folder, or one image file, and no file of a video."""
+    return place.is_dir() or (place.suffix.lower() in IMAGE_SUFFIXES and not _is_animation(place))
+
+
+def _is_animation(file: Path) -> bool:
+    """Tell whether an image file is an animated PNG, which is decoded as a video."""
+    try:
+        with open_image(file) as image:
+            return image.format == "PNG" and pages(image) > 1
+    except IMAGE_ERRORS:
+        return False  # said when it is read, with the reason
+
+
 def frame_files(folder: Path) -> list[Path]:
     """Return the image files of a folder in the order of their names, 2 before 10."""
+    if folder.is_file():
+        return [folder]
     names = (
         f.name
         for f in folder.iterdir()
@@ -221,6 +250,7 @@ def decoding(path: Path) -> Iterator[None]:
 
 def picture_of(path: Path, frame: av.VideoFrame) -> Image:
     """Return a decoded frame of a file as it is shown."""
+    _refuse_interlaced(path, frame.interlaced_frame)
     picture = frame.to_ndarray(format="rgb24")
     lying, mirrored, flipped = _orientation(path, frame)
     if lying:
@@ -251,10 +281,10 @@ def _orientation(path: Path, frame: av.VideoFrame) -> tuple[bool, bool, bool]:
     The display matrix ((a, b, u), (c, d, v), (x, y, w)) shows the pixel that is stored at (p, q)
     at (a p + c q + x, b p + d q + y), divided by 65536.
     """
-    matrix = frame.side_data.get("DISPLAYMATRIX")
+    matrix = display_matrix(frame)
     if matrix is None:
         return False, False, False
-    a, b, _, c, d, *_ = np.frombuffer(matrix, np.int32).tolist()  # type: ignore[call-overload]
+    a, b, _, c, d, *_ = np.frombuffer(matrix, np.int32).tolist()
     if a and d and not (b or c):
         return False, a < 0, d < 0
     if b and c and not (a or d):
@@ -300,6 +330,34 @@ def _refuse_high_dynamic_range(path: Path, stream: av.VideoStream) -> None:
             expected="standard dynamic range",
             fix="convert it to BT.709 first",
         )
+
+
+def _refuse_interlaced(path: Path, interlaced: bool) -> None:
+    """Refuse frames whose even and odd rows were exposed at two instants."""
+    if interlaced:
+        raise DataFormatError(
+            "the video is interlaced",
+            where=path,
+            got="frames of two fields, each with its own instant",
+            expected="progressive frames",
+            fix="deinterlace it: ffmpeg -i IN -vf bwdif=mode=send_frame OUT; if it is progressive "
+            "and marked wrongly: -vf setfield=prog",
+        )
+
+
+def _decode_strictly(path: Path, frames: int) -> None:
+    """Decode a file again with a decoder that conceals no error; fewer frames are damage."""
+    with opened_video(path) as (container, stream):
+        stream.thread_type = "NONE"  # with threads a last error gets lost
+        stream.codec_context.options = {"err_detect": "explode+bitstream+buffer"}
+        count = 0
+        try:
+            for _ in container.decode(stream):
+                count += 1
+        except av.error.FFmpegError as error:
+            raise _damaged(path, f"a damaged picture after {count} frames") from error
+        if count < frames:
+            raise _damaged(path, f"a damaged picture after {count} frames")
 
 
 def _damaged(path: Path, got: str) -> DataFormatError:
