@@ -154,9 +154,12 @@ def test_images_of_16_bits_and_with_transparency_are_refused(tmp_path: Path) -> 
     Image.fromarray(IMAGE[..., 0].astype(np.uint16) * 257).save(path)
     with pytest.raises(DataFormatError, match="unsupported kind"):
         read_image(path)
-    for mode in ("RGBA", "LA", "CMYK", "F", "1"):
+    for mode in ("RGBA", "LA", "CMYK", "F"):
         file = tmp_path / ("a.tif" if mode in ("CMYK", "F") else "a.png")
-        Image.fromarray(IMAGE).convert(mode).save(file)
+        picture = Image.fromarray(IMAGE).convert(mode)
+        if mode.endswith("A"):
+            picture.putalpha(100)
+        picture.save(file)
         with pytest.raises(DataFormatError, match=f"unsupported kind.*got {mode}"):
             read_image(file)
 

@@ -177,10 +177,12 @@ def test_a_video_keeps_its_times_and_its_sound(tmp_path: Path) -> None:
     path = encode(
         tmp_path / "in/a.mp4", moving(6, *SIZE), milliseconds=times, tracks=[Track(seconds=0.24)]
     )
-    stream = tmp_path / "a.dat"
-    write_dat(stream, np.random.default_rng(0).random((6 * STEPS, *SIZE)) < 0.4)
+    streams = tmp_path / "a"  # of frames that are not evenly spaced, each has its own
+    streams.mkdir()
+    for n in range(6):
+        write_dat(streams / f"{n}.dat", np.random.default_rng(n).random((STEPS, *SIZE)) < 0.4)
     out = tmp_path / "b.mp4"
-    InstantsJob(path, stream, out, settings=at(2)).run()
+    InstantsJob(path, streams, out, settings=at(2)).run()
     found = inspect_video_file(out)
     assert found.times is not None
     milliseconds = [float(1000 * t * found.time_base) for t in found.times]

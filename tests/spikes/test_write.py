@@ -128,7 +128,7 @@ def test_what_cannot_be_written_leaves_the_old_file(tmp_path: Path, name: str) -
     for wrong, message in [
         (late, "0 or 1"),
         (np.zeros((2, 8), bool), "must be"),
-        (SPIKES * 1.0, "0 or 1"),
+        (SPIKES * 0.5, "0 or 1"),
         (SPIKES[:0], "a step"),
     ]:
         with pytest.raises(DataFormatError, match=message) as caught:

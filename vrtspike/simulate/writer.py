@@ -25,7 +25,10 @@ def camera_facts(camera: CameraSettings) -> dict[str, object]:
     Newer settings are named only if they are not default. So a dataset that was written before
     they existed still has the same description, and its simulation can continue.
     """
-    changed = camera.model_dump(exclude_defaults=True)
+    defaults = CameraSettings()
+    changed = {
+        key for key in CameraSettings.model_fields if getattr(camera, key) != getattr(defaults, key)
+    }
     facts = camera.model_dump(mode="json", exclude={"threshold", "rate_hz"})
     return {key: facts[key] for key in facts if key in ALWAYS_SAID or key in changed}
 

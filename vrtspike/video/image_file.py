@@ -12,7 +12,7 @@ import os
 import stat
 import zlib
 from pathlib import Path
-from typing import IO
+from typing import IO, cast
 
 import numpy as np
 from jaxtyping import UInt8
@@ -70,11 +70,35 @@ def png_is_whole(file: IO[bytes]) -> bool:
 
 def shown_size(image: ImageFile.ImageFile) -> tuple[int, int]:
     """Return rows and columns as the image is shown, turned as its tag says; reads no pixel."""
-    lying = image.getexif().get(ExifTags.Base.Orientation, 1) in (5, 6, 7, 8)
+    lying = _orientation(image) in (5, 6, 7, 8)
     # Pillow exchanges the sides of a TIFF itself.
     if lying and image.format != "TIFF":
         return image.width, image.height
     return image.height, image.width
+
+
+def _orientation(image: ImageFile.ImageFile) -> int:
+    """Return the value of the orientation tag, 1 where there is none; reads no pixel."""
+    tags = image.getexif() if image.format != "PNG" else Image.Exif()
+    if image.format == "PNG":
+        tags.load(image.info.get("exif") or _exif_of_png(cast("IO[bytes]", image.fp)))
+    value: int = tags.get(ExifTags.Base.Orientation, 1)
+    return value
+
+
+def _exif_of_png(file: IO[bytes]) -> bytes:
+    """Return the EXIF data of a PNG, which may lie behind its pixels; Pillow would decode these."""
+    before = file.tell()
+    file.seek(len(PNG_HEAD))
+    try:
+        while len(head := file.read(8)) == 8 and head[4:] != PNG_END:
+            length = int.from_bytes(head[:4], "big")
+            if head[4:] == b"eXIf":
+                return file.read(length)
+            file.seek(length + 4, os.SEEK_CUR)
+    finally:
+        file.seek(before)
+    return b""
 
 
 def pages(image: ImageFile.ImageFile) -> int:
@@ -111,7 +135,8 @@ def read_image(path: Path, size: tuple[int, int] | None = None) -> UInt8[np.ndar
                     expected="{}x{} (dataset.yaml, or the first frame)".format(*size),
                     fix="correct the size in dataset.yaml, or the image",
                 )
-            upright = image if image.format == "TIFF" else ImageOps.exif_transpose(image)
+            turned = image.format != "TIFF" and _orientation(image) != 1
+            upright = ImageOps.exif_transpose(image) if turned else image
             return np.asarray(_opaque(path, upright).convert("RGB"))
     except UnidentifiedImageError as error:
         raise DataFormatError(
