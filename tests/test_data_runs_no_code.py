@@ -30,7 +30,7 @@ ONLY_IN = {
     "yaml.safe_load": {"vrtspike/storage/yaml_text.py"},
     "yaml.SafeLoader": {"vrtspike/storage/yaml_text.py"},
     "h5py.File": {"vrtspike/spikes/array_file.py", "vrtspike/spikes/write.py"},
-    "av.open": {f"vrtspike/data/video_{name}.py" for name in ("file", "sink", "sound")},
+    "av.open": {f"vrtspike/video/{name}.py" for name in ("inspect", "write", "audio")},
     "tempfile.mktemp": set(),
 }
 """Openers, and the only files that may call them."""
