@@ -335,7 +335,11 @@ def test_steps_that_stay_not_finite_end_the_run_with_the_samples(
     make_config: Callable[..., Config],
 ) -> None:
     config = make_config(
-        "nan", train__lr="1.0e+30", train__clip_norm="null", train__max_bad_steps=1
+        "nan",  # each step multiplies all weights by -999
+        train__lr=1000.0,
+        train__weight_decay=1.0,
+        train__clip_norm="null",
+        train__max_bad_steps=1,
     )
     with pytest.raises(ResourceError, match=r"not finite.*(a|b)/00000"):
         run_training(config)

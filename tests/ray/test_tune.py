@@ -19,8 +19,9 @@ pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.timeout(600)]
 
 STEPS = 20
 """So many that a trial which is told to stop has not ended by then."""
-GOOD, BAD, HOPELESS = 1e-3, 0.3, 1e30
-"""Learning rates: one that learns, one that is cut short, one that fails at once."""
+GOOD, BAD, HOPELESS = 1e-3, 0.3, 1000.0
+"""Learning rates: one that learns, one that is cut short, one that fails at once: with a weight
+decay of 1, a rate of 1000 multiplies all weights by -999 in every step."""
 
 
 @pytest.fixture(scope="module")
@@ -57,6 +58,7 @@ sweep:
         "data.frames": 2,
         "model.blocks": 1,
         "train.lr": GOOD,
+        "train.weight_decay": 1.0,
         "train.steps": STEPS,
         "train.checkpoint_every": 2,
         "train.validate_every": 2,
