@@ -57,10 +57,10 @@ def run(python: Path, folder: Path, *arguments: str) -> str:
 @pytest.mark.slow
 def test_configurations_and_weights_come_with_it(python: Path, tmp_path: Path) -> None:
     assert "parameters" in run(python, tmp_path, "describe", "--config", "yardstick")
-    where = "import vrtspike.weights as w; print(vrtspike.__file__, w.packaged('small').is_file())"
-    code = f"import vrtspike, {where[7:]}"
+    code = "import vrtspike; from vrtspike.weights import packaged as p; "
+    code += "print(vrtspike.__file__, p('small').is_file())"
     done = subprocess.run(
-        [python, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True
+        [python, "-I", "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True
     )
     assert str(python.parent.parent) in done.stdout and "True" in done.stdout
 
