@@ -11,6 +11,7 @@ from __future__ import annotations
 import os
 import stat
 import zlib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, cast
 
@@ -51,12 +52,7 @@ def png_is_whole(file: IO[bytes]) -> bool:
     """
     if file.read(len(PNG_HEAD)) != PNG_HEAD:
         return False
-    kind = b""
-    while kind != PNG_END:
-        head = file.read(8)
-        if len(head) < 8:
-            return False
-        left, kind = int.from_bytes(head[:4], "big"), head[4:]
+    for kind, left in _png_chunks(file):
         found = zlib.crc32(kind)
         while left:
             block = file.read(min(left, BLOCK_BYTES))
@@ -65,12 +61,32 @@ def png_is_whole(file: IO[bytes]) -> bool:
             found, left = zlib.crc32(block, found), left - len(block)
         if file.read(4) != found.to_bytes(4, "big"):
             return False
-    return not file.read(1)
+        if kind == PNG_END:
+            return not file.read(1)
+    return False
+
+
+def _png_chunks(file: IO[bytes]) -> Iterator[tuple[bytes, int]]:
+    """Yield kind and length of each chunk of a PNG, with the file where its content begins."""
+    place, kind = len(PNG_HEAD), b""
+    while kind != PNG_END:
+        file.seek(place)
+        head = file.read(8)
+        if len(head) < 8:
+            return
+        length, kind = int.from_bytes(head[:4], "big"), head[4:]
+        yield kind, length
+        place += 8 + length + 4
 
 
 def shown_size(image: ImageFile.ImageFile) -> tuple[int, int]:
     """Return rows and columns as the image is shown, turned as its tag says; reads no pixel."""
-    lying = _orientation(image) in (5, 6, 7, 8)
+    return _turned_size(image, _orientation(image))
+
+
+def _turned_size(image: ImageFile.ImageFile, orientation: int) -> tuple[int, int]:
+    """Return rows and columns of an image that is turned as its tag says."""
+    lying = orientation in (5, 6, 7, 8)
     # Pillow exchanges the sides of a TIFF itself.
     if lying and image.format != "TIFF":
         return image.width, image.height
@@ -78,27 +94,23 @@ def shown_size(image: ImageFile.ImageFile) -> tuple[int, int]:
 
 
 def _orientation(image: ImageFile.ImageFile) -> int:
-    """Return the value of the orientation tag, 1 where there is none; reads no pixel."""
-    tags = image.getexif() if image.format != "PNG" else Image.Exif()
+    """Return the value of the orientation tag, 1 if there is none; reads no pixel."""
     if image.format == "PNG":
+        tags = Image.Exif()
         tags.load(image.info.get("exif") or _exif_of_png(cast("IO[bytes]", image.fp)))
+    else:
+        tags = image.getexif()
     value: int = tags.get(ExifTags.Base.Orientation, 1)
     return value
 
 
 def _exif_of_png(file: IO[bytes]) -> bytes:
-    """Return the EXIF data of a PNG, which may lie behind its pixels; Pillow would decode these."""
+    """Return the EXIF data of a PNG, which may follow the pixels; Pillow would decode these."""
     before = file.tell()
-    file.seek(len(PNG_HEAD))
-    try:
-        while len(head := file.read(8)) == 8 and head[4:] != PNG_END:
-            length = int.from_bytes(head[:4], "big")
-            if head[4:] == b"eXIf":
-                return file.read(length)
-            file.seek(length + 4, os.SEEK_CUR)
-    finally:
-        file.seek(before)
-    return b""
+    chunks = _png_chunks(file)
+    exif = next((file.read(length) for kind, length in chunks if kind == b"eXIf"), b"")
+    file.seek(before)
+    return exif
 
 
 def pages(image: ImageFile.ImageFile) -> int:
@@ -126,7 +138,8 @@ def read_image(path: Path, size: tuple[int, int] | None = None) -> UInt8[np.ndar
     try:
         with open_image(path) as image:
             _check_kind(path, image)
-            shown = shown_size(image)
+            orientation = _orientation(image)
+            shown = _turned_size(image, orientation)
             if size is not None and shown != size:
                 raise DataFormatError(
                     "the image has another size",
@@ -135,7 +148,7 @@ def read_image(path: Path, size: tuple[int, int] | None = None) -> UInt8[np.ndar
                     expected="{}x{} (dataset.yaml, or the first frame)".format(*size),
                     fix="correct the size in dataset.yaml, or the image",
                 )
-            turned = image.format != "TIFF" and _orientation(image) != 1
+            turned = image.format != "TIFF" and orientation != 1
             upright = ImageOps.exif_transpose(image) if turned else image
             return np.asarray(_opaque(path, upright).convert("RGB"))
     except UnidentifiedImageError as error:
