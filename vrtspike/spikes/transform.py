@@ -181,31 +181,34 @@ def lose_spikes(
     spikes: Bool[np.ndarray, "n *more h w"], probability: float, rng: np.random.Generator
 ) -> Bool[np.ndarray, "n *more h w"]:
     """Remove each spike independently with a probability."""
-    if not probability:
-        return spikes
-    kept = spikes.copy()
-    kept.reshape(-1)[_places(kept.size, probability, rng)] = False
-    return kept
+    return _overwritten(spikes, False, probability, rng)
 
 
 def add_noise(
     spikes: Bool[np.ndarray, "n *more h w"], probability: float, rng: np.random.Generator
 ) -> Bool[np.ndarray, "n *more h w"]:
     """Let each pixel fire at random in each step with a probability."""
+    return _overwritten(spikes, True, probability, rng)
+
+
+def _overwritten(
+    spikes: Bool[np.ndarray, "n *more h w"],
+    value: bool,
+    probability: float,
+    rng: np.random.Generator,
+) -> Bool[np.ndarray, "n *more h w"]:
+    """Set each element to a value, independently with a probability.
+
+    A Poisson number of uniform draws hits each element independently. For small probabilities this
+    needs far fewer draws than one for each element.
+    """
     if not probability:
         return spikes
-    noisy = spikes.copy()
-    noisy.reshape(-1)[_places(noisy.size, probability, rng)] = True
-    return noisy
-
-
-def _places(count: int, probability: float, rng: np.random.Generator) -> Int[np.ndarray, " n"]:
-    """Draw each index below `count` independently with a probability; an index may occur twice.
-
-    A Poisson number of uniform draws hits each index independently. For small probabilities this
-    needs far fewer draws than one for each index.
-    """
+    count = spikes.size
     if probability > 0.5:
-        return np.flatnonzero(rng.random(count, np.float32) < probability)
-    throws = int(rng.poisson(-count * math.log1p(-probability)))
-    return np.asarray(rng.integers(count, size=throws))
+        hits = np.flatnonzero(rng.random(count, np.float32) < probability)
+    else:
+        hits = rng.integers(count, size=int(rng.poisson(-count * math.log1p(-probability))))
+    changed = spikes.copy()
+    changed.reshape(-1)[hits] = value
+    return changed
