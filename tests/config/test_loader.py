@@ -306,3 +306,14 @@ def test_a_file_of_that_name_comes_first(tmp_path: Path, monkeypatch: pytest.Mon
 def test_a_name_that_ships_not_names_the_nearest() -> None:
     with pytest.raises(ConfigError, match="did you mean demo"):
         load_config("dmeo")
+
+
+def test_a_folder_of_that_name_is_no_configuration(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "demo").mkdir()
+    assert load_config("demo").run.name == "demo"
+    (tmp_path / "other").mkdir()
+    with pytest.raises(ConfigError, match="not a file"):
+        load_config("other")

@@ -11,13 +11,14 @@ nearest known key.
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args, get_origin
 
 import yaml
 from pydantic import BaseModel, ValidationError
+from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
 from vrtspike.config.config import Config
@@ -56,11 +57,13 @@ def load_config(
 
 def find_config(path: Path) -> Path:
     """Return the file of a configuration: the path itself, or a shipped one by its name."""
-    if path.suffix or path.is_absolute() or path.exists():
+    if path.suffix or path.is_absolute() or path.is_file():
         return path
     shipped = shipped_configs()
     if (shipped / f"{path}.yaml").is_file():
         return shipped / f"{path}.yaml"
+    if path.exists():
+        return path
     names = [file.relative_to(shipped).with_suffix("") for file in shipped.rglob("*.yaml")]
     near = difflib.get_close_matches(str(path), map(str, names), n=1, cutoff=0.5)
     raise ConfigError(
@@ -119,40 +122,40 @@ def dump_config(config: Config) -> str:
     return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
 
 
-def known_keys(section: type[BaseModel] = Config, prefix: str = "") -> list[str]:
+def known_keys() -> list[str]:
     """List the dotted keys of all settings and sections."""
-    keys = []
-    for name, field in section.model_fields.items():
-        keys.append(prefix + name)
-        inner = _section_of(field.annotation)
-        if inner is not None:
-            keys.extend(known_keys(inner, f"{prefix}{name}."))
+    return [key for key, _ in _fields(Config)]
+
+
+def keys_with(*roles: Role) -> list[str]:
+    """List the dotted keys of the settings and sections that have one of these roles.
+
+    A section with a role stands for all settings in it, which are not listed.
+    """
+    keys: list[str] = []
+    for key, field in _fields(Config):
+        if any(role in field.metadata for role in roles) and not within(key, keys):
+            keys.append(key)
     return keys
 
 
-def keys_with(*roles: Role, section: type[BaseModel] = Config, prefix: str = "") -> list[str]:
-    """List the dotted keys of the settings and sections that have one of these roles."""
-    keys = []
-    for name, field in section.model_fields.items():
-        inner = _section_of(field.annotation)
-        if any(role in field.metadata for role in roles):
-            keys.append(prefix + name)
-        elif inner is not None:
-            keys.extend(keys_with(*roles, section=inner, prefix=f"{prefix}{name}."))
-    return keys
-
-
-def same_in_trials(section: type[BaseModel] = Config, prefix: str = "") -> dict[str, str]:
+def same_in_trials() -> dict[str, str]:
     """Return the dotted keys of settings that a sweep cannot change, each with the reason."""
-    reasons = {}
+    return {
+        key: role.reason
+        for key, field in _fields(Config)
+        for role in field.metadata
+        if isinstance(role, SameInTrials)
+    }
+
+
+def _fields(section: type[BaseModel], prefix: str = "") -> Iterator[tuple[str, FieldInfo]]:
+    """Yield all settings and sections by their dotted keys, a section before what is in it."""
     for name, field in section.model_fields.items():
-        for role in field.metadata:
-            if isinstance(role, SameInTrials):
-                reasons[prefix + name] = role.reason
+        yield prefix + name, field
         inner = _section_of(field.annotation)
         if inner is not None:
-            reasons |= same_in_trials(inner, f"{prefix}{name}.")
-    return reasons
+            yield from _fields(inner, f"{prefix}{name}.")
 
 
 def check_known(dotted: str, where: str) -> None:
