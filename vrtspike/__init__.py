@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -49,10 +50,20 @@ WAIT_POLICY = "OMP_WAIT_POLICY"
 os.environ.setdefault(WAIT_POLICY, "passive")
 
 
-def __getattr__(name: str) -> Any:
-    """Load what a program asks for, and nothing else: torch takes seconds."""
-    if name not in _HOMES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from importlib import import_module
+def load_on_demand(package: str, homes: Mapping[str, str]) -> Callable[[str], Any]:
+    """Return a package's `__getattr__`, which imports a name from its module when it is asked for.
 
-    return getattr(import_module(f"vrtspike.{_HOMES[name]}"), name)
+    Importing the package alone then loads nothing heavy, such as torch.
+    """
+
+    def load(name: str) -> Any:
+        if name not in homes:
+            raise AttributeError(f"module {package!r} has no attribute {name!r}")
+        from importlib import import_module
+
+        return getattr(import_module(f"vrtspike.{homes[name]}"), name)
+
+    return load
+
+
+__getattr__ = load_on_demand(__name__, _HOMES)
