@@ -26,7 +26,8 @@ from vrtspike.checkpoints.manifest import checkpoint_steps, inspect, newest
 from vrtspike.checkpoints.read_write import CheckpointWriter, empty_tensors, load, stored_keys
 from vrtspike.checkpoints.saver import Saver
 from vrtspike.errors import CheckpointError, DataFormatError
-from vrtspike.storage.folder import Folder, Sink
+from vrtspike.storage.atomic import Sink
+from vrtspike.storage.folder import Folder
 from vrtspike.training.parallel import parallelize
 
 __all__ = ["checkpoints"]

@@ -86,7 +86,7 @@ def _json_target(where: Path | str) -> Path:
 
 def _write_json(path: Path, outcome: Outcome) -> None:
     """Write status and facts as JSON, atomically."""
-    from vrtspike.storage.folder import write_atomically
+    from vrtspike.storage.atomic import write_atomically
 
     facts = json.dumps({"status": outcome.status, **outcome.facts}, indent=2, default=str)
     write_atomically(path, f"{facts}\n".encode())

@@ -41,76 +41,93 @@ if TYPE_CHECKING:
     from vrtspike.restoration.restorer import Restorer
     from vrtspike.restoration.segment_worker import RestoreSettings
 
+Input = Annotated[
+    Path, typer.Option("--input", help="Video, folder of images, or folder of such clips.")
+]
+Out = Annotated[Path, typer.Option(help="Folder, or a video (.mp4, .mov, .mkv) for a single clip.")]
+Weights = Annotated[
+    str,
+    typer.Option(
+        help=f"Packaged weights by name ({DEFAULT}, {WITHOUT_SPIKES}), run folder (path or "
+        f"URI), or a file of weights (see --config). A folder called {DEFAULT}: ./{DEFAULT}."
+    ),
+]
+SpikeFiles = Annotated[
+    Path | None,
+    typer.Option(help="Stream (.dat), folder with one a frame, or a folder of such by clip."),
+]
+Threshold = Annotated[float | None, typer.Option(help="Charge at which a pixel fires.")]
+StepsPerFrame = Annotated[
+    int | None, typer.Option(min=1, help="Spike steps from one frame's start to the next's.")
+]
+Exposure = Annotated[
+    str | None,
+    typer.Option(help="Steps of a frame over which it integrated, as FIRST:LAST+1; all."),
+]
+Format = Annotated[
+    Literal["png", "mp4", "mov", "mkv"] | None,
+    typer.Option("--format", help="What a folder is filled with: images, or a video a clip."),
+]
+Instants = Annotated[
+    int,
+    typer.Option(
+        min=1, help="Sharp frames of each blurred one; of more than 1, spread over its time."
+    ),
+]
+FramesPerSecond = Annotated[
+    float | None, typer.Option(min=1e-3, help="Blurred frames a second, of images.")
+]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace results that are there.")]
+Memory = Annotated[
+    str | None,
+    typer.Option(help="Most memory, as 8GB: of each GPU, or of all CPU workers together."),
+]
+TileSide = Annotated[
+    int | None, typer.Option(min=1, help="Side of the tiles in pixels; else what fits.")
+]
+Overlap = Annotated[int, typer.Option(min=0, help="Pixels that neighbouring tiles share.")]
+TileFrames = Annotated[int, typer.Option(min=2, help="Most frames restored at once.")]
+OverlapFrames = Annotated[int, typer.Option(min=0, help="Frames that these share.")]
+Arithmetic = Annotated[
+    Precision | None, typer.Option(help="Arithmetic; without: bfloat16 on a GPU.")
+]
+WorkerCount = Annotated[
+    int | None, typer.Option(min=1, help="Processes; without: one a GPU, or one a machine.")
+]
+Threads = Annotated[
+    int | None, typer.Option(min=1, help="Threads of a worker on a CPU; all, shared out.")
+]
+Device = Annotated[
+    Literal["cpu", "cuda"] | None, typer.Option(help="Without: cuda where there is one.")
+]
+
 
 def restore(
-    footage: Annotated[
-        Path, typer.Option("--input", help="Video, folder of images, or folder of such clips.")
-    ],
-    out: Annotated[
-        Path, typer.Option(help="Folder, or a video (.mp4, .mov, .mkv) for a single clip.")
-    ],
-    weights: Annotated[
-        str,
-        typer.Option(
-            help=f"Packaged weights by name ({DEFAULT}, {WITHOUT_SPIKES}), run folder (path or "
-            f"URI), or a file of weights (see --config). A folder called {DEFAULT}: ./{DEFAULT}."
-        ),
-    ] = DEFAULT,
-    spikes: Annotated[
-        Path | None,
-        typer.Option(help="Stream (.dat), folder with one a frame, or a folder of such by clip."),
-    ] = None,
+    footage: Input,
+    out: Out,
+    weights: Weights = DEFAULT,
+    spikes: SpikeFiles = None,
     config: OptionalConfigFile = None,
     height: Height = None,
     width: Width = None,
-    threshold: Annotated[float | None, typer.Option(help="Charge at which a pixel fires.")] = None,
-    steps_per_frame: Annotated[
-        int | None, typer.Option(min=1, help="Spike steps from one frame's start to the next's.")
-    ] = None,
-    exposure: Annotated[
-        str | None,
-        typer.Option(help="Steps of a frame over which it integrated, as FIRST:LAST+1; all."),
-    ] = None,
+    threshold: Threshold = None,
+    steps_per_frame: StepsPerFrame = None,
+    exposure: Exposure = None,
     bit_order: BitOrderOption = None,
     flip: Flip = None,
-    kind: Annotated[
-        Literal["png", "mp4", "mov", "mkv"] | None,
-        typer.Option("--format", help="What a folder is filled with: images, or a video a clip."),
-    ] = None,
-    instants: Annotated[
-        int,
-        typer.Option(
-            min=1, help="Sharp frames of each blurred one; of more than 1, spread over its time."
-        ),
-    ] = 1,
-    fps: Annotated[
-        float | None, typer.Option(min=1e-3, help="Blurred frames a second, of images.")
-    ] = None,
-    overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="Replace results that are there.")
-    ] = False,
-    memory: Annotated[
-        str | None,
-        typer.Option(help="Most memory, as 8GB: of each GPU, or of all CPU workers together."),
-    ] = None,
-    tile: Annotated[
-        int | None, typer.Option(min=1, help="Side of the tiles in pixels; else what fits.")
-    ] = None,
-    overlap: Annotated[int, typer.Option(min=0, help="Pixels that neighbouring tiles share.")] = 32,
-    tile_frames: Annotated[int, typer.Option(min=2, help="Most frames restored at once.")] = 12,
-    overlap_frames: Annotated[int, typer.Option(min=0, help="Frames that these share.")] = 2,
-    precision: Annotated[
-        Precision | None, typer.Option(help="Arithmetic; without: bfloat16 on a GPU.")
-    ] = None,
-    workers: Annotated[
-        int | None, typer.Option(min=1, help="Processes; without: one a GPU, or one a machine.")
-    ] = None,
-    threads: Annotated[
-        int | None, typer.Option(min=1, help="Threads of a worker on a CPU; all, shared out.")
-    ] = None,
-    device: Annotated[
-        Literal["cpu", "cuda"] | None, typer.Option(help="Without: cuda where there is one.")
-    ] = None,
+    kind: Format = None,
+    instants: Instants = 1,
+    fps: FramesPerSecond = None,
+    overwrite: Overwrite = False,
+    memory: Memory = None,
+    tile: TileSide = None,
+    overlap: Overlap = 32,
+    tile_frames: TileFrames = 12,
+    overlap_frames: OverlapFrames = 2,
+    precision: Arithmetic = None,
+    workers: WorkerCount = None,
+    threads: Threads = None,
+    device: Device = None,
     json_file: JsonFile = None,
     debug: Debug = False,
 ) -> None:

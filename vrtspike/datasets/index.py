@@ -18,8 +18,9 @@ from vrtspike.config.choices import LayoutName
 from vrtspike.datasets.clip import Clip, FrameFiles, Piece
 from vrtspike.datasets.frame_steps import Spans, align_log_spans, frame_spans, stream_spans
 from vrtspike.datasets.info import INFO_FILE, DatasetInfo, check_geometry
+from vrtspike.datasets.layout import Kind, Layout, SequenceFiles
 from vrtspike.datasets.layout_hints import missing_info, no_sequence
-from vrtspike.datasets.layouts import Kind, Layout, SequenceFiles, layout_of
+from vrtspike.datasets.layouts import layout_of
 from vrtspike.errors import DataFormatError
 from vrtspike.storage.folder import Folder, Stamp
 from vrtspike.storage.names import in_order

@@ -26,7 +26,7 @@ from vrtspike.errors import ConfigError, DataFormatError, one_line
 from vrtspike.spikes.packed_file import bytes_per_step
 from vrtspike.spikes.registration import Crop, Homography, Registration
 from vrtspike.spikes.timeline import Timeline
-from vrtspike.storage.folder import write_atomically
+from vrtspike.storage.atomic import write_atomically
 from vrtspike.storage.record import Record, first_fault
 from vrtspike.storage.yaml_text import parse_yaml
 

@@ -23,8 +23,8 @@ from jaxtyping import UInt8
 from vrtspike.errors import DataFormatError
 from vrtspike.evaluation.curves import Robustness
 from vrtspike.evaluation.score import METRICS, PSNR_CAP, Score
+from vrtspike.storage.atomic import write_atomically
 from vrtspike.storage.csv_text import csv_cell
-from vrtspike.storage.folder import write_atomically
 
 __all__ = ["METRICS", "PSNR_CAP", "FrameScore", "Image", "Panel", "Results", "Score", "write_text"]
 

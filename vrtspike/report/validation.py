@@ -26,7 +26,7 @@ from vrtspike.datasets.info import DatasetInfo
 from vrtspike.errors import VrtSpikeError
 from vrtspike.report.page import fill, image_uri
 from vrtspike.report.spikes import to_picture
-from vrtspike.storage.folder import write_atomically
+from vrtspike.storage.atomic import write_atomically
 
 SHOWN_SEQUENCES = 24
 SHOWN_FINDINGS = 500

@@ -20,7 +20,8 @@ from typing import Any, Literal
 from vrtspike.datasets.footage import Footage
 from vrtspike.errors import ConfigError, DataFormatError, ResourceError
 from vrtspike.restoration.workspace import DELIVERING, Workspace
-from vrtspike.storage.folder import check_target, write_atomically
+from vrtspike.storage.atomic import write_atomically
+from vrtspike.storage.folder import check_target
 from vrtspike.storage.json_text import parse_json_mapping
 from vrtspike.storage.names import fault_of_length, is_plain
 from vrtspike.storage.own_files import read_own

@@ -53,8 +53,7 @@ from vrtspike.errors import (
 )
 from vrtspike.metrics.image import to_uint8
 from vrtspike.restoration.tiling import Tile
-from vrtspike.storage.atomic import whole_file
-from vrtspike.storage.folder import write_atomically
+from vrtspike.storage.atomic import whole_file, write_atomically
 from vrtspike.storage.json_text import parse_json_mapping
 from vrtspike.storage.lock import locked
 from vrtspike.storage.own_files import delete, make_own_folder, open_own, read_own

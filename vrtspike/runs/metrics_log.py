@@ -38,7 +38,8 @@ from numpy.typing import NDArray
 
 from vrtspike.errors import DataFormatError
 from vrtspike.runs.paths import METRICS
-from vrtspike.storage.folder import Folder, write_atomically
+from vrtspike.storage.atomic import write_atomically
+from vrtspike.storage.folder import Folder
 
 logger = logging.getLogger(__name__)
 

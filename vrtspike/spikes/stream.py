@@ -91,29 +91,13 @@ class SpikeStream:
         if the file does not match them.
         """
         path = Path(path)
-        suffix = path.suffix.lower()
         source: SpikeSource
-        if suffix in ARRAY_SUFFIXES:
+        if path.suffix.lower() in ARRAY_SUFFIXES:
             packed = {"bit_order": bit_order, "pad_to_byte": pad_to_byte or None}
             refuse_settings(path, **packed, dropped_columns=dropped_columns or None)
             source = open_array(path, axes=axes, key=key, flip=bool(flip))
         else:
-            file_size(path)
-            if suffix not in PACKED_SUFFIXES:
-                raise DataFormatError(
-                    "the suffix names no format of spikes",
-                    where=path,
-                    got=suffix or "no suffix",
-                    expected=", ".join(PACKED_SUFFIXES + ARRAY_SUFFIXES),
-                    fix=_format_of(path) or "name a bit-packed file .dat",
-                )
-            if fix := _format_of(path):
-                raise DataFormatError(
-                    "the file is not bit-packed, as its suffix says",
-                    where=path,
-                    got="an array of another format",
-                    fix=fix,
-                )
+            _check_is_packed(path)
             refuse_settings(path, axes=axes, key=key)
             source = open_packed(
                 path,
@@ -219,6 +203,27 @@ class SpikeStream:
         size = self.piece_steps if steps is None else steps
         for first in range(start, stop, size):
             yield first, self[first : min(first + size, stop)]
+
+
+def _check_is_packed(path: Path) -> None:
+    """Raise DataFormatError for a file whose name or beginning is not that of a bit-packed file."""
+    file_size(path)
+    suffix = path.suffix.lower()
+    if suffix not in PACKED_SUFFIXES:
+        raise DataFormatError(
+            "the suffix names no format of spikes",
+            where=path,
+            got=suffix or "no suffix",
+            expected=", ".join(PACKED_SUFFIXES + ARRAY_SUFFIXES),
+            fix=_format_of(path) or "name a bit-packed file .dat",
+        )
+    if fix := _format_of(path):
+        raise DataFormatError(
+            "the file is not bit-packed, as its suffix says",
+            where=path,
+            got="an array of another format",
+            fix=fix,
+        )
 
 
 def _format_of(path: Path) -> str | None:

@@ -13,6 +13,7 @@ import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Protocol
 
 from vrtspike.errors import DataFormatError, one_line
 from vrtspike.storage.own_files import make_file, new_beside
@@ -66,3 +67,32 @@ def _permit_as(path: Path, temporary: Path) -> None:
         return
     if stat.S_ISREG(mode):
         temporary.chmod(stat.S_IMODE(mode) & 0o777)
+
+
+class Sink(Protocol):
+    """What a file is written to."""
+
+    def write(self, data: bytes | memoryview, /) -> object:
+        """Append bytes."""
+        ...
+
+
+def write_atomically(path: Path, content: bytes) -> None:
+    """Write a file so that a reader sees the old one or the whole new one, also after a crash."""
+    with atomic_stream(path) as file:
+        file.write(content)
+
+
+@contextmanager
+def atomic_stream(path: Path) -> Iterator[Sink]:
+    """Give a file to write to that takes its name, on the disk for good, when the block ends."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise DataFormatError(
+            f"cannot make the folder: {error.strerror}", where=path.parent
+        ) from error
+    with whole_file(path) as temporary, temporary.open("wb") as file:
+        yield file
+        file.flush()
+        os.fsync(file.fileno())

@@ -19,11 +19,11 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import quote, unquote
 
 from vrtspike.errors import ConfigError, DataFormatError, StorageError, one_line
-from vrtspike.storage.atomic import whole_file
+from vrtspike.storage.atomic import Sink, atomic_stream
 from vrtspike.storage.uri import is_remote, without_options
 
 if TYPE_CHECKING:  # loading it takes a fifth of a second: only where a file is opened
@@ -38,14 +38,6 @@ class Stamp(NamedTuple):
 
     size: int
     modified: int
-
-
-class Sink(Protocol):
-    """What a file is written to."""
-
-    def write(self, data: bytes | memoryview, /) -> object:
-        """Append bytes."""
-        ...
 
 
 def local_path(where: str | os.PathLike[str], what: str) -> Path:
@@ -227,7 +219,7 @@ class Folder:
         the one that was there before on this machine."""
         with self._doing("cannot write the file", file):
             if not self.remote:
-                with _atomic_stream(self.path / file) as sink:
+                with atomic_stream(self.path / file) as sink:
                     yield sink
                 return
             system, root = self._system
@@ -338,27 +330,6 @@ class Folder:
         fix = "write a space as %20, and a / in a key as %2F" if "parse URI" in reason else None
         kind = DataFormatError if isinstance(error, FileNotFoundError) else StorageError
         return kind(what, where=where, got=reason[:300], fix=fix)
-
-
-def write_atomically(path: Path, content: bytes) -> None:
-    """Write a file so that a reader sees the old one or the whole new one, also after a crash."""
-    with _atomic_stream(path) as file:
-        file.write(content)
-
-
-@contextlib.contextmanager
-def _atomic_stream(path: Path) -> Iterator[Sink]:
-    """Give a file to write to that takes its name, on the disk for good, when the block ends."""
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise DataFormatError(
-            f"cannot make the folder: {error.strerror}", where=path.parent
-        ) from error
-    with whole_file(path) as temporary, temporary.open("wb") as file:
-        yield file
-        file.flush()
-        os.fsync(file.fileno())
 
 
 def _delete_tree(folder: Path) -> None:
