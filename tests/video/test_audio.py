@@ -169,3 +169,16 @@ def test_a_source_that_is_gone_is_said_to_be(tmp_path: Path) -> None:
     with pytest.raises(DataFormatError, match=r"no such video.*a\.mkv"):
         write_video(tmp_path / "b.mkv", iter(FRAMES), like=like)
     assert [p.name for p in tmp_path.iterdir()] == ["in"]
+
+
+def test_the_sound_of_joined_files_follows_on(tmp_path: Path) -> None:
+    one = encode(tmp_path / "a.ts", FRAMES, tracks=[Track()]).read_bytes()
+    (tmp_path / "b.ts").write_bytes(one + one)
+    like = inspect_video_file(tmp_path / "b.ts")
+    assert like.times is None, "they go back to the start"
+    write_video(tmp_path / "c.mp4", iter([*FRAMES, *FRAMES]), like=like)
+    alone, joined = packets(tmp_path / "a.ts"), packets(tmp_path / "c.mp4")
+    adts = 7  # bytes of the header that a transport stream gives each packet of AAC
+    assert [content for _, content in joined] == 2 * [content[adts:] for _, content in alone]
+    steps = [b - a for (a, _), (b, _) in pairwise(joined)]
+    assert min(steps) > 0 and max(steps) <= 2 * min(steps)

@@ -153,9 +153,23 @@ def _holds(container: OutputContainer, stream: av.AudioStream) -> bool:
 
 
 def _read(like: VideoInfo, source: InputContainer) -> Iterator[SoundPacket]:
-    """Yield the packets of sound in the order of the file."""
+    """Yield the packets of sound in the order of the file.
+
+    Where the times of a stream go back, as where files were joined, the rest follows what was
+    before: no container takes times that go back.
+    """
+    ends, shifts = dict[int, int](), dict[int, int]()
     with decoding(like.path):
-        yield from source.demux(source.streams.audio)
+        for packet in source.demux(source.streams.audio):
+            if packet.dts is not None and packet.pts is not None:
+                stream = packet.stream.index
+                shift, end = shifts.get(stream, 0), ends.get(stream)
+                if end is not None and packet.dts + shift < end - (packet.duration or 0):
+                    shift = shifts[stream] = end - packet.dts
+                packet.dts += shift
+                packet.pts += shift
+                ends[stream] = packet.dts + (packet.duration or 0)
+            yield packet
 
 
 def _copy_tags(source: av.AudioStream, target: av.AudioStream) -> None:
