@@ -133,3 +133,21 @@ def test_the_shared_examples(shared: Path, tmp_path: Path) -> None:
         shutil.copy(faults / "10_stack_tif" / name, tmp_path / name)
         with pytest.raises(DataFormatError, match="got 10 pictures"):
             read_image(tmp_path / name)
+
+
+def test_a_tag_behind_the_pixels_of_a_png_turns_it_too(tmp_path: Path) -> None:
+    pixels = np.arange(4 * 6 * 3, dtype=np.uint8).reshape(4, 6, 3)
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = 6
+    Image.fromarray(pixels).save(tmp_path / "a.png", exif=exif)
+    content = (tmp_path / "a.png").read_bytes()
+    place = content.index(b"eXIf") - 4
+    stop = place + 12 + int.from_bytes(content[place : place + 4], "big")
+    end = content.index(b"IEND") - 4
+    tag, rest = content[place:stop], content[:place] + content[stop:]
+    end -= len(tag) if end > place else 0
+    (tmp_path / "b.png").write_bytes(rest[:end] + tag + rest[end:])
+    with open_image(tmp_path / "b.png") as image:
+        assert shown_size(image) == (6, 4)
+    np.testing.assert_array_equal(read_image(tmp_path / "b.png"), read_image(tmp_path / "a.png"))
+    np.testing.assert_array_equal(read_image(tmp_path / "b.png"), np.rot90(pixels, -1))
