@@ -1,10 +1,10 @@
-# make demo | test | check: each builds .venv first, once.
+# make demo | test | soak | check: each builds .venv first, once.
 PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check install -qq -c constraints.txt
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: demo test check clean
+.PHONY: demo test soak check clean
 
 demo: $(BIN)/.installed
 	@vrtspike demo
@@ -13,7 +13,12 @@ test: $(BIN)/.installed-dev
 	@echo "Tests without Ray ..."
 	@OMP_NUM_THREADS=1 pytest -n auto --maxprocesses 8 --dist loadfile
 	@echo "Tests with a local Ray, and slow ones ..."
-	@pytest -m "ray or slow"
+	@OMP_NUM_THREADS=1 pytest -m "slow and not ray and not soak" -n auto --maxprocesses 8 --dist loadfile
+	@pytest -m "ray and not soak"
+
+soak: $(BIN)/.installed-dev
+	@pytest -m soak
+	@python tests/soak.py --kills 20
 
 check: $(BIN)/.installed-dev
 	@ruff format --check .

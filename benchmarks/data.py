@@ -32,7 +32,7 @@ from moving_photograph import SPLIT, THRESHOLD, copy_clip, write_clip
 from vrtspike.datasets.clip import FRAME_KINDS
 from vrtspike.datasets.index import open_dataset
 from vrtspike.runtime.ray_session import connect
-from vrtspike.samples.order import Draw, Share
+from vrtspike.samples.order import Draw, StepLayout
 from vrtspike.samples.sample import SampleReader, augmented_frames, augmented_voxels, stack_samples
 from vrtspike.samples.shards import read_manifest, read_sample
 from vrtspike.spikes.representation import SpikeRepresentation
@@ -216,7 +216,7 @@ def _deliver(reader: SampleReader, cores: int, batches: int) -> Row:
     os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:cores])
     warm_up, peak, looked, size = max(8, batches // 4), 0, 0.0, 0
     clips = len(read_manifest(reader.shards).splits[SPLIT].samples)
-    stream = Stream(reader, clips, Share(1, 1, 1), 0)
+    stream = Stream(reader, clips, StepLayout(1, 1, 1), 0)
     with connect():
         for number, arrays in enumerate(MicroBatches(stream, 0, warm_up + batches, cpus=cores), 1):
             if time.perf_counter() - looked > 1 or number == warm_up + batches:

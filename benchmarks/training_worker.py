@@ -30,7 +30,7 @@ from figures import Row
 from vrtspike.bench.passes import PeakMemory
 from vrtspike.checkpoints.saver import Saver
 from vrtspike.config.config import Config
-from vrtspike.samples.order import Share
+from vrtspike.samples.order import StepLayout
 from vrtspike.storage.folder import Folder
 from vrtspike.training.learner import Learner
 from vrtspike.training.optim import set_learning_rate
@@ -91,9 +91,9 @@ def work(
     learner = Learner(task, device, rank=rank)
     set_learning_rate(learner.optimizer, 0.0)  # the weights must not run away on noise
     batch = case.batch or train.micro_batch * train.accumulation * case.workers
-    share = Share(batch * ranks // case.workers, train.micro_batch, ranks)
-    noise = [invented(config, number)] * share.accumulation
-    step = learner.step_over(share, task.unpack)
+    layout = StepLayout(batch * ranks // case.workers, train.micro_batch, ranks)
+    noise = [invented(config, number)] * layout.accumulation
+    step = learner.step_over(layout, task.unpack)
 
     def steps_s(count: int) -> float:
         start = time.perf_counter()

@@ -31,7 +31,7 @@ from vrtspike.checkpoints.read_write import CheckpointWriter
 from vrtspike.checkpoints.snapshot import SnapshotBuffer
 from vrtspike.errors import CheckpointError, StorageError
 from vrtspike.metrics.losses import LossTerms
-from vrtspike.samples.order import Share
+from vrtspike.samples.order import StepLayout
 from vrtspike.storage.folder import Folder
 from vrtspike.training.ema import AveragedWeights
 from vrtspike.training.optim import build_optimizer
@@ -64,7 +64,7 @@ class Run:
             LossTerms(charbonnier=1.0),
             optimizer,
             device=device,
-            share=Share(batch=1, samples=1, ranks=1),
+            layout=StepLayout(batch=1, samples=1, ranks=1),
             rank=0,
             reshard=True,
             precision="float32",

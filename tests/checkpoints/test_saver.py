@@ -152,7 +152,7 @@ def test_what_must_not_be_lost_is_tried_again(
     around(monkeypatch, full(7))
     state = {"weight": torch.ones(3)}
     told: list[CheckpointError] = []
-    saver.save_surely(1, state, FACTS, best_step=None, timeout_s=1000, failing=told.append)
+    saver.save_with_retries(1, state, FACTS, best_step=None, timeout_s=1000, failing=told.append)
     assert pauses == [1, 2, 4, 8, 16, 30, 30]
     assert len(told) == 7 and all("No space left" in str(error) for error in told)
     assert [result.error for result in saver.finished()] == [None]
@@ -160,7 +160,7 @@ def test_what_must_not_be_lost_is_tried_again(
     around(monkeypatch, full(99))
     pauses.clear()
     with pytest.raises(CheckpointError, match=r"No space left.*tried for 5 s") as caught:
-        saver.save_surely(2, state, FACTS, best_step=None, timeout_s=5, failing=told.append)
+        saver.save_with_retries(2, state, FACTS, best_step=None, timeout_s=5, failing=told.append)
     assert pauses == [1, 2, 2] and "continues from its newest checkpoint" in str(caught.value)
     assert checkpoint_steps(checkpoints) == [1]
 

@@ -12,7 +12,7 @@ import pytest
 
 from vrtspike.cli.exit_status import outcome_of_command
 from vrtspike.errors import DataFormatError
-from vrtspike.runtime.refusal import find_refusal
+from vrtspike.runtime.refusal import find_our_error
 from vrtspike.storage.atomic import FIXES
 
 
@@ -52,7 +52,7 @@ lines: list[str] = []
 )
 def test_our_error_is_found_inside_others(wrap: type[WrappedError]) -> None:
     error = DataFormatError("wrong size", got=1)
-    assert find_refusal(wrap(error)) is error
+    assert find_our_error(wrap(error)) is error
 
 
 def test_our_error_is_found_among_causes_and_worker_failures() -> None:
@@ -60,16 +60,16 @@ def test_our_error_is_found_among_causes_and_worker_failures() -> None:
     try:
         raise RuntimeError("outer") from error
     except RuntimeError as outer:
-        assert find_refusal(outer) is error
+        assert find_our_error(outer) is error
     failed = RuntimeError("workers failed")
     failed.worker_failures = {1: WrappedError(error)}  # type: ignore[attr-defined]
-    assert find_refusal(failed) is error
+    assert find_our_error(failed) is error
 
 
 def test_other_errors_are_not_ours_even_in_a_circle() -> None:
     first, second = RuntimeError("a"), RuntimeError("b")
     first.__cause__, second.__cause__ = second, first
-    assert find_refusal(first) is None
+    assert find_our_error(first) is None
 
 
 def test_statuses_and_what_the_file_says(tmp_path: Path) -> None:
@@ -173,8 +173,8 @@ def test_our_error_goes_before_what_the_system_says() -> None:
     try:
         raise ours from OSError(errno.ENOSPC, "No space left on device")
     except DataFormatError as error:
-        assert find_refusal(error) is ours
+        assert find_our_error(error) is ours
     try:
         raise OSError(errno.ENOSPC, "No space left on device") from ours
     except OSError as error:
-        assert find_refusal(error) is ours
+        assert find_our_error(error) is ours

@@ -19,7 +19,7 @@ import os, subprocess, sys
 import psutil
 from vrtspike.runtime.ray_session import connect
 from vrtspike.errors import DataFormatError
-from vrtspike.runtime.refusal import find_refusal
+from vrtspike.runtime.refusal import find_our_error
 
 with connect() as address:
     import ray
@@ -45,7 +45,7 @@ with connect() as address:
     try:
         ray.get(work.remote())
     except Exception as error:
-        assert str(find_refusal(error)) == "wrong size [a.dat]: got 1, expected 2"
+        assert str(find_our_error(error)) == "wrong size [a.dat]: got 1, expected 2"
     if len(sys.argv) == 1:
         child = [sys.executable, __file__, "child"]
         subprocess.run(child, env={**os.environ, "RAY_ADDRESS": address}, check=True)

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from vrtspike.errors import DataFormatError
-from vrtspike.samples.order import Share
+from vrtspike.samples.order import StepLayout
 from vrtspike.samples.sample import SampleReader
 from vrtspike.samples.shards import Manifest, read_manifest
 from vrtspike.spikes.representation import SpikeRepresentation
@@ -98,8 +98,10 @@ def test_a_store_gives_the_shards_and_the_stream_of_a_disk(
     remote = read_manifest(shards)
     assert remote.fingerprint == manifest.fingerprint
     reader = make_reader(str(source.parent / "shards"), manifest)
-    expected = Stream(reader, 8, Share(2, 2, 1), 0)
-    found = MicroBatches(Stream(make_reader(shards, remote), 8, Share(2, 2, 1), 0), 0, 3, cpus=1)
+    expected = Stream(reader, 8, StepLayout(2, 2, 1), 0)
+    found = MicroBatches(
+        Stream(make_reader(shards, remote), 8, StepLayout(2, 2, 1), 0), 0, 3, cpus=1
+    )
     for number, batch in enumerate(found):
         for name, array in expected.make(number).items():
             np.testing.assert_array_equal(batch[name], array)
@@ -128,7 +130,7 @@ def test_the_stream_of_every_rank_is_the_plan(
     monkeypatch.setattr(pipeline, "SEGMENT", 4)
     monkeypatch.setattr(pipeline, "RUN", 3)
     reader = make_reader(str(source.parent / "shards"), manifest)
-    streams = [Stream(reader, 8, Share(4, 2, 2), rank) for rank in (0, 1)]
+    streams = [Stream(reader, 8, StepLayout(4, 2, 2), rank) for rank in (0, 1)]
     batches = [MicroBatches(stream, start, 10, cpus=0.5) for stream in streams]
     batches[0].start()
     for rank, found in enumerate(batches):

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import re
 import signal
-import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -128,15 +126,3 @@ def test_two_drivers_cannot_train_the_same_run(start: Callable[..., Driver]) -> 
     assert second.end() == 2 and "is being trained already" in second.said
     first.process.send_signal(signal.SIGTERM)
     assert first.end() == 128 + signal.SIGTERM
-
-
-def test_random_faults_change_nothing(repository: Path) -> None:
-    done = subprocess.run(
-        [sys.executable, "tests/soak.py", "--kills", "2", "--kinds", "node", "driver"],
-        cwd=repository,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert "after 2 kills: equal" in done.stdout

@@ -24,7 +24,7 @@ from vrtspike.model import build_model
 from vrtspike.runs.export import exported_step, weights_of_checkpoint, write_export
 from vrtspike.runs.metrics_log import read_metrics
 from vrtspike.runs.paths import EXPORT
-from vrtspike.samples.order import Share, micro_batch
+from vrtspike.samples.order import StepLayout, micro_batch
 from vrtspike.samples.sample import SampleReader
 from vrtspike.samples.shards import read_manifest
 from vrtspike.spikes.representation import SpikeRepresentation
@@ -181,7 +181,9 @@ def reference_losses(config: Config) -> list[float]:
     samples = len(manifest.splits["train"].samples)
     found = []
     for step in range(train.steps):
-        draws = micro_batch(config.run.seed, samples, Share(train.batch, train.batch, 1), step, 0)
+        draws = micro_batch(
+            config.run.seed, samples, StepLayout(train.batch, train.batch, 1), step, 0
+        )
         blurred, sharp, voxels = to_device(reader.training(draws), torch.device("cpu"))
         optimizer.zero_grad()
         loss, _ = terms(model(blurred, voxels), sharp)

@@ -15,7 +15,7 @@ from ray.util.state import list_actors, list_placement_groups
 from tests.ray.faults import CPUS_PER_WORKER, RAYS_OWN, Driver, Nodes, last_step, nodes
 from vrtspike.config.loader import load_config
 
-pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.ray, pytest.mark.slow]
 
 STEPS = 20
 """So many that a trial which is told to stop has not ended by then."""
@@ -34,8 +34,8 @@ def cluster() -> Iterator[Nodes]:
 @pytest.fixture(scope="module")
 def start(
     cluster: Nodes, moving_photograph: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory
-) -> Callable[[], Driver]:
-    """Return a function that starts, or continues, a small sweep on the cluster."""
+) -> Callable[[str], Driver]:
+    """Return a function that starts, or continues, a small sweep of a name on the cluster."""
     folder = tmp_path_factory.mktemp("tune")
     moving_photograph(folder / "source", {"a": 4, "b": 3}, split="train")
     moving_photograph(folder / "source", {"c": 3}, split="val")
@@ -67,9 +67,9 @@ sweep:
     }
     command = ("tune", "--config", sweep, "--base", "configs/debug.yaml")
 
-    def run() -> Driver:
-        log = folder / f"{time.monotonic():.0f}.log"
-        return Driver(cluster.address, folder / "runs" / "sweep", overrides, log, command)
+    def run(name: str) -> Driver:
+        log = folder / f"{name}-{time.monotonic():.0f}.log"
+        return Driver(cluster.address, folder / "runs" / name, overrides, log, command)
 
     return run
 
@@ -93,10 +93,61 @@ def left_on(cluster: Nodes) -> list[str]:
     return [name for name in (*groups, *actors) if not name.endswith(("REMOVED", "DEAD"))]
 
 
-def test_a_sweep_goes_on_after_all_that_can_end_it(
-    start: Callable[[], Driver], cluster: Nodes
+def check_finished(driver: Driver, before: dict[str, str]) -> dict[str, str]:
+    """Wait for the end of the sweep; check its files, and that it kept the rows `before`."""
+    assert driver.end() == 1, driver.said
+    after = rows(driver.run)
+    assert after | before == after
+    states = {name: json.loads(text)["state"] for name, text in after.items()}
+    assert states == {
+        "baseline-seed0": "done",
+        "trial-000": "done",
+        "trial-001": "stopped",
+        "trial-002": "failed",
+    }
+    assert "trial-002 failed: loss or gradients are not finite" in driver.said
+    assert json.loads(after["trial-001"])["steps"] == 2
+
+    results = json.loads((driver.run / "results.json").read_text())
+    assert results["complete"] and results["best"]["settings"] == {"train.lr": GOOD}
+    with (driver.run / "results.csv").open() as file:
+        assert {row["name"] for row in csv.DictReader(file)} == set(states)
+    best = load_config(driver.run / "best.yaml")
+    assert best.sweep is None and best.train.lr == GOOD
+    page = (driver.run / "report.html").read_text()
+    assert all(name in page for name in states)
+    assert (driver.run / "best" / "report.html").is_file()
+    return after
+
+
+def check_nothing_is_left(cluster: Nodes) -> None:
+    """Wait until the cluster holds no actors and placement groups of jobs."""
+    deadline = time.monotonic() + 60
+    while found := left_on(cluster):
+        assert time.monotonic() < deadline, found
+        time.sleep(1)
+
+
+@pytest.mark.timeout(600)
+def test_a_killed_sweep_runs_what_is_missing(
+    start: Callable[[str], Driver], cluster: Nodes
 ) -> None:
-    driver = start()
+    driver = start("killed")
+    first = driver.run / "trials" / "trial-000"
+    driver.until(lambda: last_step(first) >= 1)
+    driver.kill()
+    before = rows(driver.run)
+    assert list(before) == ["baseline-seed0"]
+    check_finished(start("killed"), before)
+    check_nothing_is_left(cluster)
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(1200)
+def test_a_sweep_goes_on_after_all_that_can_end_it(
+    start: Callable[[str], Driver], cluster: Nodes
+) -> None:
+    driver = start("disasters")
     sweep = driver.run
     baseline = sweep / "trials" / "baseline-seed0"
 
@@ -109,7 +160,7 @@ def test_a_sweep_goes_on_after_all_that_can_end_it(
     assert int(saved.removeprefix("step_")) >= 3
 
     # Killed, with one trial done and another one on its way.
-    driver = start()
+    driver = start("disasters")
     first = sweep / "trials" / "trial-000"
     driver.until(lambda: last_step(first) >= 1)
     driver.kill()
@@ -117,37 +168,13 @@ def test_a_sweep_goes_on_after_all_that_can_end_it(
     assert list(before) == ["baseline-seed0"]
 
     # Robbed of a node.
-    driver = start()
+    driver = start("disasters")
     driver.until(lambda: last_step(first) >= 3)
     cluster.lose(3)
     cluster.add(4)
-    assert driver.end() == 1, driver.said
-    after = rows(sweep)
-    assert after | before == after
-    states = {name: json.loads(text)["state"] for name, text in after.items()}
-    assert states == {
-        "baseline-seed0": "done",
-        "trial-000": "done",
-        "trial-001": "stopped",
-        "trial-002": "failed",
-    }
-    assert "trial-002 failed: loss or gradients are not finite" in driver.said
-    assert json.loads(after["trial-001"])["steps"] == 2
-
-    results = json.loads((sweep / "results.json").read_text())
-    assert results["complete"] and results["best"]["settings"] == {"train.lr": GOOD}
-    with (sweep / "results.csv").open() as file:
-        assert {row["name"] for row in csv.DictReader(file)} == set(states)
-    best = load_config(sweep / "best.yaml")
-    assert best.sweep is None and best.train.lr == GOOD
-    page = (sweep / "report.html").read_text()
-    assert all(name in page for name in states)
-    assert (sweep / "best" / "report.html").is_file()
+    after = check_finished(driver, before)
 
     # Nothing is left on the cluster, and nothing is run again.
-    deadline = time.monotonic() + 60
-    while found := left_on(cluster):
-        assert time.monotonic() < deadline, found
-        time.sleep(1)
-    driver = start()
+    check_nothing_is_left(cluster)
+    driver = start("disasters")
     assert driver.end() == 1 and rows(sweep) == after

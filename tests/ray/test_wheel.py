@@ -66,6 +66,7 @@ def test_configurations_and_weights_come_with_it(python: Path, tmp_path: Path) -
 
 
 @pytest.mark.ray
+@pytest.mark.soak
 @pytest.mark.timeout(900)
 def test_the_demo_runs_from_an_empty_folder(python: Path, tmp_path: Path) -> None:
     assert "report: " in run(python, tmp_path, "demo", "--config", "debug")

@@ -20,7 +20,7 @@ from vrtspike.errors import CheckpointError, ConfigError
 from vrtspike.model import build_model, load_weights
 from vrtspike.model.flow_network import FlowNetwork, read_flow_network
 from vrtspike.model.spynet import silence
-from vrtspike.samples.order import Draw, Share
+from vrtspike.samples.order import Draw, StepLayout
 from vrtspike.simulate.flow_pairs import PAIRS
 from vrtspike.training.flow_loss import EPS, FlowLoss, end_point_error
 from vrtspike.training.flow_task import FlowTask
@@ -114,7 +114,7 @@ def test_steps_learn_level_by_level_and_weights_go_into_models(make: Make, tmp_p
     task = task_of(config)
     learner = Learner(task, CPU, rank=0)
     assert isinstance(task, FlowTask)
-    step = learner.step_over(Share(1, 1, 1), task.unpack)
+    step = learner.step_over(StepLayout(1, 1, 1), task.unpack)
     reader = task.reader("train")
     before = full_weights(learner.model)
     result = step([reader.training([Draw(0, 0, 0)])], freeze_flow=False, notices={})
@@ -152,7 +152,7 @@ def test_a_step_without_samples_of_its_own_changes_nothing(make: Make) -> None:
     config = make()
     task = task_of(config)
     learner = Learner(task, CPU, rank=0)
-    step = learner.step_over(Share(1, 1, 1), task.unpack)
+    step = learner.step_over(StepLayout(1, 1, 1), task.unpack)
     arrays = task.reader("train").training([Draw(0, 0, 0)])
     step._accompany(arrays)
     gradients = learner.parameters.take_gradients()

@@ -27,7 +27,7 @@ from vrtspike.checkpoints.local_part import LocalParameters, local
 from vrtspike.config.model import ModelSettings
 from vrtspike.errors import ConfigError, VrtSpikeError
 from vrtspike.model import build_model
-from vrtspike.samples.order import Share
+from vrtspike.samples.order import StepLayout
 from vrtspike.training.parallel import full_weights, parallelize
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
@@ -57,12 +57,12 @@ def run_of(step: int, number: int) -> Arrays:
     return batch(2, 100 * step + number)
 
 
-def micro_batches(share: Share, rank: int, step: int) -> Iterator[Arrays]:
+def micro_batches(layout: StepLayout, rank: int, step: int) -> Iterator[Arrays]:
     """Yield what a rank trains on; what it repeats is NaN all over."""
-    for micro in range(share.accumulation):
-        number = min(micro * share.ranks + rank, share.runs - 1)
+    for micro in range(layout.accumulation):
+        number = min(micro * layout.ranks + rank, layout.runs - 1)
         arrays = dict(run_of(step, number))
-        if not share.counts(micro, rank):
+        if not layout.counts(micro, rank):
             arrays["blurred"] = np.full(arrays["blurred"].shape, np.nan, np.float32)
         yield arrays
 
@@ -70,7 +70,7 @@ def micro_batches(share: Share, rank: int, step: int) -> Iterator[Arrays]:
 def trained(rank: int, ranks: int, ranks_per_node: int | None, runs: int, **how: Any) -> Found:
     """Take some steps; in one of them, where `bad` says so, one rank meets a NaN."""
     bad, reshard = how.pop("bad", False), how.pop("reshard", True)
-    share = Share(batch=2 * runs, samples=2, ranks=ranks)
+    layout = StepLayout(batch=2 * runs, samples=2, ranks=ranks)
     # Seeds of the other ranks differ: their draws must not matter.
     model = parallelize(
         builder(rank),
@@ -79,7 +79,7 @@ def trained(rank: int, ranks: int, ranks_per_node: int | None, runs: int, **how:
         reshard=reshard,
         ranks_per_node=ranks_per_node,
     )
-    step, parameters = make_step(model, share, rank, reshard=reshard, **how)
+    step, parameters = make_step(model, layout, rank, reshard=reshard, **how)
     results, calls = [], []
     for number in range(STEPS):
         spoil = bad and number == BAD and rank == 1
@@ -87,7 +87,7 @@ def trained(rank: int, ranks: int, ranks_per_node: int | None, runs: int, **how:
         with Recorder() as recorder:
             results.append(
                 step(
-                    micro_batches(share, rank, number),
+                    micro_batches(layout, rank, number),
                     freeze_flow=False,
                     notices={"stop": False, "preempted": rank == 2 and number == BAD},
                 )

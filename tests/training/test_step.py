@@ -15,7 +15,7 @@ from tests.training.two_blocks import (
 )
 from vrtspike.checkpoints.local_part import local
 from vrtspike.metrics.losses import LossTerms
-from vrtspike.samples.order import Share
+from vrtspike.samples.order import StepLayout
 from vrtspike.training.ema import AveragedWeights
 from vrtspike.training.parallel import full_weights, reshard_all
 from vrtspike.training.step import to_device
@@ -40,7 +40,7 @@ def test_steps_are_those_of_a_plain_loop(plain: nn.Module, sharded: nn.Module) -
 def test_micro_batches_add_up_to_the_batch(plain: nn.Module, sharded: nn.Module) -> None:
     whole = batch(4)
     halves = [{k: v[:2] for k, v in whole.items()}, {k: v[2:] for k, v in whole.items()}]
-    divided, _ = make_step(sharded, Share(batch=4, samples=2, ranks=1))
+    divided, _ = make_step(sharded, StepLayout(batch=4, samples=2, ranks=1))
     together, _ = make_step(plain)
     a = divided(halves, freeze_flow=False, notices={})
     b = together([whole], freeze_flow=False, notices={})
@@ -86,7 +86,7 @@ def test_frozen_flow_layers_stay(sharded: nn.Module) -> None:
 
 def test_terms_are_told_before_their_weights(sharded: nn.Module) -> None:
     loss = LossTerms(charbonnier=0.5, l1=0.1)
-    step, _ = make_step(sharded, Share(batch=4, samples=2, ranks=1), loss=loss)
+    step, _ = make_step(sharded, StepLayout(batch=4, samples=2, ranks=1), loss=loss)
     halves = [batch(2, 0), batch(2, 1)]
     terms = []
     for half in halves:

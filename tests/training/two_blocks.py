@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from vrtspike.checkpoints.local_part import LocalParameters
 from vrtspike.config.choices import Precision
 from vrtspike.metrics.losses import LossTerms
-from vrtspike.samples.order import Share
+from vrtspike.samples.order import StepLayout
 from vrtspike.training.optim import build_optimizer
 from vrtspike.training.step import Arrays as StepArrays
 from vrtspike.training.step import TrainingStep, Unpacked, to_device
@@ -62,7 +62,7 @@ def clips(arrays: StepArrays, device: torch.device) -> Unpacked:
 
 def make_step(
     model: nn.Module,
-    share: Share | None = None,
+    layout: StepLayout | None = None,
     rank: int = 0,
     *,
     reshard: bool = True,
@@ -71,7 +71,7 @@ def make_step(
     loss: LossTerms | None = None,
     precision: Precision = "float32",
 ) -> tuple[TrainingStep, LocalParameters]:
-    """Make the step of one rank; without a share, that of one micro-batch on one rank."""
+    """Make the step of one rank; without a layout, that of one micro-batch on one rank."""
     model.eval()  # No dropout: results are compared.
     parameters = LocalParameters(model)
     optimizer = build_optimizer(
@@ -88,7 +88,7 @@ def make_step(
         loss or LossTerms(charbonnier=1.0),
         optimizer,
         device=CPU,
-        share=share or Share(batch=1, samples=1, ranks=1),
+        layout=layout or StepLayout(batch=1, samples=1, ranks=1),
         rank=rank,
         reshard=reshard,
         precision=precision,

@@ -3,7 +3,7 @@
 `save` copies the state (milliseconds) and a thread writes it. If storage is slower than training,
 `save` waits for the save before it, so copies never pile up. If storage fails, only that checkpoint
 is lost, not the run: the results contain the failure, and the next save tries again. The last
-checkpoint must not be lost, so `save_surely` retries it.
+checkpoint must not be lost, so `save_with_retries` retries it.
 """
 
 from __future__ import annotations
@@ -98,7 +98,7 @@ class Saver:
         )
         self._thread.start()
 
-    def save_surely(
+    def save_with_retries(
         self,
         step: int,
         state: dict[str, Any],

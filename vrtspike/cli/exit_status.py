@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from vrtspike.errors import VrtSpikeError, one_line
-from vrtspike.runtime.refusal import configure_logging, find_refusal, innermost
+from vrtspike.runtime.refusal import configure_logging, find_our_error, innermost
 
 
 @dataclass
@@ -54,7 +54,7 @@ def outcome_of_command(
     except Exception as error:
         if debug:
             traceback.print_exc()
-        refusal = find_refusal(error)
+        refusal = find_our_error(error)
         if refusal is not None:
             outcome.status = 2
             outcome.facts |= {"error": type(refusal).__name__, **vars(refusal)}

@@ -11,7 +11,7 @@ from typing import Any
 from vrtspike.runtime.ray_session import environment, quiet_ray
 
 
-class Fit(threading.Thread):
+class RayThread(threading.Thread):
     """A thread that runs `build(folder).fit()` with a temporary folder for Ray's files.
 
     `environment` is set meanwhile, except variables that are already set. An exception is kept in

@@ -11,7 +11,7 @@ from vrtspike.runtime.ray_session import in_job
 from vrtspike.storage.atomic import FIXES
 
 
-def find_refusal(error: BaseException) -> VrtSpikeError | None:
+def find_our_error(error: BaseException) -> VrtSpikeError | None:
     """Return our error, also from inside the errors that Ray wraps around a worker's error.
 
     Convert an error of a disk or the operating system to ours. Return None for other errors.

@@ -22,7 +22,7 @@ _ORDER, _SAMPLE, _SPIKES = 1, 2, 3
 
 
 @dataclass(frozen=True)
-class Share:
+class StepLayout:
     """How the `batch` samples of a step are divided over `ranks`, in groups of `samples`.
 
     `samples` divides `batch`. If the number of groups is not a multiple of the ranks, some ranks
@@ -67,13 +67,15 @@ def epoch_order(seed: int, epoch: int, count: int) -> NDArray[np.int64]:
     return order
 
 
-def micro_batch(seed: int, count: int, share: Share, number: int, rank: int) -> tuple[Draw, ...]:
+def micro_batch(
+    seed: int, count: int, layout: StepLayout, number: int, rank: int
+) -> tuple[Draw, ...]:
     """Return the samples of a rank in micro-batch `number` = step * accumulation + micro."""
-    step, micro = divmod(number, share.accumulation)
-    group = min(micro * share.ranks + rank, share.runs - 1)
-    first = step * share.batch + group * share.samples
+    step, micro = divmod(number, layout.accumulation)
+    group = min(micro * layout.ranks + rank, layout.runs - 1)
+    first = step * layout.batch + group * layout.samples
     draws = []
-    for position in range(first, first + share.samples):
+    for position in range(first, first + layout.samples):
         epoch, index = divmod(position, count)
         draws.append(Draw(epoch, int(epoch_order(seed, epoch, count)[index]), step))
     return tuple(draws)

@@ -39,7 +39,7 @@ from ray.data._internal.execution.backpressure_policy import (
 from ray.data.block import Block, BlockAccessor, BlockMetadata
 from ray.data.datasource import Datasource, ReadTask
 
-from vrtspike.samples.order import Share, micro_batch
+from vrtspike.samples.order import StepLayout, micro_batch
 from vrtspike.samples.reader import Reader
 
 MicroBatch = dict[str, NDArray[Any]]
@@ -63,12 +63,12 @@ class Stream:
 
     reader: Reader
     samples: int
-    share: Share
+    layout: StepLayout
     rank: int
 
     def make(self, number: int) -> MicroBatch:
         """Read and return micro-batch `number` of this rank."""
-        draws = micro_batch(self.reader.seed, self.samples, self.share, number, self.rank)
+        draws = micro_batch(self.reader.seed, self.samples, self.layout, number, self.rank)
         return self.reader.training(draws)
 
 

@@ -42,7 +42,7 @@ from vrtspike.runs.metrics_log import Record
 from vrtspike.runs.paths import CONFIG, EXPORT
 from vrtspike.runtime.progress import Progress
 from vrtspike.runtime.ray_session import capacity, resolve_paths
-from vrtspike.runtime.ray_thread import Fit
+from vrtspike.runtime.ray_thread import RayThread
 from vrtspike.samples.shards import MANIFEST, Manifest, read_manifest
 from vrtspike.storage.folder import Folder, local_path
 from vrtspike.training.budget import pace_in, steps_of
@@ -81,7 +81,7 @@ def run_training(
     config: Config,
     *,
     resources: Mapping[str, float] | None = None,
-    stopping: Stopping | None = None,
+    stopping: StopRequest | None = None,
     heard: Callable[[Record], None] | None = None,
     preemptible: bool | None = None,
 ) -> Folder:
@@ -165,14 +165,14 @@ def nodes_may_go(config: Config) -> bool:
 
 
 def _train(
-    plan: WorkerPlan, supervisor: Any, stopping: Stopping, heard: Callable[[Record], None] | None
+    plan: WorkerPlan, supervisor: Any, stopping: StopRequest, heard: Callable[[Record], None] | None
 ) -> None:
     """Run the workers and show their progress; raise the error that ended them early, if any."""
     import ray
 
     on_cluster = str(int(plan.preemptible))
     environment = ENVIRONMENT | {WATCHER: on_cluster, STATE_TRACKING: on_cluster}
-    fit = Fit("ray-train", environment, lambda storage: _trainer(plan, supervisor, storage))
+    fit = RayThread("ray-train", environment, lambda storage: _trainer(plan, supervisor, storage))
     task = task_of(plan.config)
     stop_sent, ended = False, Update()
     try:
@@ -240,16 +240,16 @@ def _finished(run: Folder, config: Config) -> bool:
 
 
 @dataclass
-class Stopping:
+class StopRequest:
     """The signal that asked the run to save and end, or None; set by a handler or a thread."""
 
     signal: signal.Signals | None = None
 
 
 @contextmanager
-def stop_on_signals() -> Iterator[Stopping]:
+def stop_on_signals() -> Iterator[StopRequest]:
     """Inside the block, store SIGTERM and the first Ctrl-C instead of ending at once."""
-    stopping = Stopping()
+    stopping = StopRequest()
     if threading.current_thread() is not threading.main_thread():
         yield stopping
         return

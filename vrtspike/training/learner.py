@@ -16,7 +16,7 @@ from torch import nn
 
 from vrtspike.checkpoints.local_part import LocalParameters
 from vrtspike.model import load_weights
-from vrtspike.samples.order import Share
+from vrtspike.samples.order import StepLayout
 from vrtspike.training.ema import AveragedWeights
 from vrtspike.training.optim import build_optimizer
 from vrtspike.training.parallel import parallelize, reshard_all
@@ -82,7 +82,7 @@ class Learner:
         torch.manual_seed(seed * 1_000_003 + self._rank + 1)
         return model
 
-    def step_over(self, share: Share, unpack: Unpack) -> TrainingStep:
+    def step_over(self, layout: StepLayout, unpack: Unpack) -> TrainingStep:
         """Build the training step for batches divided by `share`; `unpack` prepares each one."""
         train = self._config.train
         return TrainingStep(
@@ -91,7 +91,7 @@ class Learner:
             self.loss,
             self.optimizer,
             device=self._device,
-            share=share,
+            layout=layout,
             rank=self._rank,
             reshard=train.reshard,
             precision=train.precision,

@@ -76,7 +76,7 @@ class SaveSchedule:
         self.blocked_s = time.perf_counter() - began
         self._begun, self._retry_at = step, float("inf")
 
-    def save_surely(self, step: int) -> list[SaveResult]:
+    def save_with_retries(self, step: int) -> list[SaveResult]:
         """Save this step and wait for it, unless that is already done; return the ended saves.
 
         Raises CheckpointError if storage still fails after `patience_s`.
@@ -86,7 +86,7 @@ class SaveSchedule:
             ended = self.ended()
             if self._whole != step:
                 facts, best = self._describe()
-                self._saver.save_surely(
+                self._saver.save_with_retries(
                     step,
                     self._state.collect(),
                     facts,

@@ -27,7 +27,7 @@ from torch.optim import Optimizer
 from vrtspike.checkpoints.local_part import LocalParameters
 from vrtspike.config.choices import Precision
 from vrtspike.model.precision import autocast
-from vrtspike.samples.order import Share
+from vrtspike.samples.order import StepLayout
 from vrtspike.training.optim import drop_flow_gradients, step_clipped
 from vrtspike.training.parallel import synchronize_gradients
 
@@ -118,7 +118,7 @@ class TrainingStep:
         optimizer: Optimizer,
         *,
         device: torch.device,
-        share: Share,
+        layout: StepLayout,
         rank: int,
         reshard: bool,
         precision: Precision,
@@ -127,7 +127,7 @@ class TrainingStep:
     ) -> None:
         self._model, self._parameters = model, parameters
         self._loss, self._optimizer = loss, optimizer
-        self._device, self._share, self._rank, self._reshard = device, share, rank, reshard
+        self._device, self._layout, self._rank, self._reshard = device, layout, rank, reshard
         self._precision, self._clip_norm, self._unpack = precision, clip_norm, unpack
 
     def __call__(
@@ -145,10 +145,10 @@ class TrainingStep:
         self._parameters.drop_gradients()
         losses = torch.zeros(1 + len(self._loss.weights), device=self._device)
         for micro, arrays in enumerate(micro_batches):
-            if self._share.accumulation > 1:
-                last = micro == self._share.accumulation - 1
+            if self._layout.accumulation > 1:
+                last = micro == self._layout.accumulation - 1
                 synchronize_gradients(self._model, last, reshard=self._reshard)
-            if self._share.counts(micro, self._rank):
+            if self._layout.counts(micro, self._rank):
                 losses += self._learn(arrays)
             else:
                 self._accompany(arrays)
@@ -169,7 +169,7 @@ class TrainingStep:
             output = self._model(*inputs)
         loss, terms = self._loss(output, target)
         # This equals the number of micro-batches if the number of runs is a multiple of the ranks.
-        divisor = self._share.runs / self._share.ranks
+        divisor = self._layout.runs / self._layout.ranks
         (loss / divisor).backward()  # type: ignore[no-untyped-call]
         return torch.stack([loss, *(terms[name] for name in self._loss.weights)]).detach() / divisor
 
@@ -197,7 +197,7 @@ class TrainingStep:
         figures = torch.cat([squares[None], losses.double(), flags])
         dist.all_reduce(figures)
         square_sum, *sums = figures.tolist()
-        means = [value / self._share.ranks for value in sums[: len(losses)]]
+        means = [value / self._layout.ranks for value in sums[: len(losses)]]
         norm = math.sqrt(square_sum)
         finite = math.isfinite(means[0]) and math.isfinite(norm)
         if finite:

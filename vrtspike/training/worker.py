@@ -112,7 +112,7 @@ class Worker:
         self.learner = Learner(
             self.task, self.device, rank=self.rank, ranks_per_node=self._ranks_per_node()
         )
-        self.step = self.learner.step_over(self.inputs.share, self.task.unpack)
+        self.step = self.learner.step_over(self.inputs.layout, self.task.unpack)
         keep = train.keep_checkpoints
         saver = Saver(checkpoints, group=gloo, keep=keep, first=self._publish)
         patience = train.storage_timeout_s
@@ -196,7 +196,7 @@ class Worker:
             if last or (self._is_due(done) and not stop):
                 self._validate(done)
             if last or stop:
-                self._record_saves(self.schedule.save_surely(done))
+                self._record_saves(self.schedule.save_with_retries(done))
                 return done, not last
             if done % train.checkpoint_every == 0 or {"save", "measured"} & result.notices:
                 self._save(done)
@@ -221,7 +221,7 @@ class Worker:
 
     def _micro_batches(self, stream: Iterator[MicroBatch]) -> Iterator[MicroBatch]:
         """Yield the micro-batches of a step; tick for each of them."""
-        for _ in range(self.inputs.share.accumulation):
+        for _ in range(self.inputs.layout.accumulation):
             self.link.tick("waiting for data")
             batch = next(stream)
             self.link.tick("training")

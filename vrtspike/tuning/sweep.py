@@ -27,11 +27,11 @@ from vrtspike.runs.actor_lock import claim
 from vrtspike.runs.folder import only_one, run_folder
 from vrtspike.runtime.progress import Progress
 from vrtspike.runtime.ray_session import capacity, resolve_paths
-from vrtspike.runtime.ray_thread import Fit
+from vrtspike.runtime.ray_thread import RayThread
 from vrtspike.runtime.shared_folder import check_nodes_see, marker
 from vrtspike.samples.shards import MANIFEST
 from vrtspike.storage.folder import Folder
-from vrtspike.training.driver import Stopping, ensure_data, nodes_may_go, stop_on_signals
+from vrtspike.training.driver import StopRequest, ensure_data, nodes_may_go, stop_on_signals
 from vrtspike.tuning.capacity import Capacity, room_for_trials
 from vrtspike.tuning.checks import check_space
 from vrtspike.tuning.comparison import compare_best
@@ -137,9 +137,9 @@ def _check_nodes(config: Config, folder: Folder) -> None:
         folder.remove(mark)
 
 
-def _follow(searcher: TuneSearcher, room: Capacity, stopping: Stopping) -> None:
+def _follow(searcher: TuneSearcher, room: Capacity, stopping: StopRequest) -> None:
     """Run the trials and follow them on the progress line."""
-    fit = Fit("ray-tune", ENVIRONMENT, lambda storage: _tuner(searcher, room, storage))
+    fit = RayThread("ray-tune", ENVIRONMENT, lambda storage: _tuner(searcher, room, storage))
     with Progress(f"tune {searcher.config.run.name}") as progress:
         workers, queue = searcher.config.train.workers, searcher.trial_queue
         progress.say(

@@ -32,9 +32,9 @@ from vrtspike.config.train import TrainSettings
 from vrtspike.errors import NoRoomError, StorageError, named_line
 from vrtspike.runs.folder import run_folder
 from vrtspike.runs.metrics_log import Record, read_metrics
-from vrtspike.runtime.refusal import configure_logging, find_refusal
+from vrtspike.runtime.refusal import configure_logging, find_our_error
 from vrtspike.storage.folder import Folder
-from vrtspike.training.driver import Stopping, run_training
+from vrtspike.training.driver import StopRequest, run_training
 from vrtspike.tuning.trial_results import Trial, TrialResult, row_text
 
 LOOK_SECONDS = 2.0
@@ -79,7 +79,7 @@ class TrialRun(tune.Trainable):
         self._config = trial.config(self._base, self._folder)
         self._heard: queue.SimpleQueue[Record] = queue.SimpleQueue()
         self._so_far = ResultSoFar(trial)
-        self._stopping = Stopping()
+        self._stopping = StopRequest()
         self._last: dict[str, Any] = {}
         """What is known of a trial when it has ended: its state, and its scores or error."""
         self._trouble: dict[str, str] = {}
@@ -133,7 +133,7 @@ class TrialRun(tune.Trainable):
         except SystemExit:
             pass  # asked to stop
         except BaseException as error:
-            refusal = find_refusal(error)
+            refusal = find_our_error(error)
             line = str(refusal or named_line(error))
             if isinstance(refusal, NoRoomError | StorageError):
                 self._trouble = {"trouble": line}
