@@ -36,7 +36,7 @@ def figures(repository: Path, tmp_path: Path) -> Any:
     return run
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("reshard", ["true", "false"])
 def test_workers_send_what_the_model_of_a_step_says(
@@ -57,7 +57,7 @@ def test_workers_send_what_the_model_of_a_step_says(
     assert list((tmp_path / "runs").iterdir()) == []
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 @pytest.mark.timeout(600)
 def test_memory_of_restoring_keeps_its_bound_and_does_not_grow(figures: Any) -> None:
     arguments = ["--config", "configs/presets/tiny.yaml", "--frames", 6, 24, "--workers", 1]
