@@ -57,10 +57,10 @@ def written(tmp_path: Path, *more: object) -> str:
 def test_the_tables_hold_means_spreads_and_gains(tmp_path: Path) -> None:
     text = written(tmp_path)
     # Mean over the five frames; spread of the means 27, 27 and 25 of the sequences, with n - 1.
-    assert "| VRT with spikes | **26.60** ± 1.15 |" in text
+    assert "| With spikes | **26.60** ± 1.15 |" in text
     assert "| Blurred input | 22.00 ± 3.06 |" in text or "| Blurred input | 22.00 ± 3.00 |" in text
     # Paired by sequence: 3, 1 and 4.
-    assert "| VRT with spikes | +4.33 ± 1.20 | +2.67 ± 0.88 |" in text
+    assert "| With spikes | +4.33 ± 1.20 | +2.67 ± 0.88 |" in text
     (link,) = re.findall(r"!\[\]\((.*?)\)", text)
     assert (tmp_path / link).is_file() and "long, frame 000001" in text
 

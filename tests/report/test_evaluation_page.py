@@ -108,7 +108,7 @@ def test_the_table_shows_the_means_and_the_gains(tmp_path: Path) -> None:
         "LPIPS",
         "PSNR by clip",
     ]
-    assert rows["VRT with spikes"] == ["26.25", "+2.25", "+1.75", "0.6562", "0.2500", "26.25"]
+    assert rows["With spikes"] == ["26.25", "+2.25", "+1.75", "0.6562", "0.2500", "26.25"]
     assert rows["Spike average (TFP)"][1] == "\N{MINUS SIGN}6.00"
     assert rows["street"] == ["24.00", "18.00", "17.00", "25.00", "24.50", "26.25"]
 
@@ -145,7 +145,7 @@ def test_what_vrt_adds_to_its_first_guess_is_said(tmp_path: Path) -> None:
         if row.method == "fused"
     ]
     text = write(tmp_path / "report.html", replace(results, frames=[*guess, *results.frames]))
-    assert "VRT with spikes adds +0.75 dB to its first guess." in text
+    assert "With spikes adds +0.75 dB to its first guess." in text
     rows = {row[0]: row[1:] for row in Page(text).rows if row}
     assert rows["First guess"][:3] == ["25.50", "+1.50", "+1.00"]
     assert "+0.75<small>dB</small></p><p>over its own first guess" in text
@@ -182,7 +182,7 @@ def test_robustness_has_a_chart_for_each_kind_and_says_where_models_fall(tmp_pat
     assert part.count("Spikes a pixel and step") == 1 and rates in part
     assert part.count('class="reference series-baseline"') == 3
     assert part.count('class="reference series-blurred"') == 3
-    assert "<title>VRT without spikes: 24.50</title>" in part
+    assert "<title>Without spikes: 24.50</title>" in part
     assert rows["Threshold"] == ["never within the range tried, to threshold 8"]
     assert rows["Time offset, earlier"] == ["\N{MINUS SIGN}5.09 steps"]
     assert rows["Time offset, later"] == ["never within the range tried, to 8 steps"]

@@ -35,12 +35,17 @@ _CONTROLS = {
     "sharp": Method("Sharp frame", "Sharp", "the ground truth", "sharp"),
 }
 _KNOWN = _CONTROLS | {
-    GUESS: Method("First guess", "First guess", "what VRT with spikes refines", "guess"),
-    BASELINE_GUESS: Method(
-        "First guess without spikes", "Guess", "what VRT without spikes refines", "baseline-guess"
+    GUESS: Method(
+        "First guess", "First guess", "what the transformer with spikes refines", "guess"
     ),
-    BASELINE: Method("VRT without spikes", "VRT", "the baseline, trained alike", "baseline"),
-    MAIN: Method("VRT with spikes", "VRT + spikes", "the fused model", "fused"),
+    BASELINE_GUESS: Method(
+        "First guess without spikes",
+        "Guess",
+        "what the transformer without spikes refines",
+        "baseline-guess",
+    ),
+    BASELINE: Method("Without spikes", "No spikes", "the baseline, trained alike", "baseline"),
+    MAIN: Method("With spikes", "With spikes", "the fused model", "fused"),
 }
 
 
@@ -48,7 +53,11 @@ def method(name: str) -> Method:
     """Return how a method is shown; one that is not known is called as the user called it."""
     if name in _KNOWN:
         return _KNOWN[name]
-    note = "what VRT refines there" if name.endswith(FIRST_GUESS) else "a model given by name"
+    note = (
+        "what the transformer refines there"
+        if name.endswith(FIRST_GUESS)
+        else "a model given by name"
+    )
     return Method(name, name, note, "other-0")
 
 
