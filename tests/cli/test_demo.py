@@ -83,7 +83,7 @@ def test_what_the_demo_restored_is_there_when_it_starts_again(
     words = commands(f"data.source={tmp_path / 'scenes'}", f"run.root={tmp_path}")["restored"]
     again = [CliRunner().invoke(app, [*words[1:], "--device", "cpu"]) for _ in range(2)]
     assert [result.exit_code for result in again] == [0, 0], again[0].output
-    assert "1 clips restored" in again[0].stdout and "0 clips restored" in again[1].stdout
+    assert "1 clip restored" in again[0].stdout and "0 clips restored" in again[1].stdout
     assert len(list((tmp_path / "demo/restored/a").glob("*.png"))) == 3
 
 

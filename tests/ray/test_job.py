@@ -141,7 +141,7 @@ def test_the_run_of_a_job_restores_video(cluster: dict[str, str], repository: Pa
     scenes = "data/debug/scenes/held_out"
     where = ("--weights", "runs/x", "--input", scenes, "--spikes", scenes, "--out", "restored")
     status, log = submit(cluster, repository, "restore", *where, "--tile-frames", "4")
-    assert status == 0 and "Traceback" not in log and "1 clips restored" in log, log
+    assert status == 0 and "Traceback" not in log and "1 clip restored" in log, log
     kept = Path(cluster["HOME"]) / "vrtspike"
     (clip,) = (kept / "restored").iterdir()
     names = {image.name for image in (kept / scenes / clip.name / "blurred").iterdir()}

@@ -39,7 +39,7 @@ def bench_model(
         Choice, typer.Option("--compile", help="Run torch.compile on each block.")
     ] = "off",
     device: Annotated[
-        Literal["cpu", "cuda"] | None, typer.Option(help="Without: cuda where there is one.")
+        Literal["cpu", "cuda"] | None, typer.Option(help="Default: cuda if there is one.")
     ] = None,
     threads: Annotated[int | None, typer.Option(min=1, help="Threads on a CPU.")] = None,
     repeats: Annotated[int, typer.Option(min=1, help="Timed passes of each case.")] = 3,

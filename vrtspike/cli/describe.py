@@ -28,7 +28,7 @@ def describe(
     gpus_per_node: Annotated[int, typer.Option(min=1, help="GPUs of a node.")] = 8,
     tflops: Annotated[
         float | None,
-        typer.Option(min=1e-6, help="What a GPU computes; without: 40 % of an H100's most."),
+        typer.Option(min=1e-6, help="What a GPU computes; default: 40 % of an H100's most."),
     ] = None,
     network: Annotated[
         float, typer.Option(min=1e-3, help="Gbit/s that a node can send to others.")

@@ -38,7 +38,7 @@ def evaluate(
             "--fused",
             "--weights",
             help="The model: name of packaged weights, run folder (path or URI), or `none`. "
-            "Without this and --baseline: `small` and `small-no-spike`.",
+            "Default, without --baseline: `small` beside `small-no-spike`.",
         ),
     ] = None,
     baseline: Annotated[
@@ -53,7 +53,7 @@ def evaluate(
         typer.Option(help="Dataset folder, for data.source; of several, each has a folder in OUT."),
     ] = None,
     out: Annotated[
-        str | None, typer.Option(help="Folder of the report; without: the run's folder.")
+        str | None, typer.Option(help="Folder of the report; default: the run's folder.")
     ] = None,
     robustness: Annotated[
         bool,

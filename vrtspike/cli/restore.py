@@ -62,7 +62,9 @@ StepsPerFrame = Annotated[
 ]
 Exposure = Annotated[
     str | None,
-    typer.Option(help="Steps of a frame over which it integrated, as FIRST:LAST+1; all."),
+    typer.Option(
+        help="Steps of a frame over which it integrated, as FIRST:LAST+1; default: all of them."
+    ),
 ]
 Format = Annotated[
     Literal["png", "mp4", "mov", "mkv"] | None,
@@ -83,22 +85,26 @@ Memory = Annotated[
     typer.Option(help="Most memory, as 8GB: of each GPU, or of all CPU workers together."),
 ]
 TileSide = Annotated[
-    int | None, typer.Option(min=1, help="Side of the tiles in pixels; else what fits.")
+    int | None,
+    typer.Option(min=1, help="Side of the tiles in pixels; default: as large as fits into memory."),
 ]
 Overlap = Annotated[int, typer.Option(min=0, help="Pixels that neighbouring tiles share.")]
 TileFrames = Annotated[int, typer.Option(min=2, help="Most frames restored at once.")]
 OverlapFrames = Annotated[int, typer.Option(min=0, help="Frames that these share.")]
 Arithmetic = Annotated[
-    Precision | None, typer.Option(help="Arithmetic; without: bfloat16 on a GPU.")
+    Precision | None, typer.Option(help="Arithmetic; default: bfloat16 on a GPU, else float32.")
 ]
 WorkerCount = Annotated[
-    int | None, typer.Option(min=1, help="Processes; without: one a GPU, or one a machine.")
+    int | None, typer.Option(min=1, help="Processes; default: one a GPU, or one a machine.")
 ]
 Threads = Annotated[
-    int | None, typer.Option(min=1, help="Threads of a worker on a CPU; all, shared out.")
+    int | None,
+    typer.Option(
+        min=1, help="Threads of a worker on a CPU; default: all cores, divided by workers."
+    ),
 ]
 Device = Annotated[
-    Literal["cpu", "cuda"] | None, typer.Option(help="Without: cuda where there is one.")
+    Literal["cpu", "cuda"] | None, typer.Option(help="Default: cuda if there is one.")
 ]
 
 
@@ -248,9 +254,8 @@ def report(results: list[ClipResult], seconds: float) -> int:
     for result in by_state["failed"]:
         say_error(f"{result.name}: {result.error}")
     done, failed = len(by_state["done"]), len(by_state["failed"])
-    say(
-        f"{done} clips restored in {clock_text(seconds)}" + (f", {failed} failed" if failed else "")
-    )
+    clips = "1 clip" if done == 1 else f"{done} clips"
+    say(f"{clips} restored in {clock_text(seconds)}" + (f", {failed} failed" if failed else ""))
     return 1 if failed else 0
 
 

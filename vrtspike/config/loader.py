@@ -228,7 +228,7 @@ def _read_mapping(path: Path, above: tuple[Path, ...]) -> Tree:
     """Parse one YAML file, which must hold a mapping of section names."""
     where = f"{path}, the base of {above[-1]}" if above else f"{path}"
     if not path.exists():
-        raise ConfigError("no such configuration file", where=where, fix="check --config")
+        raise ConfigError("no such configuration file", where=where, fix="correct the path")
     if not path.is_file():
         raise ConfigError("configuration is not a file", where=where, got="a folder")
     try:

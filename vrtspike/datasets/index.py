@@ -65,7 +65,7 @@ class Dataset:
                 where=f"{self.folder}/{split}" if empty else self.folder,
                 got=None if empty else split,
                 expected=f"one of {', '.join(self.splits) or 'none'}",
-                fix="correct the split's name or make the split",
+                fix="make the split, or set data.train_split, data.val_split or evaluation.split",
             )
         return names
 
